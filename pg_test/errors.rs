@@ -1,0 +1,195 @@
+//! Every way in which input is wrong: its SQLSTATE, where the error says it is, and that nothing stays behind.
+
+use crate::cluster::{failure, shared, value};
+use crate::source::{File, gzip};
+use crate::test;
+use libtest_mimic::Trial;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("every broken line is an error that names source, line and byte", lines),
+        test("a source that is cut, damaged or none is an error that names it", sources),
+        test("unknown options are refused with the known ones", options),
+        test("a database that is not UTF8 is refused", encoding),
+        test("a line of 1 GB and JSON 100,000 deep are plain errors", giants),
+    ]
+}
+
+fn lines() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
+    let good = "{\"id\":\"1\",\"resourceType\":\"Patient\"}";
+    let cases: [(&[u8], &str, u64); 20] = [
+        (b"{\"id\":\"2\"", "22P02", 10),
+        (b"{\"id\":\"2\",}", "22P02", 11),
+        (b"{\"id\":\"2\"} {}", "22P02", 12),
+        (b"nonsense", "22P02", 1),
+        (b"{\"id\":\"2\",\"a\":\"\\u0000\"}", "22P05", 16),
+        (b"{\"id\":\"2\",\"a\":\"\xff\"}", "22021", 16),
+        (b"{\"id\":\"2\",\"a\":\"\\ud800\"}", "22P02", 16),
+        (b"{\"id\":\"2\",\"a\":\"\t\"}", "22P02", 16),
+        (b"{\"id\":\"2\",\"a\":01}", "22P02", 16),
+        (b"{\"id\":\"2\",\"a\":1e999999}", "22003", 15),
+        (b"{\"id\":\"2\",\"a\":NaN}", "22P02", 15),
+        (b"[1]", "2203C", 1),
+        (b"\"x\"", "2203C", 1),
+        (b"{\"resourceType\":\"Patient\"}", "23502", 1),
+        (b"{\"id\":7,\"resourceType\":\"Patient\"}", "22023", 1),
+        (b"{\"id\":\"\",\"resourceType\":\"Patient\"}", "22023", 1),
+        (b"{\"id\":\"2\",\"resourceType\":\"Goal\"}", "22023", 1),
+        (b"{\"id\":\"2\",\"resourceType\":\"patient\"}", "22023", 1),
+        (b"{\"id\":\"2\",\"resourceType\":5}", "23502", 1),
+        (b"{\"id\":\"2\",\"resourceType\":\"Patient; drop table patient\"}", "22023", 1),
+    ];
+    for (line, code, byte) in cases {
+        for compress in [false, true] {
+            let content = [good.as_bytes(), b"\n\n", line, b"\n", good.as_bytes(), b"\n"].concat();
+            let file = File::new(&if compress { gzip(&content) } else { content });
+            let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient', fhir => true)", file.url()));
+            let line = String::from_utf8_lossy(line);
+            assert_eq!(error.code, code, "{line}: {error:?}");
+            assert_eq!(error.detail, format!("Source \"{}\", line 3, byte {byte}.", file.url()), "{line}: {error:?}");
+            assert_eq!(value(&mut client, "select count(*) from patient"), "0", "{line}");
+        }
+    }
+    // What only a mixed load meets.
+    for (line, code) in [
+        ("{\"id\":\"2\"}", "23502"),
+        ("{\"id\":\"2\",\"resourceType\":\"Nonsense\"}", "42P01"),
+        ("{\"id\":\"2\",\"resourceType\":\"patient\"}", "42P01"),
+        ("{\"id\":\"2\",\"resourceType\":\"pg_class\"}", "42P01"),
+        ("{\"id\":\"2\",\"resourceType\":\"../x\"}", "42P01"),
+        ("{\"id\":\"2\",\"resourceType\":\"patient; drop table patient\"}", "42P01"),
+    ] {
+        let file = File::new(format!("{good}\n{line}\n").as_bytes());
+        let error = failure(&mut client, &format!("select bulk.load('{}')", file.url()));
+        assert_eq!(
+            (error.code.as_str(), error.detail.as_str()),
+            (code, format!("Source \"{}\", line 2, byte 1.", file.url()).as_str()),
+            "{line}"
+        );
+        assert_eq!(value(&mut client, "select count(*) from patient"), "0", "{line}");
+    }
+    let file = File::new(good.as_bytes());
+    client.batch_execute("create table slot (id text)").unwrap();
+    assert_eq!(failure(&mut client, &format!("select bulk.load('{}', 'Slot')", file.url())).code, "42809");
+    assert_eq!(
+        failure(&mut client, &format!("select bulk.load('{}', 'Goal', options => '{{\"create-tables\": false}}')", file.url())).code,
+        "42P01"
+    );
+    assert_eq!(failure(&mut client, &format!("select bulk.load('{}', 'Nonsense')", file.url())).code, "42P01");
+    assert_eq!(failure(&mut client, &format!("select bulk.load('{}', 'pg_class')", file.url())).code, "22023");
+    // Longer than an index entry may be, and not to be compressed.
+    let random: String = (0..20_000u64)
+        .map(|n| char::from(b'0' + (n.wrapping_mul(n * 2_654_435_761) >> 20) as u8 % 75))
+        .filter(|c| c.is_ascii_alphanumeric())
+        .collect();
+    let long = File::new(format!("{{\"id\":\"{random}\"}}").as_bytes());
+    assert_eq!(failure(&mut client, &format!("select bulk.load('{}', 'Patient')", long.url())).code, "54000");
+}
+
+fn sources() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
+    let lines: String = (0..1000).map(|n| format!("{{\"id\":\"{n}\",\"text\":\"{}\"}}\n", n * 7919)).collect();
+    let whole = gzip(lines.as_bytes());
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 0x55;
+    let mut wrong_sum = whole.clone();
+    wrong_sum[whole.len() - 7] ^= 1;
+    for (content, what) in [
+        (whole[..whole.len() - 4].to_vec(), "trailer"),
+        (whole[..whole.len() / 2].to_vec(), "middle"),
+        (whole[..5].to_vec(), "header"),
+        (damaged, "bit"),
+        (wrong_sum, "checksum"),
+        ([whole.as_slice(), b"trailing garbage, longer than a header"].concat(), "garbage"),
+        (b"\x00\x01\x02".to_vec(), "binary"),
+        (b"PK\x03\x04zip".to_vec(), "zip"),
+    ] {
+        let file = File::new(&content);
+        let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+        // A damaged bit may also show as broken JSON before the checksum is reached.
+        assert!(
+            error.code == "22P04" || (["bit", "zip"].contains(&what) && ["22P02", "22021"].contains(&error.code.as_str())),
+            "{what}: {error:?}"
+        );
+        assert!(error.detail.contains(&file.url()), "{error:?}");
+        assert_eq!(value(&mut client, "select count(*) from patient"), "0", "{what}");
+    }
+    for (url, code) in [
+        ("file:///nowhere/x", "58P01"),
+        ("file:///tmp", "42809"),
+        ("/etc/shadow", "42501"),
+        ("file://elsewhere/x", "22023"),
+        ("ftp://example.org/x", "22023"),
+        ("nonsense", "22023"),
+        ("", "22023"),
+        ("/dev/zero", "42809"),
+    ] {
+        let error = failure(&mut client, &format!("select bulk.load('{url}', 'Patient')"));
+        assert_eq!(error.code, code, "{url}: {error:?}");
+    }
+    assert_eq!(failure(&mut client, "select bulk.load(null::text)").code, "22004");
+    assert_eq!(failure(&mut client, "select bulk.load(null::jsonb)").code, "22004");
+}
+
+fn options() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let error = failure(&mut client, "select bulk.load('file:///x', options => '{\"creat-tables\": 1}')");
+    assert_eq!(error.code, "22023");
+    assert!(error.message.contains("creat-tables") && error.hint.contains("create-tables"), "{error:?}");
+    for call in [
+        "bulk.load('{\"sauce\": \"file:///x\"}'::jsonb)",
+        "bulk.load('{}'::jsonb)",
+        "bulk.load('[]'::jsonb)",
+        "bulk.load('{broken')",
+        "bulk.load('{\"source\": 5}')",
+        "bulk.load('file:///x', options => '[]')",
+        "bulk.load('file:///x', options => '{\"create-tables\": \"perhaps\"}')",
+    ] {
+        assert_eq!(failure(&mut client, &format!("select {call}")).code, "22023", "{call}");
+    }
+}
+
+fn encoding() {
+    let cluster = shared();
+    cluster.connect("postgres", "postgres").batch_execute("create database latin encoding 'LATIN1' template template0").unwrap();
+    let mut client = cluster.connect("latin", "postgres");
+    client.batch_execute("create extension bulk").unwrap();
+    assert_eq!(failure(&mut client, "select bulk.load('file:///x')").code, "0A000");
+    assert_eq!(failure(&mut client, "select bulk.dump('Patient')").code, "0A000");
+}
+
+fn giants() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
+    let deep = format!("{{\"id\":\"1\",\"x\":{}{}}}\n", "[".repeat(100_000), "]".repeat(100_000));
+    let file = File::new(deep.as_bytes());
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("54001", "JSON is nested deeper than 1000 levels"));
+    // 1 GB of one line, as a few kilobytes of gzip.
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, b"{\"id\":\"1\",\"x\":\"").unwrap();
+    let megabyte = vec![b'x'; 1 << 20];
+    for _ in 0..1024 {
+        std::io::Write::write_all(&mut encoder, &megabyte).unwrap();
+    }
+    std::io::Write::write_all(&mut encoder, b"\"}\n").unwrap();
+    let file = File::new(&encoder.finish().unwrap());
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!(error.code, "54000", "{error:?}");
+    assert!(error.detail.contains("line 1"), "{error:?}");
+    assert!(error.hint.contains("bulk.max_line_size"), "{error:?}");
+    client.batch_execute("set bulk.max_line_size = '1kB'").unwrap();
+    let file = File::new(format!("{{\"id\":\"1\"}}\n{{\"id\":\"2\",\"x\":\"{}\"}}\n", "y".repeat(2000)).as_bytes());
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert!(error.code == "54000" && error.detail.contains("line 2"), "{error:?}");
+    // The session goes on as if nothing had been.
+    client.batch_execute("reset bulk.max_line_size").unwrap();
+    assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", file.url())), r#"{"total": 2}"#);
+}

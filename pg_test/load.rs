@@ -1,0 +1,347 @@
+//! What `bulk.load` does with good input, on every kind of table.
+
+use crate::cluster::{failure, shared, value, wait_until};
+use crate::source::{Faulty, File, Nginx, Then, gzip};
+use crate::test;
+use libtest_mimic::Trial;
+use std::time::{Duration, Instant};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("gzip or plain, members, line ends and a byte order mark make no difference", framing),
+        test("mixed lines go to the table of their type and are counted by type", mixed),
+        test("both signatures and an untyped request literal load the same", signatures),
+        test("an existing id is overwritten: status updated, new txid, cts kept", overwritten),
+        test("a repeated id counts each time, its last line wins and is an update", repeated),
+        test("an id whose last version was deleted is recreated", recreated),
+        test("missing tables are created once, whoever creates them at once", created),
+        test("a partitioned table gets its rows", partitioned),
+        test("triggers fire and foreign keys hold", triggers),
+        test("row security decides what is written and read", row_security),
+        test("tables of fhirbase and of another column order work", other_tables),
+        test("what the server owns is taken from the columns, not from the JSON", envelope),
+        test("a load and a dump see what their transaction sees", transaction),
+        test("a cancel during a load from a source that hangs takes effect within a second", cancel),
+    ]
+}
+
+fn framing() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let (one, two) =
+        (br#"{"resourceType":"Patient","id":"1"}"#.as_slice(), br#"{"resourceType":"Patient","id":"2","active":true}"#.as_slice());
+    let plain = [one, b"\r\n\n   \n", two].concat();
+    let contents = [
+        plain.clone(),
+        [b"\xEF\xBB\xBF".as_slice(), &plain].concat(),
+        [plain.as_slice(), b"\n\n"].concat(),
+        gzip(&plain),
+        [gzip(one), gzip(b"\r"), gzip(b"\n"), gzip(two)].concat(),
+        gzip(&[b"\xEF\xBB\xBF".as_slice(), &plain].concat()),
+    ];
+    for content in contents {
+        client.batch_execute("drop table if exists patient").unwrap();
+        let file = File::new(&content);
+        assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", file.url())), r#"{"total": 2}"#);
+        assert_eq!(value(&mut client, "select string_agg(id || resource, ' ' order by id) from patient"), r#"1{} 2{"active": true}"#);
+    }
+    let empty = File::new(b"");
+    assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", empty.url())), r#"{"total": 0}"#);
+    assert_eq!(value(&mut client, &format!("bulk.load('{}')", empty.url())), "{}");
+}
+
+fn mixed() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let mut lines = String::new();
+    for id in 0..3000 {
+        let kind = ["Patient", "Goal", "Claim"][id % 3];
+        lines.push_str(&format!("{{\"id\":\"{id}\",\"resourceType\":\"{kind}\",\"n\":{id}}}\n"));
+    }
+    let file = File::new(lines.as_bytes());
+    assert_eq!(value(&mut client, &format!("bulk.load('{}')", file.url())), r#"{"Goal": 1000, "Claim": 1000, "Patient": 1000}"#);
+    assert_eq!(value(&mut client, "select sum((resource->>'n')::int) from goal"), "1499500");
+}
+
+fn signatures() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(b"{\"resourceType\":\"Patient\",\"id\":\"1\",\"deceasedBoolean\":true}\n");
+    let url = file.url();
+    for call in [
+        format!("bulk.load('{url}', 'Patient', true)"),
+        format!("bulk.load('{url}', 'patient', fhir => true, options => '{{\"create-tables\": true}}')"),
+        format!("bulk.load('{{\"source\": \"{url}\", \"resourceType\": \"Patient\"}}', fhir => true)"),
+        format!("bulk.load('{{\"source\": \"{url}\"}}'::jsonb - 'x' || '{{\"resourceType\": \"Patient\"}}', true)"),
+        format!("bulk.load(source => '{url}', resource_type => 'Patient', fhir => true)"),
+    ] {
+        assert_eq!(value(&mut client, &call), r#"{"total": 1}"#, "{call}");
+        assert_eq!(value(&mut client, "select resource from patient"), r#"{"deceased": {"boolean": true}}"#);
+    }
+    assert_eq!(value(&mut client, &format!("bulk.load('{{\"source\": [\"{url}\", \"{url}\"]}}')")), r#"{"Patient": 2}"#);
+    let text: String = client.query_one("select bulk.load($1::text)::text", &[&url]).unwrap().get(0);
+    assert_eq!(text, r#"{"Patient": 1}"#);
+}
+
+fn overwritten() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(b"{\"id\":\"1\",\"n\":1}\n");
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    client.batch_execute("update patient set cts = '2001-01-01', ts = '2001-01-01', txid = 7").unwrap();
+    let file = File::new(b"{\"id\":\"1\",\"m\":2}\n{\"id\":\"2\"}\n");
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    let row = value(
+        &mut client,
+        "select row(status, cts = '2001-01-01', ts > '2020-01-01', txid <> 7, resource, resource_type) from patient where id = '1'",
+    );
+    assert_eq!(row, r#"(updated,t,t,t,"{""m"": 2}",Patient)"#);
+    assert_eq!(value(&mut client, "select row(status, cts = ts) from patient where id = '2'"), "(created,t)");
+    assert_eq!(value(&mut client, "select count(*) from patient_history"), "0");
+    assert_eq!(value(&mut client, "select count(distinct txid) from patient"), "2");
+}
+
+fn repeated() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let lines: String = (0..1000).map(|n| format!("{{\"id\":\"{}\",\"n\":{n}}}\n", n % 10)).collect();
+    let file = File::new(lines.as_bytes());
+    assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", file.url())), r#"{"total": 1000}"#);
+    assert_eq!(
+        value(&mut client, "select row(count(*), min((resource->>'n')::int), max(resource->>'n'), min(status), max(status)) from patient"),
+        "(10,990,999,updated,updated)"
+    );
+}
+
+fn recreated() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient');
+             insert into patient_history (id, txid, status, resource) values ('1', 1, 'created', '{}'), ('1', 2, 'deleted', '{}'), ('2', 3, 'deleted', '{}'), ('2', 4, 'recreated', '{}')",
+        )
+        .unwrap();
+    let file = File::new(b"{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id\":\"3\"}\n");
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    assert_eq!(value(&mut client, "select string_agg(status::text, ',' order by id) from patient"), "recreated,created,created");
+}
+
+fn created() {
+    let database = shared().database();
+    let url = File::new(b"{\"resourceType\":\"Patient\",\"id\":\"1\"}\n{\"resourceType\":\"Goal\",\"id\":\"1\"}\n");
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let mut client = database.connect();
+                client.batch_execute(&format!("select bulk.load('{}'); select bulk.create_resource_table('Slot')", url.url())).unwrap();
+            });
+        }
+    });
+    let mut client = database.connect();
+    assert_eq!(
+        value(
+            &mut client,
+            "select string_agg(relname, ',' order by relname) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+        ),
+        "goal,goal_history,patient,patient_history,slot,slot_history"
+    );
+    assert_eq!(value(&mut client, "bulk.create_resource_table('Patient')"), "patient");
+    assert_eq!(value(&mut client, "bulk.create_resource_table('MyOwnType')"), "myowntype");
+    // A key word as a name, another schema first in the path, a schema with a strange name.
+    client.batch_execute("create schema \"Odd \"\"one\"; set search_path = \"Odd \"\"one\", public").unwrap();
+    assert_eq!(value(&mut client, "bulk.create_resource_table('Group')"), "\"group\"");
+    assert_eq!(value(&mut client, "'\"Odd \"\"one\".\"group\"'::regclass = bulk.create_resource_table('Group')"), "true");
+    assert_eq!(value(&mut client, "select count(*) from pg_type where typname = 'resource_status'"), "1");
+    client.batch_execute("set search_path = ''").unwrap();
+    assert_eq!(failure(&mut client, "select bulk.create_resource_table('Patient')").code, "3F000");
+}
+
+fn partitioned() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Goal');
+             create table patient (id text primary key, txid bigint not null, cts timestamptz, ts timestamptz, resource_type text, status resource_status not null, resource jsonb not null)
+                 partition by hash (id);
+             create table patient_0 partition of patient for values with (modulus 2, remainder 0);
+             create table patient_1 partition of patient for values with (modulus 2, remainder 1)",
+        )
+        .unwrap();
+    let lines: String = (0..500).map(|n| format!("{{\"id\":\"{n}\"}}\n")).collect();
+    let file = File::new(lines.as_bytes());
+    for _ in 0..2 {
+        assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", file.url())), r#"{"total": 500}"#);
+    }
+    assert_eq!(value(&mut client, "select row(count(*), min(status), count(distinct tableoid)) from patient"), "(500,updated,2)");
+    assert_eq!(value(&mut client, "select count(*) from (select bulk.dump('Patient')) x"), "500");
+}
+
+fn triggers() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient');
+             create table seen (what text);
+             create table known (id text primary key);
+             insert into known values ('1'), ('2');
+             create function note() returns trigger language plpgsql as $$ begin insert into seen values (tg_op || new.id); return new; end $$;
+             create trigger note before insert or update on patient for each row execute function note();
+             alter table patient add constraint only_known foreign key (id) references known (id) deferrable initially immediate;
+             alter table patient add constraint no_bad check (not resource ? 'bad')",
+        )
+        .unwrap();
+    let file = File::new(b"{\"id\":\"1\"}\n{\"id\":\"2\"}\n");
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    assert_eq!(value(&mut client, "select string_agg(what, ',') from seen"), "INSERT1,INSERT2");
+    let file = File::new(b"{\"id\":\"3\"}\n");
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!((error.code.as_str(), error.constraint.as_str()), ("23503", "only_known"), "{error:?}");
+    let file = File::new(b"{\"id\":\"1\",\"bad\":1}\n");
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!((error.code.as_str(), error.constraint.as_str()), ("23514", "no_bad"), "{error:?}");
+    // Inside an exception block, again and again: nothing of the first error clings to the second.
+    client.batch_execute("create or replace function note() returns trigger language plpgsql as $$ begin raise exception 'refused' using errcode = 'P0042', column = 'col'; end $$").unwrap();
+    let caught = format!(
+        "do $$ begin for i in 1..20 loop begin perform bulk.load('{}', 'Patient'); exception when sqlstate 'P0042' then null; end; end loop; end $$",
+        file.url()
+    );
+    client.batch_execute(&caught).unwrap();
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!((error.code.as_str(), error.constraint.as_str()), ("P0042", ""), "{error:?}");
+    assert!(error.context.contains("note()"), "{error:?}");
+}
+
+fn row_security() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let role = format!("{}_clerk", database.name);
+    client
+        .batch_execute(&format!(
+            "create role {role} login; grant pg_read_server_files to {role};
+             select bulk.create_resource_table('Patient');
+             grant select, insert, update on patient to {role}; grant usage on transaction_id_seq to {role};
+             alter table patient enable row level security;
+             create policy own on patient to {role} using (resource->>'ward' = 'a') with check (resource->>'ward' = 'a')"
+        ))
+        .unwrap();
+    let mut clerk = database.connect_as(&role);
+    let file = File::new(b"{\"id\":\"1\",\"ward\":\"a\"}\n");
+    assert_eq!(value(&mut clerk, &format!("bulk.load('{}', 'Patient')", file.url())), r#"{"total": 1}"#);
+    let file = File::new(b"{\"id\":\"2\",\"ward\":\"b\"}\n");
+    assert_eq!(failure(&mut clerk, &format!("select bulk.load('{}', 'Patient')", file.url())).code, "42501");
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    assert_eq!(value(&mut clerk, "select string_agg(l::jsonb->>'id', ',') from (select bulk.dump('Patient') as l) x"), "1");
+    assert_eq!(value(&mut client, "select count(*) from (select bulk.dump('Patient') as l) x"), "2");
+    client.batch_execute(&format!("drop owned by {role}")).unwrap();
+}
+
+fn other_tables() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "create type resource_status as enum ('created', 'updated', 'deleted', 'recreated');
+             create table transaction (id serial primary key, ts timestamptz default current_timestamp, resource jsonb);
+             create table patient (id text primary key, txid bigint not null, ts timestamptz default current_timestamp, resource_type text default 'Patient',
+                 status resource_status not null, resource jsonb not null);
+             create table goal (resource jsonb not null, extra int default 5, status resource_status not null, dropped text, ts timestamptz, id text primary key, txid bigint not null);
+             alter table goal drop column dropped",
+        )
+        .unwrap();
+    let file = File::new(b"{\"id\":\"1\",\"resourceType\":\"Patient\"}\n{\"id\":\"1\",\"resourceType\":\"Goal\"}\n");
+    for _ in 0..2 {
+        assert_eq!(value(&mut client, &format!("bulk.load('{}')", file.url())), r#"{"Goal": 1, "Patient": 1}"#);
+    }
+    let keys =
+        "select string_agg(k, ',') from (select jsonb_object_keys(l::jsonb->'meta') as k from (select bulk.dump('Patient') as l) x) y";
+    assert_eq!(value(&mut client, keys), "versionId,lastUpdated");
+    assert_eq!(value(&mut client, "select row(extra, status) from goal"), "(5,updated)");
+    assert_eq!(value(&mut client, "select l::jsonb->>'resourceType' from (select bulk.dump('Goal') as l) x"), "Goal");
+    assert_eq!(failure(&mut client, "select bulk.dump('Patient', since => now())").code, "42703");
+}
+
+fn envelope() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let line = r#"{"id":"1","resourceType":"Patient","meta":{"versionId":"9","lastUpdated":"2001-01-01T00:00:00Z","profile":["p"],"extension":[{"url":"ex:createdAt","valueInstant":"2001-01-01T00:00:00Z"},{"url":"other"}]}}"#;
+    let file = File::new(line.as_bytes());
+    client.batch_execute(&format!("select bulk.load('{}', fhir => true)", file.url())).unwrap();
+    assert_eq!(value(&mut client, "select resource from patient"), r#"{"meta": {"profile": ["p"], "extension": [{"url": "other"}]}}"#);
+    // Rows that carry id, type and meta inside, and null columns.
+    client
+        .batch_execute(
+            r#"truncate patient; insert into patient (id, txid, cts, ts, resource_type, status, resource) values
+               ('1', 5, null, null, null, 'created', '{"id": "other", "resourceType": "Other", "meta": {"versionId": "1", "tag": [1]}}')"#,
+        )
+        .unwrap();
+    assert_eq!(
+        value(&mut client, "bulk.dump('Patient')"),
+        r#"{"id": "1", "meta": {"tag": [1], "versionId": "5"}, "resourceType": "Patient"}"#
+    );
+    assert_eq!(
+        value(&mut client, "bulk.dump('Patient', fhir => true)"),
+        r#"{"id":"1","meta":{"tag":[1],"versionId":"5"},"resourceType":"Patient"}"#
+    );
+    client.batch_execute("set bulk.created_at_url = 'https://aidbox.app/ex/createdAt'; update patient set cts = '2021-06-10 08:26:10.5+00', resource = '{}'").unwrap();
+    assert_eq!(
+        value(&mut client, "bulk.dump('Patient', fhir => true)::jsonb#>>'{meta,extension}'"),
+        r#"[{"url": "https://aidbox.app/ex/createdAt", "valueInstant": "2021-06-10T08:26:10.500000Z"}]"#
+    );
+    client.batch_execute("update patient set resource = '[1]'").unwrap();
+    let error = failure(&mut client, "select bulk.dump('Patient')");
+    assert_eq!(error.code, "2203C");
+    assert!(error.message.contains("row \"1\" of table \"patient\""), "{error:?}");
+}
+
+fn transaction() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(b"{\"id\":\"1\"}\n");
+    client.batch_execute("begin").unwrap();
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    assert_eq!(value(&mut client, "select count(*) from (select bulk.dump('Patient')) x"), "1");
+    client.batch_execute("rollback").unwrap();
+    assert_eq!(value(&mut client, "to_regclass('patient') is null"), "true");
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    let error = failure(&mut client, &format!("begin read only; select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!(error.code, "25006");
+    client.batch_execute("rollback; begin isolation level repeatable read; select 1 from patient").unwrap();
+    let mut other = database.connect();
+    let second = File::new(b"{\"id\":\"2\"}\n");
+    other.batch_execute(&format!("select bulk.load('{}', 'Patient')", second.url())).unwrap();
+    assert_eq!(value(&mut client, "select count(*) from (select bulk.dump('Patient')) x"), "1");
+    client.batch_execute("commit").unwrap();
+    assert_eq!(value(&mut client, "select count(*) from (select bulk.dump('Patient')) x"), "2");
+}
+
+fn cancel() {
+    let database = shared().database();
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n23\r\n{\"id\":\"1\",\"resourceType\":\"Patient\"}\r\n".to_vec();
+    for answer in [Vec::new(), b"HTTP/1.1 200 OK\r\n".to_vec(), head] {
+        let server = Faulty::start(answer, Then::Hang);
+        let mut client = database.connect();
+        let token = client.cancel_token();
+        let url = server.url();
+        let loading = std::thread::spawn(move || {
+            let error = client.batch_execute(&format!("select bulk.load('{url}')")).unwrap_err();
+            (error.code().unwrap().code().to_owned(), Instant::now(), client)
+        });
+        wait_until("the request has come", || server.requests.load(std::sync::atomic::Ordering::Relaxed) > 0);
+        std::thread::sleep(Duration::from_millis(100));
+        let asked = Instant::now();
+        token.cancel_query(postgres::NoTls).unwrap();
+        let (code, ended, mut client) = loading.join().unwrap();
+        assert_eq!(code, "57014");
+        assert!(ended - asked < Duration::from_secs(1), "took {:?}", ended - asked);
+        let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+        wait_until("no thread is left", || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() == 1);
+    }
+    // The good server still works in the same way.
+    let directory = crate::cluster::server_directory();
+    std::fs::write(directory.path().join("a"), "{\"id\":\"1\"}\n").unwrap();
+    let nginx = Nginx::start(directory.path(), "");
+    assert_eq!(value(&mut database.connect(), &format!("bulk.load('{}', 'Patient')", nginx.url("a"))), r#"{"total": 1}"#);
+}

@@ -1,0 +1,43 @@
+//! Tests that need a server: real clusters, real web servers, real signals. `BULK_TEST_BIN` is the directory of the
+//! PostgreSQL binaries whose installation holds the extension; `make test` sets it.
+
+// A test ends by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cluster;
+mod convert;
+mod dump;
+mod errors;
+mod http;
+mod load;
+mod rights;
+mod roundtrip;
+mod shutdown;
+mod source;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test by the sentence that it shows to hold.
+fn test(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        run();
+        Ok(())
+    })
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let tests = [
+        convert::tests(),
+        dump::tests(),
+        errors::tests(),
+        http::tests(),
+        load::tests(),
+        rights::tests(),
+        roundtrip::tests(),
+        shutdown::tests(),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
+    cluster::stop_shared();
+    conclusion.exit();
+}

@@ -1,0 +1,75 @@
+//! Sessions and servers that end in the middle of the work: nothing else may end with them.
+
+use crate::cluster::{Cluster, Database, wait_until};
+use crate::source::{Faulty, Then};
+use crate::test;
+use libtest_mimic::Trial;
+use std::fmt::Write;
+use std::thread;
+use std::time::Duration;
+
+/// Each of the four ways is tried this often.
+const TIMES: u32 = 25;
+
+pub fn tests() -> Vec<Trial> {
+    vec![test("terminating a session and shutting down fast, 100 times in a load or a dump, never restarts the cluster", hundred_times)]
+}
+
+/// Starts a statement in a session of its own and returns the session's pid.
+fn start(database: &Database, statement: String) -> (i32, thread::JoinHandle<()>) {
+    let mut client = database.connect();
+    let pid = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let running = thread::spawn(move || {
+        // The session is ended: an error is what must come.
+        client.batch_execute(&statement).unwrap_err();
+    });
+    (pid, running)
+}
+
+fn hundred_times() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut lines = String::new();
+    for id in 0..200_000 {
+        writeln!(lines, "{{\"id\":\"{id}\",\"resourceType\":\"Patient\",\"name\":[{{\"family\":\"F{id}\",\"given\":[\"A\",\"B\"]}}]}}")
+            .unwrap();
+    }
+    let file = crate::source::File::new(lines.as_bytes());
+    database.connect().batch_execute(&format!("select bulk.load('{}')", file.url())).unwrap();
+    let hanging = Faulty::start(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), Then::Hang);
+    let statement = |round: u32, load: bool| match (load, round % 2) {
+        (true, 0) => format!("select bulk.load('{}')", file.url()),
+        (true, _) => format!("select bulk.load('{}')", hanging.url()),
+        (false, 0) => "select count(*) from generate_series(1, 100) g, lateral (select bulk.dump('Patient', fhir => g > 0)) x".to_owned(),
+        (false, _) => {
+            "select sum(length(b)) from (select bulk.dump_bytes('Patient', gzip => g > 0) as b from generate_series(1, 100) g) x".to_owned()
+        }
+    };
+    let mut began = 0;
+    for load in [true, false] {
+        for round in 0..TIMES {
+            let (pid, running) = start(&database, statement(round, load));
+            thread::sleep(Duration::from_millis(u64::from(round * 7 % 60) + 5));
+            database.connect().batch_execute(&format!("select pg_terminate_backend({pid})")).unwrap();
+            running.join().unwrap();
+            wait_until("the session is gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+            began += 1;
+        }
+        for round in 0..TIMES {
+            let (_, running) = start(&database, statement(round, load));
+            thread::sleep(Duration::from_millis(u64::from(round * 11 % 60) + 5));
+            cluster.stop("fast");
+            running.join().unwrap();
+            cluster.boot();
+            began += 1;
+        }
+    }
+    assert_eq!(began, 4 * TIMES);
+    let log = cluster.log();
+    for sign in ["terminated by signal", "reinitializing", "PANIC", "was not properly shut down"] {
+        assert!(!log.contains(sign), "the log says {sign}");
+    }
+    let mut client = database.connect();
+    let count: i64 = client.query_one("select count(*) from patient", &[]).unwrap().get(0);
+    assert_eq!(count, 200_000);
+}

@@ -1,0 +1,150 @@
+//! Sources for tests: files of the server, gzip, nginx, and a server that misbehaves.
+
+use crate::cluster::{cache, server_directory};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use tempfile::TempDir;
+
+/// A directory with one file that the server can read.
+pub struct File {
+    directory: TempDir,
+}
+
+impl File {
+    pub fn new(content: &[u8]) -> File {
+        let directory = server_directory();
+        let path = directory.path().join("lines");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        File { directory }
+    }
+
+    pub fn url(&self) -> String {
+        format!("file://{}/lines", self.directory.path().display())
+    }
+}
+
+/// One gzip member.
+pub fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A free port of the loopback.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// nginx serving a directory.
+pub struct Nginx {
+    child: Child,
+    port: u16,
+    _home: TempDir,
+}
+
+impl Nginx {
+    /// Serves `root`; `locations` are added to the server's configuration.
+    pub fn start(root: &Path, locations: &str) -> Nginx {
+        let home = server_directory();
+        let port = free_port();
+        let directory = home.path().display();
+        let configuration = format!(
+            "daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n\
+             events {{ worker_connections 64; }}\n\
+             http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;\n\
+             uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
+             server {{ listen 127.0.0.1:{port}; root {}; {locations} }} }}\n",
+            root.display()
+        );
+        let file = home.path().join("nginx.conf");
+        fs::write(&file, configuration).unwrap();
+        let child = Command::new(cache().join("nginx/usr/sbin/nginx"))
+            .arg("-c")
+            .arg(&file)
+            .args(["-e", &format!("{directory}/error.log")])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx runs");
+        let server = Nginx { child, port, _home: home };
+        crate::cluster::wait_until("nginx answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        server
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server that writes the given bytes for every request, then hangs or closes.
+pub struct Faulty {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    /// Requests that came.
+    pub requests: Arc<AtomicUsize>,
+}
+
+/// What comes after the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Close,
+    Hang,
+}
+
+impl Faulty {
+    pub fn start(answer: Vec<u8>, then: Then) -> Faulty {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopping, counting) = (Arc::clone(&stop), Arc::clone(&requests));
+        thread::spawn(move || {
+            let mut hanging = Vec::new();
+            for connection in listener.incoming().take(10_000) {
+                if stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(mut connection) = connection else { continue };
+                let mut request = [0; 4096];
+                let _ = connection.read(&mut request);
+                counting.fetch_add(1, Ordering::Relaxed);
+                let _ = connection.write_all(&answer);
+                let _ = connection.flush();
+                if then == Then::Hang {
+                    hanging.push(connection);
+                }
+            }
+        });
+        Faulty { port, stop, requests }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/lines?signature=SECRET", self.port)
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The layers of the crate (see src/lib.rs): who may name whom, and where unsafe code and pgrx may stand.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+
+refuse() { # WHAT PATTERN FILES...
+    local what=$1 pattern=$2
+    shift 2
+    if grep -nE "$pattern" "$@"; then
+        echo "layers: $what" >&2
+        failed=1
+    fi
+}
+
+files() { find "$@" -name '*.rs'; }
+
+mapfile -t pure < <(files src/error.rs src/jsonb src/fhir src/store src/op)
+refuse 'pgrx is for lib, api and pg' '\bpgrx\b' "${pure[@]}"
+refuse 'unsafe code is for pg' '\bunsafe\b' "${pure[@]}" $(files src/api)
+refuse 'raw bindings are for pg' 'pg_sys::[a-z_]+\(' $(files src/api)
+refuse 'error is at the bottom' 'crate::' src/error.rs
+refuse 'jsonb stands on error alone' 'crate::(fhir|store|op|job|api|pg)\b' $(files src/jsonb)
+refuse 'fhir stands on jsonb and error' 'crate::(store|op|job|api|pg)\b' $(files src/fhir)
+refuse 'store stands on error alone' 'crate::(jsonb|fhir|op|job|api|pg)\b' $(files src/store)
+refuse 'op knows neither api nor pg' 'crate::(job|api|pg)\b' $(files src/op)
+refuse 'pg is below api' 'crate::api\b' $(files src/pg)
+refuse 'versions of PostgreSQL differ in pg/compat.rs' 'cfg\(.*feature = "pg1' $(files src | grep -v src/pg/compat.rs)
+exit $failed

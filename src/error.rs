@@ -1,0 +1,140 @@
+//! The one error of the crate, by condition. It knows where (source, line, byte, table) and what, never the
+//! content of a resource, and nothing of PostgreSQL: `pg/report.rs` maps each condition to its SQLSTATE.
+
+use std::fmt;
+
+/// Where in a source a line went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The source as given, without its query string and credentials.
+    pub source: String,
+    /// Line of the inflated source, from 1.
+    pub line: u64,
+    /// Byte in that line, from 1.
+    pub byte: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source \"{}\", line {}, byte {}.", self.source, self.line, self.byte)
+    }
+}
+
+/// What a line is refused for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// No JSON; the text says what was expected.
+    #[error("invalid JSON: {0}")]
+    Syntax(&'static str),
+    /// `\u0000`, which `text` and `jsonb` cannot hold.
+    #[error("unsupported Unicode escape sequence: \\u0000 cannot be stored")]
+    Nul,
+    #[error("invalid byte sequence for encoding \"UTF8\"")]
+    Encoding,
+    #[error("JSON is nested deeper than {limit} levels")]
+    TooDeep { limit: usize },
+    #[error("line is longer than {limit} bytes")]
+    LineTooLong { limit: usize },
+    /// A jsonb container ends at 256 MB, a key or string likewise.
+    #[error("resource is too large for jsonb")]
+    TooLarge,
+    #[error("number is out of range for type numeric")]
+    NumberRange,
+    #[error("line is not a JSON object")]
+    NotAnObject,
+    #[error("resource has no id")]
+    NoId,
+    #[error("id of a resource must be a non-empty string")]
+    BadId,
+    #[error("resource has no resourceType")]
+    NoType,
+    #[error("resource is of type \"{found}\", expected \"{expected}\"")]
+    WrongType { expected: String, found: String },
+    #[error("unknown resource type \"{0}\"")]
+    UnknownType(String),
+}
+
+/// What went wrong with a source as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceFault {
+    #[error("source is no URL that can be loaded")]
+    Unsupported,
+    #[error("no such file")]
+    NoSuchFile,
+    #[error("not a regular file")]
+    NotAFile,
+    #[error("permission denied by the operating system")]
+    FileDenied,
+    #[error("address {0} is not allowed")]
+    AddressRefused(String),
+    #[error("could not connect: {0}")]
+    Unreachable(String),
+    /// The server's status: 401 and 403.
+    #[error("server refused the request: HTTP status {0}")]
+    Denied(u16),
+    /// The server's status: 404 and 410.
+    #[error("server has no such object: HTTP status {0}")]
+    NotFound(u16),
+    #[error("server answered with HTTP status {0}")]
+    Status(u16),
+    /// The bytes end before the content length, the last chunk or the gzip trailer.
+    #[error("source is truncated: {0}")]
+    Truncated(String),
+    /// Bytes that are no gzip where gzip began, or whose checksum differs.
+    #[error("source is not valid gzip: {0}")]
+    Gzip(String),
+    #[error("source is neither gzip nor NDJSON")]
+    NotNdjson,
+    #[error("timed out")]
+    Timeout,
+    #[error("could not read: {0}")]
+    Read(String),
+}
+
+/// Everything that can go wrong, by condition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("{fault}")]
+    Line { place: Place, fault: Fault },
+    #[error("{fault}")]
+    Source { source_name: String, fault: SourceFault },
+    /// A resource type that cannot name a table, or names none.
+    #[error("unknown resource type \"{0}\"")]
+    UnknownType(String),
+    #[error("invalid resource type \"{0}\"")]
+    InvalidType(String),
+    #[error("table \"{table}\" is not a resource table: {reason}")]
+    WrongShape { table: String, reason: String },
+    /// The search path is empty where something must be created.
+    #[error("no schema has been selected to create in")]
+    NoSchema,
+    /// `since` on a table that does not know when its rows were created.
+    #[error("table \"{0}\" has no column cts")]
+    NoCreationTime(String),
+    #[error("row \"{id}\" of table \"{table}\" holds no resource: {fault}")]
+    Row { table: String, id: String, fault: Fault },
+    #[error("unrecognized option \"{name}\"")]
+    UnknownOption { name: String, known: &'static [&'static str] },
+    /// An argument that must be given is null.
+    #[error("{0} must not be null")]
+    Null(&'static str),
+    #[error("invalid value for option \"{name}\": expected {expected}")]
+    InvalidOption { name: &'static str, expected: &'static str },
+    #[error("permission denied to {action}")]
+    MissingRole { action: &'static str, role: &'static str },
+    #[error("the database's encoding must be UTF8")]
+    DatabaseEncoding,
+    /// Too little memory for something whose size the input decides.
+    #[error("out of memory")]
+    Memory,
+    /// A thread of ours ended without an answer: a bug.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// A fault of a whole source, its name already redacted.
+    pub fn source(source_name: &str, fault: SourceFault) -> Error {
+        Error::Source { source_name: source_name.to_owned(), fault }
+    }
+}

@@ -1,0 +1,16 @@
+//! FHIR itself: what the definitions say, the two JSON formats and the lines of NDJSON. Pure: no server needed.
+
+pub mod convert;
+pub mod definitions;
+pub mod envelope;
+pub mod ndjson;
+pub mod reference;
+
+/// How a resource is written as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Aidbox's: references split, choice elements nested. <https://docs.aidbox.app>, "Aidbox & FHIR formats".
+    Aidbox,
+    /// FHIR's own. <https://hl7.org/fhir/R4/json.html>
+    Fhir,
+}

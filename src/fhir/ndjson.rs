@@ -1,0 +1,175 @@
+//! The lines of an NDJSON stream, cut into blocks of whole lines. Lines end with `\n`; `\r`, blank lines and a byte order
+//! mark are passed over; the last line may lack its end.
+
+use crate::error::{Fault, Place};
+use std::io::{self, Read};
+
+/// Whole lines, and where they stand in the source.
+#[derive(Debug)]
+pub struct Block {
+    pub bytes: Vec<u8>,
+    /// Number of the first line, from 1.
+    pub first_line: u64,
+    /// Bytes of the source before it.
+    pub offset: u64,
+}
+
+/// A line of a block.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    pub bytes: &'a [u8],
+    pub number: u64,
+    /// Bytes of the source before the line.
+    pub offset: u64,
+}
+
+impl Block {
+    /// The lines that hold something.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let mut start = 0;
+        let mut number = self.first_line;
+        std::iter::from_fn(move || {
+            while start < self.bytes.len() {
+                let rest = &self.bytes[start..];
+                let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                let line = Line { bytes: &rest[..end], number, offset: self.offset + start as u64 };
+                start += end + 1;
+                number += 1;
+                if !line.bytes.iter().all(u8::is_ascii_whitespace) {
+                    return Some(line);
+                }
+            }
+            None
+        })
+    }
+}
+
+/// Why there is no next block.
+#[derive(Debug)]
+pub enum BlockError {
+    Read(io::Error),
+    /// A line that is longer than allowed, or than memory.
+    Line(Place, Fault),
+}
+
+/// Cuts a reader into blocks.
+pub struct Blocks<R> {
+    reader: R,
+    source: String,
+    block_size: usize,
+    max_line: usize,
+    /// The beginning of a line whose end has not been read.
+    rest: Vec<u8>,
+    next_line: u64,
+    offset: u64,
+    started: bool,
+    ended: bool,
+}
+
+impl<R: Read> Blocks<R> {
+    /// Blocks of about `block_size` bytes, larger only for a line that is; lines of at most `max_line` bytes.
+    pub fn new(reader: R, source: String, block_size: usize, max_line: usize) -> Blocks<R> {
+        // The first block must show whether there is a byte order mark.
+        let block_size = block_size.max(3);
+        Blocks { reader, source, block_size, max_line, rest: Vec::new(), next_line: 1, offset: 0, started: false, ended: false }
+    }
+
+    /// The next block; None at the end of the source.
+    pub fn next_block(&mut self) -> Result<Option<Block>, BlockError> {
+        let mut bytes = std::mem::take(&mut self.rest);
+        // Everything before `scanned` holds no line end.
+        let mut scanned = 0;
+        let mut target = self.block_size.max(bytes.len() + self.block_size / 2);
+        loop {
+            self.fill(&mut bytes, target)?;
+            if !self.started {
+                self.started = true;
+                if bytes.starts_with(b"\xEF\xBB\xBF") {
+                    bytes.drain(..3);
+                    self.offset = 3;
+                }
+            }
+            let end = memchr::memrchr(b'\n', &bytes[scanned..]).map(|at| scanned + at + 1);
+            match end {
+                _ if self.ended => break,
+                Some(end) => {
+                    self.rest.extend_from_slice(&bytes[end..]);
+                    bytes.truncate(end);
+                    break;
+                }
+                None if bytes.len() > self.max_line => return Err(self.too_long()),
+                None => {
+                    scanned = bytes.len();
+                    target = bytes.len() + (bytes.len() / 2).max(self.block_size);
+                }
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let block = Block { bytes, first_line: self.next_line, offset: self.offset };
+        self.next_line += memchr::memchr_iter(b'\n', &block.bytes).count() as u64;
+        self.offset += block.bytes.len() as u64;
+        Ok(Some(block))
+    }
+
+    fn too_long(&self) -> BlockError {
+        let place = Place { source: self.source.clone(), line: self.next_line, byte: self.max_line as u64 + 1 };
+        BlockError::Line(place, Fault::LineTooLong { limit: self.max_line })
+    }
+
+    /// Reads until `bytes` has `target` bytes or the source ends.
+    fn fill(&mut self, bytes: &mut Vec<u8>, target: usize) -> Result<(), BlockError> {
+        let target = target.min(self.max_line.saturating_add(self.block_size));
+        if bytes.len() >= target || self.ended {
+            return Ok(());
+        }
+        if bytes.try_reserve_exact(target - bytes.len()).is_err() {
+            return Err(self.too_long());
+        }
+        let wanted = target - bytes.len();
+        match self.reader.by_ref().take(wanted as u64).read_to_end(bytes) {
+            Ok(read) => {
+                self.ended = read < wanted;
+                Ok(())
+            }
+            Err(error) => Err(BlockError::Read(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(input: &[u8], block_size: usize) -> Vec<(u64, u64, String)> {
+        let mut blocks = Blocks::new(input, "test".to_owned(), block_size, 1000);
+        let mut found = Vec::new();
+        while let Some(block) = blocks.next_block().unwrap() {
+            found.extend(block.lines().map(|l| (l.number, l.offset, String::from_utf8(l.bytes.to_vec()).unwrap())));
+        }
+        found
+    }
+
+    #[test]
+    fn every_line_is_found_whatever_the_block_size() {
+        let input = b"\xEF\xBB\xBF{a}\r\n\n  \n{bb}\n{ccc}";
+        for size in 1..30 {
+            let expected = vec![(1, 3, "{a}\r".to_owned()), (4, 12, "{bb}".to_owned()), (5, 17, "{ccc}".to_owned())];
+            assert_eq!(lines(input, size), expected, "block size {size}");
+        }
+        assert_eq!(lines(b"", 10), vec![]);
+        assert_eq!(lines(b"a\n", 10), vec![(1, 0, "a".to_owned())]);
+    }
+
+    #[test]
+    fn a_line_past_the_limit_is_refused_without_reading_it_all() {
+        let endless = io::repeat(b'x');
+        let mut blocks = Blocks::new(b"{}\n".chain(endless), "test".to_owned(), 100, 1000);
+        assert!(blocks.next_block().unwrap().is_some());
+        match blocks.next_block() {
+            Err(BlockError::Line(place, Fault::LineTooLong { limit: 1000 })) => assert_eq!(place.line, 2),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `bulk`: moves FHIR resources in and out of PostgreSQL from inside the backend.
+//!
+//! `api` (SQL functions) calls `op` (the verbs as pipelines), which stands on `jsonb`, `fhir` and `store`; `pg` is
+//! PostgreSQL, the only home of unsafe code, and implements `op`'s traits. `error` is at the bottom. Only this file, `api` and
+//! `pg` name pgrx; without the feature `server` the rest builds alone.
+
+#![cfg_attr(not(feature = "server"), forbid(unsafe_code))]
+
+pub mod error;
+pub mod fhir;
+pub mod jsonb;
+pub mod op;
+pub mod store;
+
+#[cfg(feature = "server")]
+mod api;
+#[cfg(feature = "server")]
+mod pg;
+
+#[cfg(feature = "server")]
+mod module {
+    pgrx::pg_module_magic!(name, version);
+
+    pgrx::extension_sql_file!("../sql/install/functions.sql", name = "functions");
+
+    /// Called when a backend loads the library.
+    #[pgrx::pg_guard]
+    pub extern "C-unwind" fn _PG_init() {
+        crate::pg::setting::register();
+    }
+}

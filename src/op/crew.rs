@@ -1,0 +1,97 @@
+//! The threads of one operation. They never see a signal (those are the main thread's), and they end when the operation
+//! does, however it ends.
+
+use crate::error::Error;
+use crate::store::Interrupt;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long ending waits for threads. One that hangs in a name look-up is left behind: it owns all that it uses.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Deep JSON is parsed on these.
+const STACK: usize = 8 * 1024 * 1024;
+
+/// The crews of this process that may still run, for `stop_all`.
+static CREWS: Mutex<Vec<Weak<Alive>>> = Mutex::new(Vec::new());
+
+struct Alive {
+    count: Mutex<usize>,
+    ended: Condvar,
+    interrupt: Interrupt,
+    /// Wakes threads of the operation that wait for one another.
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Threads that end when this is dropped.
+pub struct Crew(Arc<Alive>);
+
+impl Crew {
+    /// A crew without threads. `wake` is called by `stop` after the interrupt is set.
+    pub fn new(interrupt: Interrupt, wake: impl Fn() + Send + Sync + 'static) -> Crew {
+        let alive = Arc::new(Alive { count: Mutex::new(0), ended: Condvar::new(), interrupt, wake: Box::new(wake) });
+        let mut crews = CREWS.lock().unwrap_or_else(PoisonError::into_inner);
+        crews.retain(|crew| crew.strong_count() > 0);
+        crews.push(Arc::downgrade(&alive));
+        Crew(alive)
+    }
+
+    /// Starts a thread with all signals blocked from its first instruction, so that what it starts has them blocked too.
+    pub fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let internal = |error: &dyn std::fmt::Display| Error::Internal(format!("could not start a thread: {error}"));
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|error| internal(&error))?;
+        *self.0.lock() += 1;
+        let leaving = Leaving(Arc::clone(&self.0));
+        let spawned = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
+            let _leaving = leaving;
+            work();
+        });
+        before.thread_set_mask().map_err(|error| internal(&error))?;
+        spawned.map(drop).map_err(|error| internal(&error))
+    }
+}
+
+impl Alive {
+    fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        self.interrupt.stop();
+        (self.wake)();
+        let deadline = Instant::now() + PATIENCE;
+        let mut count = self.lock();
+        while *count > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            count = self.ended.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Counts a thread out, also when it panics or never started.
+struct Leaving(Arc<Alive>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        *self.0.lock() -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Ends all threads of this process: for an exit that unwinds nothing.
+pub fn stop_all() {
+    let crews: Vec<_> = CREWS.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    for crew in crews.iter().filter_map(Weak::upgrade) {
+        crew.stop();
+    }
+}

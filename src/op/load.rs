@@ -1,0 +1,94 @@
+//! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
+
+use super::batch::{Recipe, encode_block};
+use super::crew::Crew;
+use super::queue::{Next, Queue};
+use super::{Control, Sink};
+use crate::error::{Error, SourceFault};
+use crate::fhir::ndjson::{BlockError, Blocks};
+use crate::jsonb::Document;
+use crate::store::inflate;
+use crate::store::source::Access;
+use crate::store::{Interrupt, Source};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Bytes of lines in a block: a batch in the backend is of this order.
+const BLOCK: usize = 512 * 1024;
+/// Bytes of blocks under way between the threads.
+const BUDGET: usize = 16 * 1024 * 1024;
+
+/// One source to load.
+#[derive(Debug)]
+pub struct Plan {
+    pub source: Source,
+    pub access: Access,
+    pub recipe: Recipe,
+    /// Encode threads, at least one.
+    pub threads: usize,
+}
+
+/// Loads a source into a sink. The first fault ends it.
+pub fn load(plan: Plan, sink: &mut dyn Sink, control: &mut dyn Control) -> Result<(), Error> {
+    let queue = Arc::new(Queue::new(BUDGET)?);
+    let crew = start(plan, &queue)?;
+    loop {
+        match queue.next()? {
+            Next::Batch(batch, size) => {
+                sink.store(&batch)?;
+                drop(batch);
+                queue.release(size);
+            }
+            Next::Wait => control.wait(queue.event()),
+            Next::End => break,
+        }
+    }
+    drop(crew);
+    Ok(())
+}
+
+fn start(plan: Plan, queue: &Arc<Queue>) -> Result<Crew, Error> {
+    let interrupt = Interrupt::new();
+    let waker = Arc::clone(queue);
+    let crew = Crew::new(interrupt.clone(), move || waker.stop());
+    let recipe = Arc::new(plan.recipe);
+    for _ in 0..plan.threads.max(1) {
+        let (queue, recipe) = (Arc::clone(queue), Arc::clone(&recipe));
+        crew.spawn("bulk encode", move || encode(&queue, &recipe))?;
+    }
+    let queue = Arc::clone(queue);
+    let (source, access) = (plan.source, plan.access);
+    crew.spawn("bulk read", move || {
+        let read = catch_unwind(AssertUnwindSafe(|| read(&source, &access, &recipe, &interrupt, &queue)));
+        queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
+    })?;
+    Ok(crew)
+}
+
+fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt, queue: &Queue) -> Result<(), Error> {
+    let failed = |fault: SourceFault| Error::source(&recipe.source, fault);
+    let reader = source.open(access, interrupt).map_err(failed)?;
+    let mut blocks = Blocks::new(reader, recipe.source.clone(), BLOCK, recipe.max_line);
+    loop {
+        match blocks.next_block() {
+            Ok(Some(block)) => {
+                if !queue.put(block) {
+                    return Ok(());
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(BlockError::Read(error)) => return Err(failed(inflate::fault(&error))),
+            Err(BlockError::Line(place, fault)) => return Err(Error::Line { place, fault }),
+        }
+    }
+}
+
+fn encode(queue: &Queue, recipe: &Recipe) {
+    let mut document = Document::new();
+    while let Some((sequence, block)) = queue.take() {
+        let size = block.bytes.len();
+        let result = catch_unwind(AssertUnwindSafe(|| encode_block(recipe, &block, &mut document)));
+        drop(block);
+        queue.done(sequence, size, result.unwrap_or_else(|_| Err(Error::Internal("an encode thread panicked".to_owned()))));
+    }
+}

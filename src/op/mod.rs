@@ -1,0 +1,22 @@
+//! The verbs as pipelines: what runs on threads, in which order results come back, what bounds the memory. Knows the
+//! database only through the small traits here.
+
+pub mod batch;
+pub mod crew;
+pub mod dump;
+pub mod load;
+pub mod queue;
+
+use crate::error::Error;
+use std::os::fd::BorrowedFd;
+
+/// Stores resources. Called on the main thread, batch after batch, in the order of the source's lines.
+pub trait Sink {
+    fn store(&mut self, batch: &batch::Batch) -> Result<(), Error>;
+}
+
+/// The main thread's side of waiting.
+pub trait Control {
+    /// Returns when `event` can be read. A cancel or a shutdown ends the statement from inside.
+    fn wait(&mut self, event: BorrowedFd);
+}

@@ -1,0 +1,106 @@
+//! Creates a resource type's table with what it needs (its history, the enum of statuses, the sequence of versions), once,
+//! whoever else is doing the same.
+
+use super::table::{self, Table};
+use crate::error::Error;
+use pgrx::{Spi, pg_sys};
+use std::ffi::CString;
+
+/// Sequence that gives every stored version its number.
+pub const SEQUENCE: &str = "transaction_id_seq";
+const STATUS: &str = "resource_status";
+
+/// The table of a resource type, created where it is missing. The type has passed `table::type_name`.
+pub fn ensure(resource_type: &str) -> Result<Table, Error> {
+    let history = |found: &Table| table::relation(&format!("{}_history", found.plain_name), found.schema);
+    if let Some(found) = table::lookup(resource_type)?
+        && history(&found).is_some()
+    {
+        return Ok(found);
+    }
+    lock();
+    let table_name = resource_type.to_ascii_lowercase();
+    // Another session may have been faster.
+    let schema = match table::lookup(resource_type)? {
+        Some(found) => found.schema,
+        None => creation_schema()?,
+    };
+    ensure_sequence(schema);
+    let status = ensure_status(schema);
+    let literal = pgrx::spi::quote_literal(resource_type);
+    if table::relation(&table_name, schema).is_none() {
+        run(&format!(
+            "create table {} (id pg_catalog.text primary key, {})",
+            table::qualified(schema, &table_name),
+            columns(&status, &literal)
+        ));
+    }
+    let history_name = format!("{table_name}_history");
+    if table::relation(&history_name, schema).is_none() {
+        run(&format!(
+            "create table {} (id pg_catalog.text, {}, primary key (id, txid))",
+            table::qualified(schema, &history_name),
+            columns(&status, &literal)
+        ));
+    }
+    table::lookup(resource_type)?.ok_or_else(|| Error::Internal(format!("table {table_name} is not in the search path")))
+}
+
+/// What both tables have beside id.
+fn columns(status: &str, resource_type: &str) -> String {
+    format!(
+        "txid pg_catalog.int8 not null, cts pg_catalog.timestamptz default pg_catalog.now(), ts pg_catalog.timestamptz default pg_catalog.now(), \
+         resource_type pg_catalog.text default {resource_type}, status {status} not null, resource pg_catalog.jsonb not null"
+    )
+}
+
+/// The sequence's oid, created in `schema` when the search path has none.
+pub fn ensure_sequence(schema: pg_sys::Oid) -> pg_sys::Oid {
+    let found = || table::relation(SEQUENCE, schema).or_else(|| table::find(SEQUENCE));
+    if let Some(found) = found() {
+        return found;
+    }
+    lock();
+    if found().is_none() {
+        run(&format!("create sequence {}", table::qualified(schema, SEQUENCE)));
+    }
+    found().unwrap_or(pg_sys::InvalidOid)
+}
+
+/// The enum's qualified name.
+fn ensure_status(schema: pg_sys::Oid) -> String {
+    let exists = |schema: &pg_sys::Oid| type_exists(STATUS, *schema);
+    let in_path = || std::iter::once(schema).chain(table::search_path()).find(exists);
+    let home = in_path().unwrap_or_else(|| {
+        run(&format!("create type {} as enum ('created', 'updated', 'deleted', 'recreated')", table::qualified(schema, STATUS)));
+        schema
+    });
+    table::qualified(home, STATUS)
+}
+
+fn type_exists(name: &str, schema: pg_sys::Oid) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    let name = pg_sys::Datum::from(name.as_ptr());
+    let (cache, nothing) = (pg_sys::SysCacheIdentifier::TYPENAMENSP as i32, pg_sys::Datum::from(0));
+    // SAFETY: the cache's keys are a name and a schema; the name outlives the call.
+    unsafe { pg_sys::SearchSysCacheExists(cache, name, pg_sys::Datum::from(schema), nothing, nothing) }
+}
+
+/// Where `create table` without a schema would go.
+fn creation_schema() -> Result<pg_sys::Oid, Error> {
+    table::search_path().first().copied().ok_or(Error::NoSchema)
+}
+
+/// Takes the lock under which tables are created, to the transaction's end: one on the extension itself, which nobody else takes
+/// but to drop or alter it.
+fn lock() {
+    // SAFETY: a NUL-terminated name; an ERROR when the extension is missing, which it is not while its code runs.
+    let extension = unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), false) };
+    // SAFETY: class and object exist.
+    unsafe { pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::ShareUpdateExclusiveLock as i32) };
+}
+
+/// Runs a statement all of whose names are qualified.
+fn run(statement: &str) {
+    super::diagnostics::keep(|| super::report::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string()))));
+}

@@ -1,0 +1,25 @@
+//! What happens once a process: threads end before the backend's shared memory goes, however the backend ends.
+
+use crate::error::Error;
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Has threads stopped when this process exits. FATAL unwinds nothing, so no `Drop` would do it. Idempotent.
+pub fn stop_threads_at_exit() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the callback stays valid, since a library is never unloaded.
+        unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) }
+    }
+}
+
+unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _arg: pg_sys::Datum) {
+    crate::op::crew::stop_all();
+}
+
+/// Refuses a database whose text is not UTF-8: jsonb made here would not be in its encoding.
+pub fn require_utf8() -> Result<(), Error> {
+    // SAFETY: reads a backend variable.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 { Ok(()) } else { Err(Error::DatabaseEncoding) }
+}

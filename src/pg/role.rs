@@ -1,0 +1,36 @@
+//! Rights that are no table's: who may read the server's files, who may reach the network.
+
+use crate::error::Error;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// What a source or sink takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    ReadServerFiles,
+    Remote,
+}
+
+impl Right {
+    fn role(self) -> (&'static CStr, &'static str, &'static str) {
+        match self {
+            Right::ReadServerFiles => (c"pg_read_server_files", "pg_read_server_files", "read files of the server"),
+            Right::Remote => (c"bulk_remote", "bulk_remote", "reach other hosts"),
+        }
+    }
+
+    /// Refuses the current user when it lacks the role's privileges.
+    pub fn require(self) -> Result<(), Error> {
+        let (name, role, action) = self.role();
+        // SAFETY: plain catalog look-ups; a missing role gives InvalidOid, whose privileges only a superuser has.
+        let granted = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+        if has_privileges(granted) { Ok(()) } else { Err(Error::MissingRole { action, role }) }
+    }
+}
+
+fn has_privileges(role: pg_sys::Oid) -> bool {
+    // SAFETY: reads a backend variable.
+    let user = unsafe { pg_sys::GetUserId() };
+    // SAFETY: catalog look-ups with any oids.
+    unsafe { pg_sys::has_privs_of_role(user, role) }
+}

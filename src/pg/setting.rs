@@ -1,0 +1,124 @@
+//! The extension's settings (`bulk.*`), registered when the library is loaded and read as plain values.
+
+use crate::fhir::Format;
+use crate::store::address::Allowed;
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::{CStr, CString};
+
+/// `bulk.resource_format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, pgrx::PostgresGucEnum)]
+#[allow(non_camel_case_types)]
+enum ResourceFormat {
+    aidbox,
+    fhir,
+}
+
+static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CREATED_AT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"ex:createdAt"));
+static RESOURCE_FORMAT: GucSetting<ResourceFormat> = GucSetting::<ResourceFormat>::new(ResourceFormat::aidbox);
+static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
+static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
+
+/// Registers all settings and reserves their prefix.
+pub fn register() {
+    let none = GucFlags::default();
+    GucRegistry::define_string_guc(
+        c"bulk.allowed_hosts",
+        c"Hosts, addresses and CIDR ranges that sources may have although they are not global.",
+        c"Parted by commas; each may have a port; * allows all. Addresses are checked as they are connected to.",
+        &ALLOWED_HOSTS,
+        GucContext::Suset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"bulk.created_at_url",
+        c"URL of the extension of meta that holds a resource's time of creation in FHIR format.",
+        c"",
+        &CREATED_AT_URL,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_enum_guc(
+        c"bulk.resource_format",
+        c"Format of the resources in the tables: aidbox or fhir.",
+        c"",
+        &RESOURCE_FORMAT,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.encode_threads",
+        c"Threads that turn lines into rows during a load.",
+        c"0 chooses by the number of processors.",
+        &ENCODE_THREADS,
+        0,
+        64,
+        GucContext::Suset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.max_line_size",
+        c"Longest line of a source.",
+        c"jsonb itself ends at 256 MB.",
+        &MAX_LINE_SIZE,
+        1,
+        256 * 1024,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.max_depth",
+        c"Deepest nesting of JSON that is loaded or dumped.",
+        c"",
+        &MAX_DEPTH,
+        10,
+        5000,
+        GucContext::Suset,
+        none,
+    );
+    reserve(c"bulk");
+}
+
+fn reserve(prefix: &CStr) {
+    // SAFETY: a NUL-terminated string; called once, while the library is loaded.
+    unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) }
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> String {
+    setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Addresses that sources may have beside the global ones.
+pub fn allowed_hosts() -> Allowed {
+    Allowed::parse(&text(&ALLOWED_HOSTS))
+}
+
+pub fn created_at_url() -> String {
+    text(&CREATED_AT_URL)
+}
+
+/// What the tables hold.
+pub fn resource_format() -> Format {
+    match RESOURCE_FORMAT.get() {
+        ResourceFormat::aidbox => Format::Aidbox,
+        ResourceFormat::fhir => Format::Fhir,
+    }
+}
+
+/// Encode threads of a load: one processor is left to the backend.
+pub fn encode_threads() -> usize {
+    match usize::try_from(ENCODE_THREADS.get()) {
+        Ok(threads) if threads > 0 => threads,
+        _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).clamp(1, 4)),
+    }
+}
+
+/// In bytes.
+pub fn max_line() -> usize {
+    usize::try_from(MAX_LINE_SIZE.get()).unwrap_or(1) * 1024
+}
+
+pub fn max_depth() -> usize {
+    usize::try_from(MAX_DEPTH.get()).unwrap_or(10)
+}

@@ -1,0 +1,121 @@
+//! A resource type's table: found through the search path, in the shape that rows are read from and written to.
+
+use crate::error::Error;
+use crate::fhir::definitions::Definitions;
+use pgrx::{PgRelation, pg_sys};
+use std::ffi::{CStr, CString};
+
+/// A table of resources, its names ready for SQL.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub oid: pg_sys::Oid,
+    pub schema: pg_sys::Oid,
+    /// `"schema"."table"`, quoted where needed.
+    pub name: String,
+    /// The name alone, for messages.
+    pub plain_name: String,
+    pub has_cts: bool,
+    pub has_ts: bool,
+    pub has_resource_type: bool,
+    /// Type of the column `status`, qualified and quoted.
+    pub status_type: String,
+}
+
+/// A type's name as FHIR spells it, or the name of a type of the installation's own.
+pub fn type_name(definitions: &Definitions, name: &str) -> Result<String, Error> {
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.len() < 56 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !plain {
+        return Err(Error::InvalidType(name.chars().take(100).collect()));
+    }
+    Ok(definitions.resource_name(name).unwrap_or(name).to_owned())
+}
+
+/// Schemas of the search path in their order, without the system's.
+pub fn search_path() -> Vec<pg_sys::Oid> {
+    let mut schemas = [pg_sys::InvalidOid; 64];
+    // SAFETY: the array has the room that is said.
+    let count = unsafe { pg_sys::fetch_search_path_array(schemas.as_mut_ptr(), schemas.len() as i32) };
+    let count = usize::try_from(count).unwrap_or(0).min(schemas.len());
+    schemas[..count].iter().copied().filter(|&schema| schema != pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE)).collect()
+}
+
+/// The relation of a name in a schema.
+pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a NUL-terminated name; a catalog look-up.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The first relation of a name in the search path.
+pub fn find(name: &str) -> Option<pg_sys::Oid> {
+    search_path().into_iter().find_map(|schema| relation(name, schema))
+}
+
+/// The table of a resource type, if there is one. The type has passed `type_name`.
+pub fn lookup(resource_type: &str) -> Result<Option<Table>, Error> {
+    find(&resource_type.to_ascii_lowercase()).map(describe).transpose()
+}
+
+/// `"schema"."name"`.
+pub fn qualified(schema: pg_sys::Oid, name: &str) -> String {
+    // SAFETY: a catalog look-up; null when the schema is gone.
+    let schema = unsafe { pg_sys::get_namespace_name(schema) };
+    let schema = if schema.is_null() { String::new() } else { text(schema) };
+    pgrx::spi::quote_qualified_identifier(schema, name.to_owned())
+}
+
+fn text(name: *const std::ffi::c_char) -> String {
+    // SAFETY: a NUL-terminated string that PostgreSQL just made.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+fn describe(oid: pg_sys::Oid) -> Result<Table, Error> {
+    // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+    let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+    let plain_name = relation.name().to_owned();
+    let wrong = |reason: String| Error::WrongShape { table: plain_name.clone(), reason };
+    let descriptor = relation.tuple_desc();
+    let column = |name: &str| descriptor.iter().find(|a| !a.is_dropped() && a.name() == name).map(|a| a.type_oid().value());
+    for (name, kinds) in [
+        ("id", [pg_sys::TEXTOID, pg_sys::VARCHAROID].as_slice()),
+        ("txid", &[pg_sys::INT8OID, pg_sys::INT4OID]),
+        ("resource", &[pg_sys::JSONBOID]),
+    ] {
+        match column(name) {
+            Some(kind) if kinds.contains(&kind) => {}
+            Some(_) => return Err(wrong(format!("column {name} has another type"))),
+            None => return Err(wrong(format!("it has no column {name}"))),
+        }
+    }
+    let Some(status) = column("status") else { return Err(wrong("it has no column status".to_owned())) };
+    for name in ["ts", "cts"] {
+        if column(name).is_some_and(|kind| kind != pg_sys::TIMESTAMPTZOID) {
+            return Err(wrong(format!("column {name} is no timestamptz")));
+        }
+    }
+    // SAFETY: the type of a column that exists.
+    let status_type = text(unsafe { pg_sys::format_type_be_qualified(status) });
+    let schema = relation.namespace_oid();
+    Ok(Table {
+        oid,
+        schema,
+        name: qualified(schema, &plain_name),
+        has_cts: column("cts").is_some(),
+        has_ts: column("ts").is_some(),
+        has_resource_type: column("resource_type").is_some(),
+        status_type,
+        plain_name: plain_name.clone(),
+    })
+}
+
+/// The table of earlier versions beside a table, if the current user may read it.
+pub fn history(table: &Table) -> Option<(pg_sys::Oid, String)> {
+    let name = format!("{}_history", table.plain_name);
+    let oid = relation(&name, table.schema)?;
+    // SAFETY: reads a backend variable.
+    let user = unsafe { pg_sys::GetUserId() };
+    // SAFETY: a catalog look-up for a relation that exists.
+    let answer = unsafe { pg_sys::pg_class_aclcheck(oid, user, pg_sys::ACL_SELECT as pg_sys::AclMode) };
+    (answer == pg_sys::AclResult::ACLCHECK_OK).then(|| (oid, qualified(table.schema, &name)))
+}

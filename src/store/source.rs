@@ -1,0 +1,100 @@
+//! A source by its URL: what it is called, what right it takes, and how it is opened.
+
+use super::address::Allowed;
+use super::{Interrupt, file, http, inflate};
+use crate::error::{Error, SourceFault};
+use std::io::Read;
+use std::path::PathBuf;
+use url::Url;
+
+/// Where NDJSON comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file of the database server.
+    File(PathBuf),
+    /// `http://` or `https://`.
+    Http(Url),
+}
+
+/// What reading a source depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    pub allowed_hosts: Allowed,
+}
+
+/// Bytes of a source as they were sent.
+pub struct Opened {
+    pub reader: Box<dyn Read + Send>,
+    /// Whether the protocol tells the end from a broken connection.
+    pub delimited: bool,
+}
+
+impl Source {
+    /// Reads a URL, or an absolute path of the server.
+    pub fn parse(text: &str) -> Result<Source, Error> {
+        let unsupported = || Error::source(&redact(text), SourceFault::Unsupported);
+        if text.starts_with('/') {
+            return Ok(Source::File(PathBuf::from(text)));
+        }
+        let url = Url::parse(text).map_err(|_| unsupported())?;
+        match url.scheme() {
+            "file" if text.to_ascii_lowercase().starts_with("file://") => url.to_file_path().map(Source::File).map_err(|()| unsupported()),
+            "http" | "https" if url.has_host() => Ok(Source::Http(url)),
+            _ => Err(unsupported()),
+        }
+    }
+
+    /// The name under which people see it: no query string, no credentials.
+    pub fn name(&self) -> String {
+        match self {
+            Source::File(path) => format!("file://{}", path.display()),
+            Source::Http(url) => redact(url.as_str()),
+        }
+    }
+
+    /// The inflated bytes. Faults of the source come out of `read` as [`inflate::Broken`].
+    pub fn open(&self, access: &Access, interrupt: &Interrupt) -> Result<Box<dyn Read + Send>, SourceFault> {
+        let opened = match self {
+            Source::File(path) => file::open(path)?,
+            Source::Http(url) => http::open(url, access, interrupt)?,
+        };
+        inflate::inflate(opened, interrupt.clone())
+    }
+}
+
+/// A URL without what may be secret: credentials, query string, fragment.
+pub fn redact(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(mut url) if url.has_host() => {
+            // Both fail only for URLs that cannot have credentials.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+            url.set_query(None);
+            url.set_fragment(None);
+            url.into()
+        }
+        _ => text.split(['?', '#']).next().unwrap_or_default().chars().take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_paths_name_sources() {
+        assert_eq!(Source::parse("file:///tmp/a%20b.gz").unwrap(), Source::File("/tmp/a b.gz".into()));
+        assert_eq!(Source::parse("/tmp/x").unwrap(), Source::File("/tmp/x".into()));
+        assert!(matches!(Source::parse("https://h/p?q=1").unwrap(), Source::Http(_)));
+        for text in ["", "x", "ftp://h/p", "file://host/p", "file:relative", "http://", "javascript:1", "../x"] {
+            assert!(Source::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_hold_no_secret() {
+        assert_eq!(Source::parse("https://u:p@h:8080/a/b?sig=SECRET#f").unwrap().name(), "https://h:8080/a/b");
+        assert_eq!(redact("s3://bucket/key?secret=1"), "s3://bucket/key");
+        assert_eq!(redact("nonsense?secret"), "nonsense");
+    }
+}
