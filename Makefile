@@ -26,6 +26,7 @@ test:
 	cargo test --lib
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
 	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(TEST)
+	BULK_TEST_BIN=$(PG15) BULK_TEST_FAST_PATH=off cargo test --test pg_test -- $(TEST)
 	$(INSTALL) --features pg18 --pg-config $(PG18)/pg_config
 	BULK_TEST_BIN=$(PG18) cargo test --test pg_test -- $(TEST)
 

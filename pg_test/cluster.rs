@@ -62,9 +62,17 @@ impl Cluster {
         let data = cluster.data_directory();
         checked(cluster.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]));
         let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";
+        let fast_path = std::env::var("BULK_TEST_FAST_PATH").unwrap_or_else(|_| "on".to_owned());
         let file = data.join("postgresql.conf");
         let text = fs::read_to_string(&file).unwrap();
-        fs::write(&file, format!("{text}\n{settings}unix_socket_directories = '{}'\nport = {port}\n", cluster.socket().display())).unwrap();
+        fs::write(
+            &file,
+            format!(
+                "{text}\n{settings}unix_socket_directories = '{}'\nport = {port}\nbulk.fast_path = {fast_path}\n",
+                cluster.socket().display()
+            ),
+        )
+        .unwrap();
         cluster.boot();
         cluster
     }

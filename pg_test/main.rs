@@ -8,6 +8,7 @@ mod cluster;
 mod convert;
 mod dump;
 mod errors;
+mod fast;
 mod http;
 mod load;
 mod rights;
@@ -31,6 +32,7 @@ fn main() {
         convert::tests(),
         dump::tests(),
         errors::tests(),
+        fast::tests(),
         http::tests(),
         load::tests(),
         rights::tests(),

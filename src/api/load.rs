@@ -4,7 +4,7 @@ use super::option::{LoadOptions, LoadRequest};
 use crate::error::Error;
 use crate::fhir::{Format, definitions};
 use crate::op;
-use crate::op::batch::Recipe;
+use crate::op::batch::{Recipe, Rules};
 use crate::pg::role::Right;
 use crate::pg::upsert::Upsert;
 use crate::pg::wait::Backend;
@@ -54,7 +54,8 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     lifecycle::stop_threads_at_exit();
     let definitions = definitions::r4();
     let resource_type = request.resource_type.map(|name| table::type_name(definitions, &name)).transpose()?;
-    let mut sink = Upsert::new(definitions, request.options.create_tables);
+    let compression = Rules::default();
+    let mut sink = Upsert::new(definitions, request.options.create_tables, compression.clone());
     if let Some(name) = &resource_type {
         sink.prepare(name)?;
     }
@@ -67,6 +68,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
                 from: if fhir { Format::Fhir } else { Format::Aidbox },
                 stored: setting::resource_format(),
                 created_at_url: setting::created_at_url(),
+                compression: compression.clone(),
                 max_line: setting::max_line(),
                 max_depth: setting::max_depth(),
             },
@@ -76,8 +78,9 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         };
         op::load::load(plan, &mut sink, &mut Backend)?;
     }
+    let stored = sink.close();
     Ok(match resource_type {
-        Some(name) => json!({"total": sink.stored.get(&name).copied().unwrap_or(0)}),
-        None => json!(sink.stored),
+        Some(name) => json!({"total": stored.get(&name).copied().unwrap_or(0)}),
+        None => json!(stored),
     })
 }

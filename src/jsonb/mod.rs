@@ -5,6 +5,8 @@ pub mod document;
 pub mod encode;
 pub mod numeric;
 pub mod parse;
+pub mod pglz;
 pub mod text;
+pub mod toast;
 
 pub use document::{Document, Member, Span, Str, Value};

@@ -4,10 +4,34 @@ use crate::error::{Error, Fault, Place};
 use crate::fhir::definitions::Definitions;
 use crate::fhir::ndjson::{Block, Line};
 use crate::fhir::{Format, envelope};
+use crate::jsonb::toast::{Compressor, Rule};
 use crate::jsonb::{Document, encode, parse};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Text that a reused document may keep from one line to the next.
 const KEEP: usize = 1 << 20;
+
+/// How resources of each type are compressed, as far as their tables are known.
+#[derive(Debug, Clone, Default)]
+pub struct Rules(Arc<RwLock<HashMap<String, Rule>>>);
+
+impl Rules {
+    pub fn set(&self, resource_type: &str, rule: Rule) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(resource_type.to_owned(), rule);
+    }
+
+    fn get(&self, resource_type: &str) -> Option<Rule> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(resource_type).cloned()
+    }
+}
+
+/// Memory that encoding reuses from line to line.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    document: Document,
+    compressor: Compressor,
+}
 
 /// How lines become rows.
 #[derive(Debug, Clone)]
@@ -21,6 +45,7 @@ pub struct Recipe {
     /// What the tables hold.
     pub stored: Format,
     pub created_at_url: String,
+    pub compression: Rules,
     /// In bytes.
     pub max_line: usize,
     /// In containers inside one another.
@@ -46,6 +71,8 @@ pub struct Batch {
     pub rows: Vec<Row>,
     ids: String,
     resources: Vec<u8>,
+    /// By index into `types`.
+    compression: Vec<Option<Rule>>,
 }
 
 impl Batch {
@@ -53,7 +80,7 @@ impl Batch {
         &self.ids[row.id.0..row.id.1]
     }
 
-    /// A whole jsonb varlena. It starts at a multiple of 8 from the start of the buffer.
+    /// A whole jsonb varlena, perhaps compressed. It starts at a multiple of 8 from the start of the buffer.
     pub fn resource(&self, row: &Row) -> &[u8] {
         &self.resources[row.resource.0..row.resource.1]
     }
@@ -63,26 +90,34 @@ impl Batch {
         Place { source: self.source.clone(), line: row.line, byte: 1 }
     }
 
-    fn resource_type(&mut self, name: &str) -> usize {
+    fn resource_type(&mut self, name: &str, compression: &Rules) -> usize {
         match self.types.iter().position(|known| known == name) {
             Some(index) => index,
             None => {
                 self.types.push(name.to_owned());
+                self.compression.push(compression.get(name));
                 self.types.len() - 1
             }
         }
     }
 }
 
-/// Turns a block's lines into rows. `document` is only memory to reuse.
-pub fn encode_block(recipe: &Recipe, block: &Block, document: &mut Document) -> Result<Batch, Error> {
-    let mut batch = Batch { source: recipe.source.clone(), types: Vec::new(), rows: Vec::new(), ids: String::new(), resources: Vec::new() };
+/// Turns a block's lines into rows.
+pub fn encode_block(recipe: &Recipe, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
+    let mut batch = Batch {
+        source: recipe.source.clone(),
+        types: Vec::new(),
+        rows: Vec::new(),
+        ids: String::new(),
+        resources: Vec::new(),
+        compression: Vec::new(),
+    };
     if batch.resources.try_reserve(block.bytes.len() + block.bytes.len() / 8).is_err() {
         return Err(Error::Memory);
     }
     for line in block.lines() {
-        let made = encode_line(recipe, line, document, &mut batch);
-        document.shrink(KEEP);
+        let made = encode_line(recipe, line, workspace, &mut batch);
+        workspace.document.shrink(KEEP);
         made.map_err(|(fault, byte)| Error::Line {
             place: Place { source: recipe.source.clone(), line: line.number, byte: byte as u64 + 1 },
             fault,
@@ -91,7 +126,8 @@ pub fn encode_block(recipe: &Recipe, block: &Block, document: &mut Document) -> 
     Ok(batch)
 }
 
-fn encode_line(recipe: &Recipe, line: Line, document: &mut Document, batch: &mut Batch) -> Result<(), (Fault, usize)> {
+fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &mut Batch) -> Result<(), (Fault, usize)> {
+    let Workspace { document, compressor } = workspace;
     if line.bytes.len() > recipe.max_line {
         return Err((Fault::LineTooLong { limit: recipe.max_line }, recipe.max_line));
     }
@@ -104,8 +140,8 @@ fn encode_line(recipe: &Recipe, line: Line, document: &mut Document, batch: &mut
             let found = document.str(found).to_owned();
             return Err(whole(Fault::WrongType { expected: expected.clone(), found }));
         }
-        (Some(expected), _) => batch.resource_type(expected),
-        (None, Some(found)) => batch.resource_type(document.str(found)),
+        (Some(expected), _) => batch.resource_type(expected, &recipe.compression),
+        (None, Some(found)) => batch.resource_type(document.str(found), &recipe.compression),
         (None, None) => return Err(whole(Fault::NoType)),
     };
     let id = batch.ids.len();
@@ -115,6 +151,9 @@ fn encode_line(recipe: &Recipe, line: Line, document: &mut Document, batch: &mut
     batch.resources.resize(batch.resources.len().next_multiple_of(8), 0);
     let start = batch.resources.len();
     encode::encode(document, stored, &mut batch.resources).map_err(whole)?;
+    if let Some(rule) = &batch.compression[resource_type] {
+        rule.apply(compressor, batch.ids.len() - id, &mut batch.resources, start);
+    }
     batch.rows.push(Row { resource_type, id: (id, batch.ids.len()), resource: (start, batch.resources.len()), line: line.number });
     Ok(())
 }

@@ -1,12 +1,11 @@
 //! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
 
-use super::batch::{Recipe, encode_block};
+use super::batch::{Recipe, Workspace, encode_block};
 use super::crew::Crew;
 use super::queue::{Next, Queue};
 use super::{Control, Sink};
 use crate::error::{Error, SourceFault};
 use crate::fhir::ndjson::{BlockError, Blocks};
-use crate::jsonb::Document;
 use crate::store::inflate;
 use crate::store::source::Access;
 use crate::store::{Interrupt, Source};
@@ -84,10 +83,10 @@ fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt
 }
 
 fn encode(queue: &Queue, recipe: &Recipe) {
-    let mut document = Document::new();
+    let mut workspace = Workspace::default();
     while let Some((sequence, block)) = queue.take() {
         let size = block.bytes.len();
-        let result = catch_unwind(AssertUnwindSafe(|| encode_block(recipe, &block, &mut document)));
+        let result = catch_unwind(AssertUnwindSafe(|| encode_block(recipe, &block, &mut workspace)));
         drop(block);
         queue.done(sequence, size, result.unwrap_or_else(|_| Err(Error::Internal("an encode thread panicked".to_owned()))));
     }

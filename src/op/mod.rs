@@ -6,6 +6,7 @@ pub mod crew;
 pub mod dump;
 pub mod load;
 pub mod queue;
+pub mod seen;
 
 use crate::error::Error;
 use std::os::fd::BorrowedFd;

@@ -17,6 +17,7 @@ static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>
 static CREATED_AT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"ex:createdAt"));
 static RESOURCE_FORMAT: GucSetting<ResourceFormat> = GucSetting::<ResourceFormat>::new(ResourceFormat::aidbox);
 static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static FAST_PATH: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
@@ -55,6 +56,14 @@ pub fn register() {
         0,
         64,
         GucContext::Suset,
+        none,
+    );
+    GucRegistry::define_bool_guc(
+        c"bulk.fast_path",
+        c"Whether new rows go straight into tables that allow it.",
+        c"Off, all rows go through INSERT: the same result, slower.",
+        &FAST_PATH,
+        GucContext::Userset,
         none,
     );
     GucRegistry::define_int_guc(
@@ -112,6 +121,11 @@ pub fn encode_threads() -> usize {
         Ok(threads) if threads > 0 => threads,
         _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).clamp(1, 4)),
     }
+}
+
+/// Whether rows may be written without INSERT where that makes no difference.
+pub fn fast_path() -> bool {
+    FAST_PATH.get()
 }
 
 /// In bytes.

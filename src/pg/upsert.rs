@@ -1,35 +1,51 @@
-//! The general way of writing rows: one `insert … select … on conflict` a batch and table, through SPI. It works on whatever
-//! table there is: triggers, partitions, foreign keys, row security.
+//! Where rows of a load go: new ones the fast way where a table allows it, all others the general way.
 
+use super::fast::{self, Writer};
+use super::general::{self, General, Version};
 use super::table::{self, Table};
-use super::{create, diagnostics, report};
+use super::{create, diagnostics, setting};
 use crate::error::{Error, Fault};
 use crate::fhir::definitions::Definitions;
 use crate::op::Sink;
-use crate::op::batch::{Batch, Row};
+use crate::op::batch::{Batch, Row, Rules};
+use crate::op::seen::Seen;
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Writes resources over what is there: an existing id gets a new version, status `updated`, and keeps its time of creation.
 /// Earlier versions are not kept.
+#[derive(Debug)]
 pub struct Upsert {
     definitions: &'static Definitions,
     create_tables: bool,
+    /// Told to the encode threads for tables that rows go straight into.
+    compression: Rules,
     targets: HashMap<String, Target>,
     /// Lines stored, by type.
     pub stored: BTreeMap<String, u64>,
 }
 
 /// One type's table and how to write to it.
+#[derive(Debug)]
 struct Target {
-    statement: String,
-    sequence: pg_sys::Oid,
+    general: General,
+    fast: Option<Fast>,
+}
+
+/// The fast way into a table, for rows that are surely new.
+#[derive(Debug)]
+struct Fast {
+    writer: Writer,
+    /// What this load stored, while the table held nothing before it; then only these ids can exist.
+    seen: Option<Seen>,
+    /// Of $1 the ids that exist or have a history.
+    probe: String,
 }
 
 impl Upsert {
-    pub fn new(definitions: &'static Definitions, create_tables: bool) -> Upsert {
-        Upsert { definitions, create_tables, targets: HashMap::new(), stored: BTreeMap::new() }
+    pub fn new(definitions: &'static Definitions, create_tables: bool, compression: Rules) -> Upsert {
+        Upsert { definitions, create_tables, compression, targets: HashMap::new(), stored: BTreeMap::new() }
     }
 
     /// Finds or creates a type's table. The name must be as FHIR, or whoever made the type, spells it.
@@ -46,30 +62,24 @@ impl Upsert {
             None if self.create_tables && self.definitions.resource(resource_type).is_some() => create::ensure(resource_type)?,
             None => return Err(unknown()),
         };
-        let target = Target { statement: statement(&found, resource_type), sequence: create::ensure_sequence(found.schema) };
-        self.targets.insert(resource_type.to_owned(), target);
+        let sequence = create::ensure_sequence(found.schema);
+        let general = General::new(&found, resource_type, sequence);
+        let fast = Fast::open(&found, resource_type, sequence)?;
+        if let Some(rule) = fast.as_ref().and_then(|fast| fast.writer.compression(resource_type)) {
+            self.compression.set(resource_type, rule);
+        }
+        self.targets.insert(resource_type.to_owned(), Target { general, fast });
         Ok(())
     }
 
-    fn write(&self, batch: &Batch, resource_type: &str, rows: &[&Row]) -> Result<(), Error> {
-        let Some(target) = self.targets.get(resource_type) else { return Err(Error::UnknownType(resource_type.to_owned())) };
-        let rows = last_of_each(batch, rows);
-        let written = diagnostics::keep(|| {
-            Spi::connect_mut(|client| {
-                let arguments = [
-                    // SAFETY: datums of these types, in SPI's memory, which lives to the end of the closure.
-                    unsafe { DatumWithOid::new(ids(batch, &rows), pg_sys::TEXTARRAYOID) },
-                    // SAFETY: as above.
-                    unsafe { DatumWithOid::new(resources(batch, &rows), pg_sys::JSONBARRAYOID) },
-                    // SAFETY: as above.
-                    unsafe { DatumWithOid::new(repeats(&rows), pg_sys::BOOLARRAYOID) },
-                    // SAFETY: an oid is passed by value.
-                    unsafe { DatumWithOid::new(target.sequence, pg_sys::REGCLASSOID) },
-                ];
-                client.update(&target.statement, None, &arguments).map(|_| ())
-            })
-        });
-        written.map_err(|error| Error::Internal(error.to_string()))
+    /// Closes what is open. After an ERROR the transaction's end does it.
+    pub fn close(self) -> BTreeMap<String, u64> {
+        for target in self.targets.into_values() {
+            if let Some(fast) = target.fast {
+                fast.writer.close();
+            }
+        }
+        self.stored
     }
 }
 
@@ -87,8 +97,8 @@ impl Sink for Upsert {
             rows.push(row);
         }
         for (resource_type, rows) in batch.types.iter().zip(&by_type) {
-            if !rows.is_empty() {
-                self.write(batch, resource_type, rows)?;
+            if let (false, Some(target)) = (rows.is_empty(), self.targets.get_mut(resource_type)) {
+                target.write(batch, rows)?;
                 *self.stored.entry(resource_type.clone()).or_default() += rows.len() as u64;
             }
         }
@@ -96,14 +106,83 @@ impl Sink for Upsert {
     }
 }
 
+impl Target {
+    fn write(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
+        let mut rows = last_of_each(batch, rows);
+        if let Some(fast) = &mut self.fast {
+            let new = fast.take_new(batch, &mut rows)?;
+            if !new.is_empty() {
+                fast.writer.insert(batch, &new);
+            }
+        }
+        if rows.is_empty() { Ok(()) } else { self.general.write(batch, &rows) }
+    }
+}
+
+impl Fast {
+    fn open(table: &Table, resource_type: &str, sequence: pg_sys::Oid) -> Result<Option<Fast>, Error> {
+        let layout = match fast::layout(table.oid) {
+            _ if !setting::fast_path() => return Ok(None),
+            Ok(layout) => layout,
+            Err(reason) => {
+                pgrx::debug1!("rows of \"{}\" go the general way: {reason}", table.plain_name);
+                return Ok(None);
+            }
+        };
+        let history = table::history(table);
+        let fresh = fast::is_empty(table.oid) && history.as_ref().is_none_or(|(oid, _)| fast::is_empty(*oid));
+        let among = |name: &str| format!("select t.id from {name} t where t.id operator(pg_catalog.=) any($1)");
+        let probe = match &history {
+            Some((_, history)) => format!("{} union all {}", among(&table.name), among(history)),
+            None => among(&table.name),
+        };
+        let writer = Writer::open(table.oid, layout, fast::created_status(&table.status_type)?, sequence, resource_type);
+        Ok(Some(Fast { writer, seen: fresh.then(Seen::default), probe }))
+    }
+
+    /// Takes the rows that are surely new out of `rows`.
+    fn take_new<'a>(&mut self, batch: &Batch, rows: &mut Vec<Version<'a>>) -> Result<Vec<&'a Row>, Error> {
+        let doubtful: Vec<Version> = match &mut self.seen {
+            Some(seen) => rows.iter().copied().filter(|(row, _)| seen.insert(batch.id(row))).collect(),
+            None => rows.clone(),
+        };
+        let mut known = if doubtful.is_empty() { HashSet::new() } else { self.existing(batch, &doubtful)? };
+        // An id that stood in an earlier line is an update, whether or not that line was its first.
+        known.extend(rows.iter().filter(|(_, repeated)| *repeated).map(|(row, _)| batch.id(row).to_owned()));
+        let mut new = Vec::with_capacity(rows.len());
+        rows.retain(|(row, _)| {
+            let exists = known.contains(batch.id(row));
+            if !exists {
+                new.push(*row);
+            }
+            exists
+        });
+        Ok(new)
+    }
+
+    /// Which of the rows' ids exist.
+    fn existing(&self, batch: &Batch, rows: &[Version]) -> Result<HashSet<String>, Error> {
+        let found = diagnostics::keep(|| {
+            Spi::connect_mut(|client| {
+                // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
+                let ids = unsafe { DatumWithOid::new(general::ids(batch, rows), pg_sys::TEXTARRAYOID) };
+                // As a writing client, so that the query sees what this load has written.
+                let table = client.update(&self.probe, None, &[ids])?;
+                table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<_, pgrx::spi::Error>>()
+            })
+        });
+        found.map_err(|error| Error::Internal(error.to_string()))
+    }
+}
+
 /// A statement cannot touch a row twice: of equal ids the last row is written, as one that was there before.
-fn last_of_each<'a>(batch: &Batch, rows: &[&'a Row]) -> Vec<(&'a Row, bool)> {
+fn last_of_each<'a>(batch: &Batch, rows: &[&'a Row]) -> Vec<Version<'a>> {
     let mut seen: HashMap<&str, usize> = HashMap::with_capacity(rows.len());
     for row in rows {
         *seen.entry(batch.id(row)).or_default() += 1;
     }
     let mut written = HashSet::with_capacity(rows.len());
-    let mut kept: Vec<(&Row, bool)> = Vec::with_capacity(seen.len());
+    let mut kept: Vec<Version> = Vec::with_capacity(seen.len());
     for row in rows.iter().rev() {
         let id = batch.id(row);
         if written.insert(id) {
@@ -112,69 +191,4 @@ fn last_of_each<'a>(batch: &Batch, rows: &[&'a Row]) -> Vec<(&'a Row, bool)> {
     }
     kept.reverse();
     kept
-}
-
-/// $1 ids, $2 resources, $3 whether the id stood in an earlier line of the batch, $4 the sequence.
-fn statement(table: &Table, resource_type: &str) -> String {
-    let status = &table.status_type;
-    let created = match table::history(table) {
-        Some((_, history)) => format!(
-            "when (select h.status::pg_catalog.text from {history} h where h.id operator(pg_catalog.=) u.id \
-             order by h.txid desc limit 1) operator(pg_catalog.=) 'deleted' then 'recreated'::{status}"
-        ),
-        None => String::new(),
-    };
-    let mut columns = vec!["id", "txid", "status", "resource"];
-    let mut values = vec![
-        "u.id".to_owned(),
-        "pg_catalog.nextval($4)".to_owned(),
-        format!("case when u.repeated then 'updated'::{status} {created} else 'created'::{status} end"),
-        "u.resource".to_owned(),
-    ];
-    for (there, name) in [(table.has_cts, "cts"), (table.has_ts, "ts")] {
-        if there {
-            columns.push(name);
-            values.push("pg_catalog.now()".to_owned());
-        }
-    }
-    if table.has_resource_type {
-        columns.push("resource_type");
-        values.push(pgrx::spi::quote_literal(resource_type));
-    }
-    let kept = columns.iter().filter(|name| !matches!(**name, "id" | "cts" | "status"));
-    let updates: Vec<String> = kept.map(|name| format!("{name} = excluded.{name}")).collect();
-    format!(
-        "insert into {} ({}) select {} from (select pg_catalog.unnest($1) as id, pg_catalog.unnest($2) as resource, \
-         pg_catalog.unnest($3) as repeated) u on conflict (id) do update set status = 'updated'::{status}, {}",
-        table.name,
-        columns.join(", "),
-        values.join(", "),
-        updates.join(", ")
-    )
-}
-
-fn ids(batch: &Batch, rows: &[(&Row, bool)]) -> pg_sys::Datum {
-    let text = |id: &str| {
-        // SAFETY: the bytes are copied; their length is that of a line at most.
-        pg_sys::Datum::from(unsafe { pg_sys::cstring_to_text_with_len(id.as_ptr().cast(), id.len() as i32) })
-    };
-    array(rows.iter().map(|(row, _)| text(batch.id(row))).collect(), pg_sys::TEXTOID, -1, false, pg_sys::TYPALIGN_INT)
-}
-
-fn resources(batch: &Batch, rows: &[(&Row, bool)]) -> pg_sys::Datum {
-    // A resource is a whole varlena in the batch's buffer, which outlives the statement and is aligned by its maker.
-    let datums = rows.iter().map(|(row, _)| pg_sys::Datum::from(batch.resource(row).as_ptr())).collect();
-    array(datums, pg_sys::JSONBOID, -1, false, pg_sys::TYPALIGN_INT)
-}
-
-fn repeats(rows: &[(&Row, bool)]) -> pg_sys::Datum {
-    array(rows.iter().map(|(_, repeated)| pg_sys::Datum::from(*repeated)).collect(), pg_sys::BOOLOID, 1, true, pg_sys::TYPALIGN_CHAR)
-}
-
-fn array(mut elements: Vec<pg_sys::Datum>, kind: pg_sys::Oid, length: i16, by_value: bool, alignment: u8) -> pg_sys::Datum {
-    // SAFETY: the elements are datums of the type that is described; they are copied.
-    let made = unsafe {
-        pg_sys::construct_array(elements.as_mut_ptr(), elements.len() as i32, kind, length.into(), by_value, alignment as std::ffi::c_char)
-    };
-    report::ok(if made.is_null() { Err(Error::Memory) } else { Ok(pg_sys::Datum::from(made)) })
 }

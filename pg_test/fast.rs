@@ -1,0 +1,218 @@
+//! The fast way of writing rows: taken only where it makes no difference, and then it makes none.
+
+use crate::cluster::{Database, failure, shared, value, wait_until};
+use crate::source::File;
+use crate::test;
+use libtest_mimic::Trial;
+use postgres::Client;
+use std::fmt::Write;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("both ways of writing leave the same rows, whatever repeats and whatever was there", same_rows),
+        test("large resources are stored as INSERT stores them, for every storage and compression", large),
+        test("a table that is not a plain resource table takes the general way and a message says why", reasons),
+        test("constraints hold and name themselves, also against a session that was faster", constraints),
+        test("what a load wrote passes amcheck", amcheck),
+    ]
+}
+
+/// Lines whose ids repeat near and far.
+fn repeating(seed: u64, count: u64, ids: u64) -> String {
+    let mut state = seed;
+    let mut lines = String::new();
+    for line in 0..count {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let id = if (state >> 60) == 0 { line.saturating_sub((state >> 40) % 3) } else { (state >> 33) % ids };
+        writeln!(lines, "{{\"id\":\"{id}\",\"line\":{line},\"text\":\"{}\"}}", "x".repeat((state >> 50) as usize % 300)).unwrap();
+    }
+    lines
+}
+
+fn same_rows() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "create schema fast; create schema general; set search_path = fast; select bulk.create_resource_table('Patient'); set search_path = general, fast;
+             create table patient (like fast.patient including all); create table patient_history (like fast.patient_history including all)",
+        )
+        .unwrap();
+    // New; again over what is there; with a history in which some ids are deleted.
+    for (round, history) in [(1, false), (2, false), (3, true)] {
+        let file = File::new(repeating(round, 30_000, 20_000).as_bytes());
+        for schema in ["fast", "general"] {
+            client.batch_execute(&format!("set search_path = {schema}, fast; set bulk.fast_path = {}", schema == "fast")).unwrap();
+            if history {
+                client
+                    .batch_execute(
+                        "delete from patient where right(id, 1) = '7';
+                         insert into patient_history (id, txid, status, resource) select g::text, g, 'deleted', '{}' from generate_series(1, 25000, 3) g",
+                    )
+                    .unwrap();
+            }
+            assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", file.url())), r#"{"total": 30000}"#);
+        }
+        let row = client
+            .query_one(
+                "select count(*), count(*) filter (where f.status <> g.status or f.resource <> g.resource or f.resource_type <> g.resource_type or f.id is null or g.id is null)
+                 from fast.patient f full join general.patient g using (id)",
+                &[],
+            )
+            .unwrap();
+        assert!(row.get::<_, i64>(0) > 10_000);
+        assert_eq!(row.get::<_, i64>(1), 0, "round {round}");
+        assert_eq!(value(&mut client, "select count(*) = count(distinct txid) from fast.patient"), "true");
+        let statuses = value(&mut client, "select string_agg(distinct status::text, ',') from fast.patient");
+        assert_eq!(statuses, if history { "created,recreated,updated" } else { "created,updated" }, "round {round}");
+    }
+}
+
+fn large() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let mut lines = String::new();
+    let mut state = 7u64;
+    let sizes = [100, 1000, 1900, 1960, 1970, 1980, 1990, 2000, 2010, 2100, 3000, 10_000, 100_000, 1_000_000, 5_000_000];
+    for (kind, random) in [("noise", true), ("text", false)] {
+        for size in sizes {
+            let mut data = String::with_capacity(size);
+            while data.len() < size {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                if random {
+                    data.push(char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[(state >> 58) as usize]));
+                } else {
+                    write!(data, "word{} ", (state >> 56) % 97).unwrap();
+                }
+            }
+            writeln!(lines, "{{\"id\":\"{kind}-{size}\",\"data\":\"{data}\"}}").unwrap();
+        }
+    }
+    let file = File::new(lines.as_bytes());
+    client.batch_execute("select bulk.create_resource_table('Binary'); create table inserted (like \"binary\" including all)").unwrap();
+    let lz4 = client.batch_execute("set default_toast_compression = lz4").is_ok();
+    client.batch_execute("reset default_toast_compression").unwrap();
+    let methods = if lz4 { ["pglz", "lz4"].as_slice() } else { &["pglz"] };
+    for method in methods {
+        for (storage, target) in [("main", 2032), ("external", 2032), ("extended", 2032), ("extended", 6000), ("extended", 200)] {
+            for table in ["\"binary\"", "inserted"] {
+                client
+                    .batch_execute(&format!("truncate {table}; alter table {table} alter resource set storage {storage}, alter resource set compression {method}; alter table {table} set (toast_tuple_target = {target})"))
+                    .unwrap();
+            }
+            client.batch_execute(&format!("select bulk.load('{}', 'Binary')", file.url())).unwrap();
+            client.batch_execute("insert into inserted (id, txid, cts, ts, resource_type, status, resource) select id, txid, cts, ts, 'Binary', status, resource::text::jsonb from \"binary\"").unwrap();
+            // lz4 may find other matches than the C library does: what counts is that it compressed.
+            let size = if *method == "lz4" { "pg_column_compression(i.resource)" } else { "pg_column_size(i.resource)" };
+            let wrong = format!(
+                "select coalesce(string_agg(id, ',' order by id), 'none') from \"binary\" b full join inserted i using (id) where not record_image_eq(row(b.resource), row(i.resource))
+                 or pg_column_compression(b.resource) is distinct from pg_column_compression(i.resource) or {} is distinct from {size}",
+                size.replace("i.", "b.")
+            );
+            assert_eq!(value(&mut client, &wrong), "none", "{method} {storage} {target}");
+            assert_eq!(value(&mut client, "select count(*) from \"binary\""), (2 * sizes.len()).to_string());
+        }
+    }
+}
+
+/// The messages of a load at DEBUG1.
+fn messages(database: &Database, url: &str) -> String {
+    let output = database
+        .psql()
+        .args(["-c", "set client_min_messages = debug1", "-c", &format!("select bulk.load('{url}', 'Patient')")])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn reasons() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(b"{\"id\":\"1\"}\n");
+    client.batch_execute("select bulk.create_resource_table('Patient'); set bulk.fast_path = on").unwrap();
+    assert!(!messages(&database, &file.url()).contains("general way"));
+    if value(&mut client, "select reset_val from pg_settings where name = 'bulk.fast_path'") == "off" {
+        return;
+    }
+    let cases = [
+        ("alter table patient add extra int", "alter table patient drop extra", "extra"),
+        ("select 1", "select 1", "dropped"),
+        (
+            "create table fresh (like patient including all); drop table patient; alter table fresh rename to patient;
+             create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t before insert on patient for each row execute function f()",
+            "drop trigger t on patient",
+            "triggers",
+        ),
+        ("create rule r as on insert to patient do also select 1", "drop rule r on patient", "rules"),
+        ("alter table patient alter txid add generated by default as identity", "alter table patient alter txid drop identity", "identity"),
+        ("alter table patient alter id type varchar", "alter table patient alter id type text", "id"),
+    ];
+    for (make, unmake, reason) in cases {
+        client.batch_execute(make).unwrap();
+        // A rule stands against ON CONFLICT too: there the load is PostgreSQL's own error.
+        if reason == "rules" {
+            assert_eq!(failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url())).code, "0A000");
+        } else {
+            let said = messages(&database, &file.url());
+            assert!(said.contains("general way") && said.contains(reason), "{reason}: {said}");
+        }
+        client.batch_execute(unmake).unwrap();
+    }
+    assert!(!messages(&database, &file.url()).contains("general way"));
+}
+
+fn constraints() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute("select bulk.create_resource_table('Patient'); alter table patient add constraint sober check (not resource ? 'drunk'); create unique index by_number on patient ((resource->>'number'))")
+        .unwrap();
+    let load = |content: &str| (File::new(content.as_bytes()), "Patient");
+    let (file, _) = load("{\"id\":\"1\"}\n{\"id\":\"2\",\"drunk\":true}\n");
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!((error.code.as_str(), error.constraint.as_str()), ("23514", "sober"), "{error:?}");
+    let (file, _) = load("{\"id\":\"1\",\"number\":5}\n{\"id\":\"2\",\"number\":5}\n");
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", file.url()));
+    assert_eq!((error.code.as_str(), error.constraint.as_str()), ("23505", "by_number"), "{error:?}");
+    assert_eq!(value(&mut client, "select count(*) from patient"), "0");
+    // Another session holds the same id, not yet committed: this one waits, and then is told.
+    let mut other = database.connect();
+    other.batch_execute("begin; insert into patient (id, txid, status, resource) values ('1', 1, 'created', '{}')").unwrap();
+    let (file, _) = load("{\"id\":\"1\"}\n");
+    let url = file.url();
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let fast = value(&mut client, "current_setting('bulk.fast_path')") == "on";
+    let waiting = std::thread::spawn(move || client.batch_execute(&format!("select bulk.load('{url}', 'Patient')")));
+    let mut watch = database.connect();
+    wait_until("the load waits for the other session", || {
+        value(&mut watch, &format!("select wait_event from pg_stat_activity where pid = {pid}")) == "transactionid"
+    });
+    other.batch_execute("commit").unwrap();
+    let result = waiting.join().unwrap();
+    if fast {
+        let error = result.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!((error.code().code(), error.constraint()), ("23505", Some("patient_pkey")));
+    } else {
+        result.unwrap();
+    }
+}
+
+fn amcheck() {
+    let database = shared().database();
+    let mut client: Client = database.connect();
+    let file = File::new(repeating(9, 20_000, 15_000).as_bytes());
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient'); select bulk.load('{}', 'Patient')", file.url(), file.url())).unwrap();
+    client.batch_execute("vacuum analyze patient").unwrap();
+    client.batch_execute("set enable_seqscan = off").unwrap();
+    assert_eq!(
+        value(&mut client, "select count(*) from (select id from patient order by id) x"),
+        value(&mut client, "select count(*) from patient")
+    );
+    // Some builds of PostgreSQL come without contrib.
+    if client.batch_execute("create extension amcheck").is_ok() {
+        assert_eq!(value(&mut client, "select count(*) from verify_heapam('patient', check_toast => true)"), "0");
+        client.batch_execute("select bt_index_check('patient_pkey', true)").unwrap();
+    }
+}

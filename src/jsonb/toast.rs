@@ -1,0 +1,125 @@
+//! Compressing a value before it reaches the server, exactly when the server would (access/heap/heaptoast.c) and into what it
+//! would accept (access/common/toast_internals.c).
+
+use super::pglz::Pglz;
+
+/// A tuple up to this many bytes is never toasted.
+const THRESHOLD: usize = 2032;
+/// A tuple's header without null bitmap, aligned.
+const HEADER: usize = 24;
+/// Header of a compressed value: its size, then the raw size and the method.
+const COMPRESSED_HEADER: usize = 8;
+
+/// A column's way to compress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Pglz,
+    Lz4,
+}
+
+/// What a column adds to a tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// A value of fixed length and alignment.
+    Fixed {
+        length: usize,
+        align: usize,
+    },
+    /// A text of this many bytes.
+    Text(usize),
+    Id,
+    Resource,
+}
+
+/// When and how a table's resources are compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// In the order of the table.
+    pub columns: Vec<Column>,
+    /// The table's `toast_tuple_target`.
+    pub target: usize,
+    pub method: Method,
+}
+
+/// Memory that compressing reuses.
+#[derive(Debug, Default)]
+pub struct Compressor {
+    pglz: Pglz,
+    out: Vec<u8>,
+}
+
+impl Rule {
+    /// Bytes of a tuple's data with a raw resource whose varlena has `resource` bytes.
+    fn data_size(&self, id: usize, resource: usize) -> usize {
+        self.columns.iter().fold(0, |size, column| match *column {
+            Column::Fixed { length, align } => size.next_multiple_of(align) + length,
+            Column::Text(length) => add_varlena(size, length + 4),
+            Column::Id => add_varlena(size, id + 4),
+            Column::Resource => add_varlena(size, resource),
+        })
+    }
+
+    fn applies(&self, id: usize, resource: usize) -> bool {
+        let data = self.data_size(id, resource);
+        HEADER + data > THRESHOLD && !self.fits(data)
+    }
+
+    fn fits(&self, data: usize) -> bool {
+        data <= self.target.saturating_sub(HEADER)
+    }
+
+    /// Whether the server would leave the tuple as it is once the resource is compressed, or go on with it. In between, where
+    /// it would have moved the value out of line and now does not look any more, it must compress by itself.
+    fn settles(&self, id: usize, compressed: usize) -> bool {
+        let data = self.data_size(id, compressed);
+        self.fits(data) || HEADER + data > THRESHOLD
+    }
+
+    /// Replaces the varlena that begins at `start` in `values` by its compressed form, when the server would do so. `id` is the
+    /// length of the row's id.
+    pub fn apply(&self, compressor: &mut Compressor, id: usize, values: &mut Vec<u8>, start: usize) {
+        let size = values.len() - start;
+        if !self.applies(id, size) {
+            return;
+        }
+        let raw = &values[start + 4..];
+        let out = &mut compressor.out;
+        out.clear();
+        let done = match self.method {
+            Method::Pglz => compressor.pglz.compress(raw, out),
+            Method::Lz4 => lz4(raw, out),
+        };
+        // The server's own condition: a value that does not shrink would be read back as compressed when it is not.
+        let compressed = out.len() + COMPRESSED_HEADER;
+        if done && compressed < raw.len() - 2 && self.settles(id, compressed) {
+            let method: u32 = match self.method {
+                Method::Pglz => 0,
+                Method::Lz4 => 1,
+            };
+            let info = raw.len() as u32 | (method << 30);
+            let header = ((compressed as u32) << 2) | 2;
+            values.truncate(start);
+            values.extend_from_slice(&header.to_le_bytes());
+            values.extend_from_slice(&info.to_ne_bytes());
+            values.extend_from_slice(out);
+        }
+    }
+}
+
+/// A varlena behind `size` bytes: short ones get a header of one byte and no alignment.
+fn add_varlena(size: usize, length: usize) -> usize {
+    const SHORT: usize = 127;
+    let short = length - 3;
+    if short <= SHORT { size + short } else { size.next_multiple_of(4) + length }
+}
+
+fn lz4(raw: &[u8], out: &mut Vec<u8>) -> bool {
+    out.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
+    match lz4_flex::block::compress_into(raw, out) {
+        Ok(length) => {
+            out.truncate(length);
+            true
+        }
+        Err(_) => false,
+    }
+}

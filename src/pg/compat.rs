@@ -1,0 +1,99 @@
+//! Where PostgreSQL's versions differ: one function a difference, the same to its callers in every version.
+
+use pgrx::pg_sys;
+use std::ptr;
+
+/// What a load touches of a table: columns by number, all of them written and read.
+pub struct Access<'a> {
+    pub rte: *mut pg_sys::RangeTblEntry,
+    pub columns: &'a [i16],
+}
+
+/// Checks the current user's rights for an upsert (SELECT, INSERT and UPDATE of the columns), as the executor would, and gives the
+/// range table to the executor's state. An ERROR when a right is missing.
+pub fn init_range_table(estate: *mut pg_sys::EState, access: &Access) {
+    let wanted = (pg_sys::ACL_SELECT | pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE) as pg_sys::AclMode;
+    // SAFETY: a list of one valid range table entry, in the current memory context.
+    let range_table = unsafe { pg_sys::lappend(ptr::null_mut(), access.rte.cast()) };
+    #[cfg(feature = "pg15")]
+    {
+        // SAFETY: the entry was just made by the caller.
+        let rte = unsafe { &mut *access.rte };
+        rte.requiredPerms = wanted;
+        rte.selectedCols = columns(access.columns);
+        rte.insertedCols = columns(access.columns);
+        rte.updatedCols = columns(access.columns);
+        // SAFETY: as above.
+        unsafe { pg_sys::ExecCheckRTPerms(range_table, true) };
+        // SAFETY: a fresh executor state.
+        unsafe { pg_sys::ExecInitRangeTable(estate, range_table) };
+    }
+    #[cfg(not(feature = "pg15"))]
+    {
+        let mut permissions = ptr::null_mut();
+        // SAFETY: a list to append to and an entry of a relation.
+        let info = unsafe { pg_sys::addRTEPermissionInfo(&mut permissions, access.rte) };
+        // SAFETY: just made.
+        let info = unsafe { &mut *info };
+        info.requiredPerms = wanted;
+        info.selectedCols = columns(access.columns);
+        info.insertedCols = columns(access.columns);
+        info.updatedCols = columns(access.columns);
+        // SAFETY: the two lists belong together.
+        unsafe { pg_sys::ExecCheckPermissions(range_table, permissions, true) };
+        #[cfg(any(feature = "pg16", feature = "pg17"))]
+        // SAFETY: a fresh executor state.
+        unsafe {
+            pg_sys::ExecInitRangeTable(estate, range_table, permissions)
+        };
+        #[cfg(feature = "pg18")]
+        {
+            // SAFETY: makes a set of one member: the only entry is never pruned.
+            let unpruned = unsafe { pg_sys::bms_add_member(ptr::null_mut(), 1) };
+            // SAFETY: a fresh executor state.
+            unsafe { pg_sys::ExecInitRangeTable(estate, range_table, permissions, unpruned) };
+        }
+    }
+}
+
+/// Columns as the privilege checks number them.
+fn columns(numbers: &[i16]) -> *mut pg_sys::Bitmapset {
+    numbers.iter().fold(ptr::null_mut(), |set, &number| {
+        // SAFETY: a set that this function made, or none yet.
+        unsafe { pg_sys::bms_add_member(set, i32::from(number) - pg_sys::FirstLowInvalidHeapAttributeNumber) }
+    })
+}
+
+/// Refuses what cannot be inserted into.
+pub fn check_insert(relation: *mut pg_sys::ResultRelInfo) {
+    let insert = pg_sys::CmdType::CMD_INSERT;
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: an initialized result relation.
+    unsafe {
+        pg_sys::CheckValidResultRel(relation, insert)
+    };
+    #[cfg(feature = "pg17")]
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::CheckValidResultRel(relation, insert, ptr::null_mut())
+    };
+    #[cfg(feature = "pg18")]
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::CheckValidResultRel(relation, insert, pg_sys::OnConflictAction::ONCONFLICT_NONE, ptr::null_mut())
+    };
+}
+
+/// Inserts a row's index entries; a duplicate key is an ERROR.
+pub fn insert_index_entries(relation: *mut pg_sys::ResultRelInfo, slot: *mut pg_sys::TupleTableSlot, estate: *mut pg_sys::EState) {
+    #[cfg(feature = "pg15")]
+    // SAFETY: a row that was just inserted into this relation, whose indexes are open.
+    unsafe {
+        pg_sys::ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut())
+    };
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut(), false)
+    };
+}

@@ -1,0 +1,110 @@
+//! The general way of writing rows: one `insert … select … on conflict` a batch and table, through SPI. It works on whatever
+//! table there is: triggers, partitions, foreign keys, row security; and it is the way for rows that exist.
+
+use super::table::{self, Table};
+use super::{diagnostics, report};
+use crate::error::Error;
+use crate::op::batch::{Batch, Row};
+use pgrx::datum::DatumWithOid;
+use pgrx::{Spi, pg_sys};
+
+/// A row to write, and whether its id stood in an earlier line of its batch: then it is an update.
+pub type Version<'a> = (&'a Row, bool);
+
+/// How to write to one table.
+#[derive(Debug)]
+pub struct General {
+    statement: String,
+    sequence: pg_sys::Oid,
+}
+
+impl General {
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid) -> General {
+        General { statement: statement(table, resource_type), sequence }
+    }
+
+    /// Writes rows with distinct ids over what is there.
+    pub fn write(&self, batch: &Batch, rows: &[Version]) -> Result<(), Error> {
+        let written = diagnostics::keep(|| {
+            Spi::connect_mut(|client| {
+                let arguments = [
+                    // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
+                    unsafe { DatumWithOid::new(ids(batch, rows), pg_sys::TEXTARRAYOID) },
+                    // SAFETY: as above.
+                    unsafe { DatumWithOid::new(resources(batch, rows), pg_sys::JSONBARRAYOID) },
+                    // SAFETY: as above.
+                    unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
+                    // SAFETY: an oid is passed by value.
+                    unsafe { DatumWithOid::new(self.sequence, pg_sys::REGCLASSOID) },
+                ];
+                client.update(&self.statement, None, &arguments).map(|_| ())
+            })
+        });
+        written.map_err(|error| Error::Internal(error.to_string()))
+    }
+}
+
+/// $1 ids, $2 resources, $3 whether the id stood in an earlier line of the batch, $4 the sequence.
+fn statement(table: &Table, resource_type: &str) -> String {
+    let status = &table.status_type;
+    let created = match table::history(table) {
+        Some((_, history)) => format!(
+            "when (select h.status::pg_catalog.text from {history} h where h.id operator(pg_catalog.=) u.id \
+             order by h.txid desc limit 1) operator(pg_catalog.=) 'deleted' then 'recreated'::{status}"
+        ),
+        None => String::new(),
+    };
+    let mut columns = vec!["id", "txid", "status", "resource"];
+    let mut values = vec![
+        "u.id".to_owned(),
+        "pg_catalog.nextval($4)".to_owned(),
+        format!("case when u.repeated then 'updated'::{status} {created} else 'created'::{status} end"),
+        "u.resource".to_owned(),
+    ];
+    for (there, name) in [(table.has_cts, "cts"), (table.has_ts, "ts")] {
+        if there {
+            columns.push(name);
+            values.push("pg_catalog.now()".to_owned());
+        }
+    }
+    if table.has_resource_type {
+        columns.push("resource_type");
+        values.push(pgrx::spi::quote_literal(resource_type));
+    }
+    let kept = columns.iter().filter(|name| !matches!(**name, "id" | "cts" | "status"));
+    let updates: Vec<String> = kept.map(|name| format!("{name} = excluded.{name}")).collect();
+    format!(
+        "insert into {} ({}) select {} from (select pg_catalog.unnest($1) as id, pg_catalog.unnest($2) as resource, \
+         pg_catalog.unnest($3) as repeated) u on conflict (id) do update set status = 'updated'::{status}, {}",
+        table.name,
+        columns.join(", "),
+        values.join(", "),
+        updates.join(", ")
+    )
+}
+
+pub fn ids(batch: &Batch, rows: &[Version]) -> pg_sys::Datum {
+    let text = |id: &str| {
+        // SAFETY: the bytes are copied; their length is that of a line at most.
+        pg_sys::Datum::from(unsafe { pg_sys::cstring_to_text_with_len(id.as_ptr().cast(), id.len() as i32) })
+    };
+    array(rows.iter().map(|(row, _)| text(batch.id(row))).collect(), pg_sys::TEXTOID, -1, false, pg_sys::TYPALIGN_INT)
+}
+
+fn resources(batch: &Batch, rows: &[Version]) -> pg_sys::Datum {
+    // A resource is a whole varlena in the batch's buffer, which outlives the statement and is aligned by its maker.
+    let datums = rows.iter().map(|(row, _)| pg_sys::Datum::from(batch.resource(row).as_ptr())).collect();
+    array(datums, pg_sys::JSONBOID, -1, false, pg_sys::TYPALIGN_INT)
+}
+
+fn repeats(rows: &[Version]) -> pg_sys::Datum {
+    array(rows.iter().map(|(_, repeated)| pg_sys::Datum::from(*repeated)).collect(), pg_sys::BOOLOID, 1, true, pg_sys::TYPALIGN_CHAR)
+}
+
+fn array(mut elements: Vec<pg_sys::Datum>, kind: pg_sys::Oid, length: i16, by_value: bool, alignment: u8) -> pg_sys::Datum {
+    // SAFETY: the elements are datums of the type that is described; they are copied.
+    let made = unsafe {
+        pg_sys::construct_array(elements.as_mut_ptr(), elements.len() as i32, kind, length.into(), by_value, alignment as std::ffi::c_char)
+    };
+    report::ok(if made.is_null() { Err(Error::Memory) } else { Ok(pg_sys::Datum::from(made)) })
+}
