@@ -1,6 +1,6 @@
 //! What `bulk.dump` and `bulk.dump_bytes` give, and that they hold nothing while and after they do.
 
-use crate::cluster::{Database, failure, server_directory, shared, value};
+use crate::cluster::{Database, failure, server_directory, shared, value, wait_until};
 use crate::test;
 use flate2::read::MultiGzDecoder;
 use libtest_mimic::Trial;
@@ -140,7 +140,8 @@ fn many(client: &mut Client, rows: u32) {
 fn nothing_left(client: &mut Client) {
     assert_eq!(value(client, "select count(*) from pg_cursors where name like '<unnamed%'"), "0");
     let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
-    assert_eq!(std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(), 1);
+    // A thread that has ended is still listed for a moment.
+    wait_until("no thread is left", || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() == 1);
 }
 
 fn first_row() {
@@ -248,11 +249,16 @@ fn flat() {
     client.batch_execute("select bulk.dump('Patient') limit 1").unwrap();
     let before = anonymous(&mut client);
     client.batch_execute("begin; declare c no scroll cursor for select bulk.dump('Patient')").unwrap();
-    for _ in 0..25 {
-        assert_eq!(client.query("fetch 10000 c", &[]).unwrap().len(), 10_000);
+    let mut highest = [0; 3];
+    for third in &mut highest {
+        for _ in 0..10 {
+            assert_eq!(client.query("fetch 10000 c", &[]).unwrap().len(), 10_000);
+            *third = anonymous(&mut client).max(*third);
+        }
     }
-    let during = anonymous(&mut client);
-    assert!(during < before + (8 << 20), "{before} grew to {during}");
+    // What is under way between the threads is there from the start, and does not grow.
+    assert!(highest[2] < before + (32 << 20), "{before} grew to {highest:?}");
+    assert!(highest[2] < highest[0] + (4 << 20), "{before} grew to {highest:?}");
 }
 
 /// The one-liners as the README has them, run from its own text.

@@ -1,19 +1,25 @@
-//! `bulk.dump` and `bulk.dump_bytes`: a type's resources as NDJSON, row by row as they are asked for.
+//! `bulk.dump` and `bulk.dump_bytes`: a type's resources as NDJSON, as they are asked for.
 
 use crate::error::Error;
-use crate::fhir::envelope::Row;
 use crate::fhir::{Format, definitions};
-use crate::op::dump::Writer;
-use crate::pg::rows::{Rows, Stored};
+use crate::op::dump::{Dump, Form, Piece, Plan};
+use crate::op::line::Recipe;
+use crate::pg::rows::Rows;
+use crate::pg::wait::Backend;
 use crate::pg::{lifecycle, report, setting, stream, table};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
-use std::io::Write;
 
-/// Bytes of a chunk, more or less.
+/// Bytes of a chunk.
 const CHUNK: usize = 64 * 1024;
+
+/// What is asked for.
+struct Request<'a> {
+    resource_type: Option<&'a str>,
+    since: Option<TimestampWithTimeZone>,
+    fhir: Option<bool>,
+    form: Form,
+}
 
 /// One line a row, without its end.
 #[pg_extern(sql = false)]
@@ -23,14 +29,16 @@ fn dump(
     fhir: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, String> {
-    match report::ok(Lines::open(resource_type, since, fhir, fcinfo)) {
-        Some(mut lines) => SetOfIterator::new(std::iter::from_fn(move || {
-            let mut line = Vec::new();
-            // The writer copies UTF-8 from jsonb, which it has checked.
-            lines.append(&mut line).then(|| String::from_utf8_lossy(&line).into_owned())
-        })),
-        None => SetOfIterator::empty(),
-    }
+    let pieces = report::ok(open(Request { resource_type, since, fhir, form: Form::Lines }, fcinfo));
+    SetOfIterator::new(pieces.flat_map(lines))
+}
+
+fn lines(piece: Piece) -> impl Iterator<Item = String> {
+    let starts = std::iter::once(0).chain(piece.ends.clone());
+    let ends = starts.zip(piece.ends);
+    let bytes = piece.bytes;
+    // The writer gives UTF-8 only.
+    ends.map(move |(start, end)| String::from_utf8_lossy(&bytes[start..end]).into_owned())
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
@@ -42,90 +50,58 @@ fn dump_bytes(
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Vec<u8>> {
-    let lines = report::ok(Lines::open(resource_type, since, fhir, fcinfo));
-    if gzip.unwrap_or(false) { SetOfIterator::new(gzip_chunks(lines)) } else { SetOfIterator::new(plain_chunks(lines)) }
+    let form = if gzip.unwrap_or(false) { Form::Gzip } else { Form::Body };
+    SetOfIterator::new(chunks(report::ok(open(Request { resource_type, since, fhir, form }, fcinfo))))
 }
 
-fn plain_chunks(lines: Option<Lines>) -> impl Iterator<Item = Vec<u8>> {
-    let mut lines = lines;
+/// Pieces of any size as chunks of one size; only the last may be smaller.
+fn chunks(mut pieces: impl Iterator<Item = Piece>) -> impl Iterator<Item = Vec<u8>> {
+    let mut pending = Vec::new();
+    let mut from = 0;
     std::iter::from_fn(move || {
-        let mut chunk = Vec::with_capacity(CHUNK + CHUNK / 8);
-        while chunk.len() < CHUNK && lines.as_mut().is_some_and(|lines| lines.append(&mut chunk)) {
-            chunk.push(b'\n');
-        }
-        (!chunk.is_empty()).then_some(chunk)
-    })
-}
-
-fn gzip_chunks(lines: Option<Lines>) -> impl Iterator<Item = Vec<u8>> {
-    let mut lines = lines;
-    let mut encoder = Some(GzEncoder::new(Vec::with_capacity(CHUNK + CHUNK / 8), Compression::fast()));
-    let mut line = Vec::new();
-    let broken = |error: std::io::Error| Error::Internal(error.to_string());
-    std::iter::from_fn(move || {
-        let gzip = encoder.as_mut()?;
-        while gzip.get_ref().len() < CHUNK {
-            line.clear();
-            if !lines.as_mut().is_some_and(|lines| lines.append(&mut line)) {
-                return encoder.take().map(|gzip| report::ok(gzip.finish().map_err(broken)));
+        while pending.len() - from < CHUNK {
+            let Some(piece) = pieces.next() else { break };
+            if from == pending.len() {
+                pending = piece.bytes;
+            } else {
+                pending.drain(..from);
+                pending.extend_from_slice(&piece.bytes);
             }
-            line.push(b'\n');
-            report::ok(gzip.write_all(&line).map_err(broken));
+            from = 0;
         }
-        Some(std::mem::take(gzip.get_mut()))
+        let chunk = &pending[from..pending.len().min(from + CHUNK)];
+        from += chunk.len();
+        (!chunk.is_empty()).then(|| chunk.to_vec())
     })
 }
 
-/// The lines of a dump.
-struct Lines {
-    rows: Rows,
-    writer: Writer,
-    resource_type: String,
-    table: String,
-}
-
-impl Lines {
-    /// None when the type is FHIR's but has no table: there is nothing to dump.
-    fn open(
-        resource_type: Option<&str>,
-        since: Option<TimestampWithTimeZone>,
-        fhir: Option<bool>,
-        fcinfo: pg_sys::FunctionCallInfo,
-    ) -> Result<Option<Lines>, Error> {
-        lifecycle::require_utf8()?;
-        let resource_type = resource_type.ok_or(Error::Null("resource_type"))?;
-        let definitions = definitions::r4();
-        let resource_type = table::type_name(definitions, resource_type)?;
-        let Some(found) = table::lookup(&resource_type)? else {
-            return match definitions.resource(&resource_type) {
-                Some(_) => Ok(None),
-                None => Err(Error::UnknownType(resource_type)),
-            };
+/// The pieces of a dump. A type that is FHIR's but has no table gives an empty one.
+fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn Iterator<Item = Piece>>, Error> {
+    lifecycle::require_utf8()?;
+    let definitions = definitions::r4();
+    let resource_type = table::type_name(definitions, request.resource_type.ok_or(Error::Null("resource_type"))?)?;
+    let Some(found) = table::lookup(&resource_type)? else {
+        return match definitions.resource(&resource_type) {
+            Some(_) => Ok(Box::new(std::iter::once(Piece::empty(request.form)))),
+            None => Err(Error::UnknownType(resource_type)),
         };
-        let rows = Rows::open(&found, since)?;
-        stream::close_with_query(fcinfo, rows.portal().to_owned());
-        let to = if fhir.unwrap_or(false) { Format::Fhir } else { Format::Aidbox };
-        let writer = Writer::new(definitions, setting::resource_format(), to, setting::created_at_url(), setting::max_depth());
-        Ok(Some(Lines { rows, writer, resource_type, table: found.plain_name }))
-    }
-
-    /// Appends the next line, without its end. False at the end.
-    fn append(&mut self, out: &mut Vec<u8>) -> bool {
-        let Some(stored) = self.rows.next_row() else { return false };
-        let written = stored.with_resource(|resource| self.writer.line(&facts(&stored, &self.resource_type), resource, out));
-        report::ok(written.map_err(|fault| Error::Row { table: self.table.clone(), id: stored.id.clone(), fault }));
-        pgrx::check_for_interrupts!();
-        true
-    }
-}
-
-/// What a row says; a null type is the table's.
-fn facts<'a>(stored: &'a Stored, resource_type: &'a str) -> Row<'a> {
-    Row {
-        id: &stored.id,
-        resource_type: stored.resource_type.as_deref().unwrap_or(resource_type),
-        version_id: &stored.version_id,
-        last_updated: stored.last_updated.as_deref(),
-        created_at: stored.created_at.as_deref(),
-    }
+    };
+    lifecycle::stop_threads_at_exit();
+    let rows = Rows::open(&found, request.since)?;
+    stream::close_with_query(fcinfo, rows.portal().to_owned());
+    let plan = Plan {
+        recipe: Recipe {
+            definitions,
+            resource_type,
+            table: found.plain_name,
+            stored: setting::resource_format(),
+            to: if request.fhir.unwrap_or(false) { Format::Fhir } else { Format::Aidbox },
+            created_at_url: setting::created_at_url(),
+            max_depth: setting::max_depth(),
+        },
+        form: request.form,
+        threads: setting::dump_threads(),
+    };
+    let mut dump = Dump::new(rows, plan);
+    Ok(Box::new(std::iter::from_fn(move || report::ok(dump.next_piece(&mut Backend)))))
 }

@@ -3,6 +3,7 @@
 pub mod convert;
 pub mod definitions;
 pub mod envelope;
+pub mod instant;
 pub mod ndjson;
 pub mod reference;
 

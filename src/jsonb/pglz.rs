@@ -229,34 +229,54 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     whole + a[whole..].iter().zip(&b[whole..]).take_while(|(x, y)| x == y).count()
 }
 
+/// Appends the `size` bytes that were compressed. None when the input is not what a compression made.
+pub fn decompress(mut bytes: &[u8], size: usize, out: &mut Vec<u8>) -> Option<()> {
+    let end = out.len() + size;
+    out.try_reserve(size).ok()?;
+    let begin = out.len();
+    while out.len() < end {
+        let (&control, rest) = bytes.split_first()?;
+        bytes = rest;
+        for bit in 0..8 {
+            if out.len() >= end {
+                break;
+            }
+            if control & (1 << bit) == 0 {
+                let (&literal, rest) = bytes.split_first()?;
+                out.push(literal);
+                bytes = rest;
+                continue;
+            }
+            let [first, second, rest @ ..] = bytes else { return None };
+            let offset = (usize::from(first & 0xf0) << 4) | usize::from(*second);
+            let mut length = usize::from(first & 0x0f) + 3;
+            bytes = rest;
+            if length == 18 {
+                let (&more, rest) = bytes.split_first()?;
+                length += usize::from(more);
+                bytes = rest;
+            }
+            let from = out.len().checked_sub(offset).filter(|&from| from >= begin && offset > 0)?;
+            let length = length.min(end - out.len());
+            if offset >= length {
+                out.extend_from_within(from..from + length);
+            } else {
+                for index in from..from + length {
+                    out.push(out[index]);
+                }
+            }
+        }
+    }
+    bytes.is_empty().then_some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The server's decompressor in few words.
-    fn decompress(mut bytes: &[u8]) -> Vec<u8> {
-        let mut out: Vec<u8> = Vec::new();
-        while let Some((&control, rest)) = bytes.split_first() {
-            bytes = rest;
-            for bit in 0..8 {
-                let Some(&byte) = bytes.first() else { break };
-                if control & (1 << bit) == 0 {
-                    out.push(byte);
-                    bytes = &bytes[1..];
-                    continue;
-                }
-                let offset = (usize::from(byte & 0xf0) << 4) | usize::from(bytes[1]);
-                let mut length = usize::from(byte & 0x0f) + 3;
-                bytes = &bytes[2..];
-                if length == 18 {
-                    length += usize::from(bytes[0]);
-                    bytes = &bytes[1..];
-                }
-                for _ in 0..length {
-                    out.push(out[out.len() - offset]);
-                }
-            }
-        }
+    fn decompress(bytes: &[u8], size: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        super::decompress(bytes, size, &mut out).unwrap();
         out
     }
 
@@ -271,7 +291,10 @@ mod tests {
         ] {
             let mut out = Vec::new();
             assert!(pglz.compress(source.as_bytes(), &mut out));
-            assert_eq!(decompress(&out), source.as_bytes());
+            assert_eq!(decompress(&out, source.len()), source.as_bytes());
+            for cut in (0..out.len()).step_by(97) {
+                assert!(super::decompress(&out[..cut], source.len(), &mut Vec::new()).is_none());
+            }
         }
         assert!(!pglz.compress(b"short", &mut Vec::new()));
         let mut state = 1u32;

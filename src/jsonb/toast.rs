@@ -1,7 +1,8 @@
 //! Compressing a value before it reaches the server, exactly when the server would (access/heap/heaptoast.c) and into what it
-//! would accept (access/common/toast_internals.c).
+//! would accept (access/common/toast_internals.c); and inflating what it stored.
 
-use super::pglz::Pglz;
+use super::pglz::{self, Pglz};
+use crate::error::Fault;
 
 /// A tuple up to this many bytes is never toasted.
 const THRESHOLD: usize = 2032;
@@ -104,6 +105,41 @@ impl Rule {
             values.extend_from_slice(out);
         }
     }
+}
+
+/// Bytes of a whole varlena's data once inflated; what is no varlena has none.
+pub fn inflated_size(value: &[u8]) -> usize {
+    match value {
+        [first, _, _, _, a, b, c, d, ..] if first & 3 == 2 => (u32::from_ne_bytes([*a, *b, *c, *d]) & 0x3fff_ffff) as usize,
+        _ => value.len(),
+    }
+}
+
+/// The data of a varlena that is whole (not out of line), inflated into `buffer` where it is compressed.
+pub fn plain<'a>(value: &'a [u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
+    const BROKEN: Fault = Fault::Syntax("stored value is corrupt");
+    let &first = value.first().ok_or(BROKEN)?;
+    if first & 1 == 1 {
+        return Ok(&value[1..]);
+    }
+    let (_, data) = value.split_first_chunk::<4>().ok_or(BROKEN)?;
+    if first & 2 == 0 {
+        return Ok(data);
+    }
+    let (info, data) = data.split_first_chunk::<4>().ok_or(BROKEN)?;
+    let info = u32::from_ne_bytes(*info);
+    let size = (info & 0x3fff_ffff) as usize;
+    buffer.clear();
+    let done = match info >> 30 {
+        0 => pglz::decompress(data, size, buffer).is_some(),
+        1 => {
+            buffer.try_reserve(size).map_err(|_| Fault::TooLarge)?;
+            buffer.resize(size, 0);
+            lz4_flex::block::decompress_into(data, buffer).is_ok_and(|made| made == size)
+        }
+        _ => false,
+    };
+    if done { Ok(buffer) } else { Err(BROKEN) }
 }
 
 /// A varlena behind `size` bytes: short ones get a header of one byte and no alignment.

@@ -1,11 +1,11 @@
 //! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
 
-use super::batch::{Recipe, Workspace, encode_block};
+use super::batch::{Batch, Recipe, Workspace, encode_block};
 use super::crew::Crew;
 use super::queue::{Next, Queue};
 use super::{Control, Sink};
 use crate::error::{Error, SourceFault};
-use crate::fhir::ndjson::{BlockError, Blocks};
+use crate::fhir::ndjson::{Block, BlockError, Blocks};
 use crate::store::inflate;
 use crate::store::source::Access;
 use crate::store::{Interrupt, Source};
@@ -27,13 +27,16 @@ pub struct Plan {
     pub threads: usize,
 }
 
+/// From blocks of lines to batches of rows.
+type Lines = Queue<Block, Batch>;
+
 /// Loads a source into a sink. The first fault ends it.
 pub fn load(plan: Plan, sink: &mut dyn Sink, control: &mut dyn Control) -> Result<(), Error> {
     let queue = Arc::new(Queue::new(BUDGET)?);
     let crew = start(plan, &queue)?;
     loop {
         match queue.next()? {
-            Next::Batch(batch, size) => {
+            Next::Ready(batch, size) => {
                 sink.store(&batch)?;
                 drop(batch);
                 queue.release(size);
@@ -46,14 +49,17 @@ pub fn load(plan: Plan, sink: &mut dyn Sink, control: &mut dyn Control) -> Resul
     Ok(())
 }
 
-fn start(plan: Plan, queue: &Arc<Queue>) -> Result<Crew, Error> {
+fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
     let interrupt = Interrupt::new();
     let waker = Arc::clone(queue);
     let crew = Crew::new(interrupt.clone(), move || waker.stop());
     let recipe = Arc::new(plan.recipe);
     for _ in 0..plan.threads.max(1) {
         let (queue, recipe) = (Arc::clone(queue), Arc::clone(&recipe));
-        crew.spawn("bulk encode", move || encode(&queue, &recipe))?;
+        crew.spawn("bulk encode", move || {
+            let mut workspace = Workspace::default();
+            queue.work(|block| encode_block(&recipe, block, &mut workspace));
+        })?;
     }
     let queue = Arc::clone(queue);
     let (source, access) = (plan.source, plan.access);
@@ -64,14 +70,15 @@ fn start(plan: Plan, queue: &Arc<Queue>) -> Result<Crew, Error> {
     Ok(crew)
 }
 
-fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt, queue: &Queue) -> Result<(), Error> {
+fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt, queue: &Lines) -> Result<(), Error> {
     let failed = |fault: SourceFault| Error::source(&recipe.source, fault);
     let reader = source.open(access, interrupt).map_err(failed)?;
     let mut blocks = Blocks::new(reader, recipe.source.clone(), BLOCK, recipe.max_line);
     loop {
         match blocks.next_block() {
             Ok(Some(block)) => {
-                if !queue.put(block) {
+                let size = block.bytes.len();
+                if !queue.put(block, size) {
                     return Ok(());
                 }
             }
@@ -79,15 +86,5 @@ fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt
             Err(BlockError::Read(error)) => return Err(failed(inflate::fault(&error))),
             Err(BlockError::Line(place, fault)) => return Err(Error::Line { place, fault }),
         }
-    }
-}
-
-fn encode(queue: &Queue, recipe: &Recipe) {
-    let mut workspace = Workspace::default();
-    while let Some((sequence, block)) = queue.take() {
-        let size = block.bytes.len();
-        let result = catch_unwind(AssertUnwindSafe(|| encode_block(recipe, &block, &mut workspace)));
-        drop(block);
-        queue.done(sequence, size, result.unwrap_or_else(|_| Err(Error::Internal("an encode thread panicked".to_owned()))));
     }
 }

@@ -4,8 +4,10 @@
 pub mod batch;
 pub mod crew;
 pub mod dump;
+pub mod line;
 pub mod load;
 pub mod queue;
+pub mod rows;
 pub mod seen;
 
 use crate::error::Error;

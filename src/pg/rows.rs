@@ -4,6 +4,7 @@
 use super::diagnostics;
 use super::table::Table;
 use crate::error::Error;
+use crate::op::rows::{RowBlock, StoredRow};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use std::collections::VecDeque;
@@ -14,30 +15,43 @@ const FETCH: i64 = 256;
 
 /// A row as the cursor gives it.
 #[derive(Debug)]
-pub struct Stored {
-    pub id: String,
-    pub version_id: String,
-    pub resource_type: Option<String>,
-    pub last_updated: Option<String>,
-    pub created_at: Option<String>,
+struct Fetched {
+    id: Vec<u8>,
+    resource_type: Option<Vec<u8>>,
+    version: i64,
+    last_updated: Option<i64>,
+    created_at: Option<i64>,
     /// The resource's varlena as it lies in the row: inline, compressed or a pointer to where it is.
     resource: Vec<u8>,
 }
 
-impl Stored {
-    /// Hands the inflated jsonb, behind its header, to `use_it`.
-    pub fn with_resource<T>(&self, use_it: impl FnOnce(&[u8]) -> T) -> T {
+impl Fetched {
+    /// Adds the row to a block, its resource brought in line but not inflated.
+    fn push_to(&self, block: &mut RowBlock) {
         let stored = self.resource.as_ptr().cast_mut().cast::<pg_sys::varlena>();
-        // SAFETY: a whole varlena, copied from the row; the snapshot that read it keeps what it points to.
-        let plain = unsafe { pg_sys::pg_detoast_datum(stored) };
-        // SAFETY: a plain varlena with a 4-byte header.
-        let bytes = unsafe { pgrx::varlena::varlena_to_byte_slice(plain) };
-        let result = use_it(bytes);
-        if plain != stored {
-            // SAFETY: allocated by the call above; `bytes` is used no more.
-            unsafe { pg_sys::pfree(plain.cast()) };
+        // SAFETY: a whole varlena, copied from the row.
+        let external = unsafe { pgrx::varatt_is_1b_e(stored) };
+        let inline = match external {
+            // SAFETY: a pointer copied from the row; the snapshot that read it keeps what it points to.
+            true => unsafe { pg_sys::detoast_external_attr(stored) },
+            false => stored,
+        };
+        // SAFETY: a whole varlena.
+        let size = unsafe { pgrx::varsize_any(inline) };
+        // SAFETY: the value has this many bytes.
+        let resource = unsafe { std::slice::from_raw_parts(inline.cast::<u8>(), size) };
+        block.push(StoredRow {
+            id: &self.id,
+            resource_type: self.resource_type.as_deref(),
+            version: self.version,
+            last_updated: self.last_updated,
+            created_at: self.created_at,
+            resource,
+        });
+        if external {
+            // SAFETY: allocated by the call above; the block has its own copy.
+            unsafe { pg_sys::pfree(inline.cast()) };
         }
-        result
     }
 }
 
@@ -45,25 +59,21 @@ impl Stored {
 #[derive(Debug)]
 pub struct Rows {
     portal: CString,
-    fetched: VecDeque<Stored>,
+    fetched: VecDeque<Fetched>,
     ended: bool,
 }
 
 impl Rows {
     /// Opens the cursor. `since` keeps what was created after it.
     pub fn open(table: &Table, since: Option<TimestampWithTimeZone>) -> Result<Rows, Error> {
-        let column = |there: bool, name: &'static str| if there { name } else { "null" };
-        let time = |there: bool, name: &str| match there {
-            // PostgreSQL prints what no calendar holds ('infinity') as null.
-            true => format!("pg_catalog.to_char({name} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"),
-            false => "null::pg_catalog.text".to_owned(),
+        let column = |there: bool, name: &str, kind: &str| {
+            if there { format!("{name}::pg_catalog.{kind}") } else { format!("null::pg_catalog.{kind}") }
         };
         let mut query = format!(
-            "select id::pg_catalog.text, txid::pg_catalog.text, {}::pg_catalog.text, {}, {}, resource from {} where status::pg_catalog.text \
-             operator(pg_catalog.<>) 'deleted'",
-            column(table.has_resource_type, "resource_type"),
-            time(table.has_ts, "ts"),
-            time(table.has_cts, "cts"),
+            "select id::pg_catalog.text, txid::pg_catalog.int8, {}, {}, {}, resource from {} where status::pg_catalog.text operator(pg_catalog.<>) 'deleted'",
+            column(table.has_resource_type, "resource_type", "text"),
+            column(table.has_ts, "ts", "timestamptz"),
+            column(table.has_cts, "cts", "timestamptz"),
             table.name
         );
         let mut values = Vec::new();
@@ -84,20 +94,28 @@ impl Rows {
         &self.portal
     }
 
-    /// The next row; None at the end.
-    pub fn next_row(&mut self) -> Option<Stored> {
-        if self.fetched.is_empty() && !self.ended {
-            self.fetch();
-        }
-        self.fetched.pop_front()
-    }
-
     fn fetch(&mut self) {
         self.fetched = diagnostics::keep(|| connected(|| fetch(&self.portal)));
         if self.fetched.len() < FETCH as usize {
             self.ended = true;
             close(&self.portal);
         }
+    }
+}
+
+impl crate::op::rows::Rows for Rows {
+    fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> bool {
+        while block.size() < bytes && block.len() < rows {
+            if self.fetched.is_empty() && !self.ended {
+                self.fetch();
+            }
+            match self.fetched.pop_front() {
+                Some(row) => row.push_to(block),
+                None => break,
+            }
+        }
+        pgrx::check_for_interrupts!();
+        !(self.fetched.is_empty() && self.ended)
     }
 }
 
@@ -143,7 +161,7 @@ fn open_cursor(query: &CStr, values: &mut [pg_sys::Datum]) -> CString {
     unsafe { CStr::from_ptr(name) }.to_owned()
 }
 
-fn fetch(portal: &CStr) -> VecDeque<Stored> {
+fn fetch(portal: &CStr) -> VecDeque<Fetched> {
     // SAFETY: a NUL-terminated name.
     let found = unsafe { pg_sys::SPI_cursor_find(portal.as_ptr()) };
     if found.is_null() {
@@ -161,7 +179,7 @@ fn fetch(portal: &CStr) -> VecDeque<Stored> {
     stored
 }
 
-fn stored(rows: *mut pg_sys::SPITupleTable, index: usize) -> Stored {
+fn stored(rows: *mut pg_sys::SPITupleTable, index: usize) -> Fetched {
     // SAFETY: a table that SPI filled.
     let table = unsafe { &*rows };
     // SAFETY: an index below the number of rows.
@@ -177,15 +195,19 @@ fn stored(rows: *mut pg_sys::SPITupleTable, index: usize) -> Stored {
     let text = |column: i32| {
         let (value, null) = datum(column);
         // SAFETY: a column of type text.
-        unsafe { String::from_datum(value, null) }
+        unsafe { <&[u8]>::from_datum(value, null) }.map(<[u8]>::to_vec)
+    };
+    let number = |column: i32| {
+        let (value, null) = datum(column);
+        (!null).then(|| value.value() as i64)
     };
     let (resource, _) = datum(6);
-    Stored {
+    Fetched {
         id: text(1).unwrap_or_default(),
-        version_id: text(2).unwrap_or_default(),
+        version: number(2).unwrap_or_default(),
         resource_type: text(3),
-        last_updated: text(4),
-        created_at: text(5),
+        last_updated: number(4),
+        created_at: number(5),
         resource: copy_varlena(resource.cast_mut_ptr()),
     }
 }

@@ -123,6 +123,11 @@ pub fn encode_threads() -> usize {
     }
 }
 
+/// Threads of a dump.
+pub fn dump_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().clamp(1, 4))
+}
+
 /// Whether rows may be written without INSERT where that makes no difference.
 pub fn fast_path() -> bool {
     FAST_PATH.get()

@@ -1,0 +1,67 @@
+//! A stored row to its line of NDJSON.
+
+use super::rows::StoredRow;
+use crate::error::Fault;
+use crate::fhir::definitions::Definitions;
+use crate::fhir::envelope::{self, Row};
+use crate::fhir::{Format, convert, instant};
+use crate::jsonb::text::{self, Style};
+use crate::jsonb::{Document, decode, toast};
+
+/// Bytes that reused memory may keep from one row to the next.
+const KEEP: usize = 1 << 20;
+
+/// What lines are made by.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    pub definitions: &'static Definitions,
+    /// Of rows that do not say theirs.
+    pub resource_type: String,
+    /// Name of the table, for errors.
+    pub table: String,
+    /// What the table holds.
+    pub stored: Format,
+    pub to: Format,
+    pub created_at_url: String,
+    pub max_depth: usize,
+}
+
+/// Makes lines, in memory that it reuses.
+#[derive(Debug, Default)]
+pub struct Writer {
+    document: Document,
+    inflated: Vec<u8>,
+}
+
+impl Writer {
+    /// Appends a row's line, without its end.
+    pub fn line(&mut self, recipe: &Recipe, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let document = &mut self.document;
+        let utf8 = |bytes| std::str::from_utf8(bytes).map_err(|_| Fault::Encoding);
+        let resource_type = row.resource_type.map_or(Ok(recipe.resource_type.as_str()), utf8)?;
+        let resource = toast::plain(row.resource, &mut self.inflated)?;
+        let mut root = decode::decode(document, resource, recipe.max_depth)?;
+        if recipe.stored != recipe.to {
+            root = convert::resource(recipe.definitions, document, root, resource_type, recipe.to);
+        }
+        let (version_id, last_updated, created_at) =
+            (row.version.to_string(), row.last_updated.and_then(instant::from_timestamp), row.created_at.and_then(instant::from_timestamp));
+        let facts = Row {
+            id: utf8(row.id)?,
+            resource_type,
+            version_id: &version_id,
+            last_updated: last_updated.as_deref(),
+            created_at: created_at.as_deref(),
+        };
+        let root = envelope::wrap(document, root, &facts, recipe.to, &recipe.created_at_url)?;
+        let style = match recipe.to {
+            Format::Aidbox => Style::Spaced,
+            Format::Fhir => Style::Compact,
+        };
+        text::write(document, root, style, out);
+        document.shrink(KEEP);
+        self.inflated.clear();
+        self.inflated.shrink_to(KEEP);
+        Ok(())
+    }
+}

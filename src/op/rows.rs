@@ -1,0 +1,83 @@
+//! Stored rows on their way out of the backend: packed, as raw as they came, to be turned into lines elsewhere.
+
+use crate::jsonb::toast;
+use std::ops::Range;
+
+/// Rows one behind another.
+#[derive(Debug, Default)]
+pub struct RowBlock {
+    bytes: Vec<u8>,
+    rows: Vec<Packed>,
+    size: usize,
+}
+
+#[derive(Debug)]
+struct Packed {
+    id: Range<usize>,
+    resource_type: Option<Range<usize>>,
+    resource: Range<usize>,
+    version: i64,
+    last_updated: Option<i64>,
+    created_at: Option<i64>,
+}
+
+/// A row as the table holds it. Times are microseconds since 2000-01-01 UTC.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredRow<'a> {
+    pub id: &'a [u8],
+    pub resource_type: Option<&'a [u8]>,
+    pub version: i64,
+    pub last_updated: Option<i64>,
+    pub created_at: Option<i64>,
+    /// The resource's varlena, inline; perhaps compressed.
+    pub resource: &'a [u8],
+}
+
+/// Where rows come from. Called on the main thread.
+pub trait Rows {
+    /// Adds rows until the block has about this many bytes, or rows. False when there are no more.
+    fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> bool;
+}
+
+impl RowBlock {
+    pub fn push(&mut self, row: StoredRow) {
+        self.size += row.id.len() + toast::inflated_size(row.resource);
+        let mut add = |bytes: &[u8]| {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(bytes);
+            start..self.bytes.len()
+        };
+        self.rows.push(Packed {
+            id: add(row.id),
+            resource_type: row.resource_type.map(&mut add),
+            resource: add(row.resource),
+            version: row.version,
+            last_updated: row.last_updated,
+            created_at: row.created_at,
+        });
+    }
+
+    /// Bytes that the rows take once inflated.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = StoredRow<'_>> {
+        self.rows.iter().map(|row| StoredRow {
+            id: &self.bytes[row.id.clone()],
+            resource_type: row.resource_type.clone().map(|range| &self.bytes[range]),
+            version: row.version,
+            last_updated: row.last_updated,
+            created_at: row.created_at,
+            resource: &self.bytes[row.resource.clone()],
+        })
+    }
+}
