@@ -115,17 +115,23 @@ pub fn resource_format() -> Format {
     }
 }
 
-/// Encode threads of a load: one processor is left to the backend.
+/// Encode threads of a load. As many as processors: on two, a second one gains a third where values are compressed and costs
+/// nothing where they are not, since it sleeps.
 pub fn encode_threads() -> usize {
     match usize::try_from(ENCODE_THREADS.get()) {
         Ok(threads) if threads > 0 => threads,
-        _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).clamp(1, 4)),
+        _ => processors(),
     }
+}
+
+/// Processors, as far as one statement may use them.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().clamp(1, 4))
 }
 
 /// Threads of a dump.
 pub fn dump_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().clamp(1, 4))
+    processors()
 }
 
 /// Whether rows may be written without INSERT where that makes no difference.
