@@ -91,6 +91,21 @@ impl Cluster {
         checked(self.command("pg_ctl").arg("-D").arg(self.data_directory()).arg("-l").arg(log).args(["-w", "-t", "60", "start"]));
     }
 
+    /// Starts the server so that none of its processes gets more than this much memory, in kB.
+    pub fn boot_limited(&self, kilobytes: u64) {
+        let mut command = self.command("pg_ctl");
+        let program = command.get_program().to_owned();
+        let mut limited = Command::new("bash");
+        limited.args(["-c", &format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"")]).arg(program);
+        limited.arg("-D").arg(self.data_directory()).arg("-l").arg(self.directory.path().join("log")).args(["-w", "-t", "60", "start"]);
+        if let Some((uid, gid)) = server_user() {
+            limited.uid(uid).gid(gid);
+        }
+        limited.current_dir(self.directory.path()).env_remove("RUST_BACKTRACE");
+        command = limited;
+        checked(&mut command);
+    }
+
     /// Stops the server: `fast` or `immediate`.
     pub fn stop(&self, mode: &str) {
         checked(self.command("pg_ctl").arg("-D").arg(self.data_directory()).args(["-w", "-t", "60", "-m", mode, "stop"]));

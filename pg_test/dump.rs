@@ -20,6 +20,10 @@ pub fn tests() -> Vec<Trial> {
         test("chunks are about 64 KiB and gzip is one valid stream", chunks),
         test("a dump stays flat in memory", flat),
         test("the README's lines for psql write the file that the dump is", one_liners),
+        test("a cursor held after a fetch, and one first fetched in a savepoint that is rolled back, go on", held),
+        test("rows that are no resources are an error, not a crash, and a null status hides none", odd_rows),
+        test("a view's large rows stream as a table's do", view),
+        test("a temporary table stands first, and times that no instant can say are left out", temporary),
         test("large, compressed and external resources come out whole", large),
     ]
 }
@@ -325,4 +329,74 @@ fn large() {
         );
         assert_eq!(wrong, "0", "{storage}");
     }
+}
+
+fn held() {
+    let database = shared().database();
+    let mut client = database.connect();
+    many(&mut client, 3000);
+    client.batch_execute("begin; declare h cursor with hold for select bulk.dump('Patient')").unwrap();
+    assert_eq!(client.query("fetch 10 h", &[]).unwrap().len(), 10);
+    client.batch_execute("commit").unwrap();
+    assert_eq!(client.query("fetch all h", &[]).unwrap().len(), 2990);
+    client.batch_execute("close h; begin; declare c cursor for select bulk.dump('Patient'); savepoint s").unwrap();
+    assert_eq!(client.query("fetch 10 c", &[]).unwrap().len(), 10);
+    client.batch_execute("rollback to s").unwrap();
+    assert_eq!(client.query("fetch all c", &[]).unwrap().len(), 2990);
+    client.batch_execute("commit").unwrap();
+    nothing_left(&mut client);
+    // As of any cursor: what it reads cannot be truncated under it.
+    client.batch_execute("begin; declare c cursor for select bulk.dump('Patient')").unwrap();
+    assert_eq!(client.query("fetch 1 c", &[]).unwrap().len(), 1);
+    assert_eq!(failure(&mut client, "truncate patient").code, "55006");
+    client.batch_execute("rollback").unwrap();
+}
+
+fn odd_rows() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("create table patient (id text, txid bigint, status text, resource jsonb)").unwrap();
+    for (row, code) in [
+        ("'a', 1, 'created', null", "22004"),
+        ("null, 1, 'created', '{}'", "22004"),
+        ("'a', null, 'created', '{}'", "22004"),
+        ("'a', 1, 'created', '5'", "2203C"),
+    ] {
+        client.batch_execute(&format!("truncate patient; insert into patient values ({row})")).unwrap();
+        for call in ["bulk.dump('Patient')", "bulk.dump_bytes('Patient', gzip => true)"] {
+            assert_eq!(failure(&mut client, &format!("select {call}")).code, code, "{row}");
+        }
+    }
+    client.batch_execute("truncate patient; insert into patient values ('a', 1, null, '{}')").unwrap();
+    assert_eq!(value(&mut client, "bulk.dump('Patient')"), r#"{"id": "a", "meta": {"versionId": "1"}, "resourceType": "Patient"}"#);
+}
+
+fn view() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Binary');
+             insert into \"binary\" (id, txid, status, resource) select g::text, g, 'created', jsonb_build_object('data', repeat('x', 5000000)) from generate_series(1, 40) g;
+             create schema v; create view v.\"binary\" as select id, txid, cts, ts, resource_type, status, resource || '{\"a\": 1}' as resource from \"binary\";
+             set search_path = v, public",
+        )
+        .unwrap();
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let peak = crate::roundtrip::Peak::watch(pid);
+    client.batch_execute("select length(bulk.dump('Binary')) limit 1").unwrap();
+    assert_eq!(value(&mut client, "select sum(length(b)) > 200000000 from (select bulk.dump_bytes('Binary') as b) x"), "true");
+    assert!(peak.bytes() < 158 << 20, "{}", peak.bytes());
+}
+
+fn temporary() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Goal'); create temp table goal (like public.goal);
+             insert into goal (id, txid, cts, ts, status, resource) values ('t', 1, '0044-03-15 BC', '-infinity', 'created', '{\"meta\": {\"lastUpdated\": \"old\", \"tag\": []}}')",
+        )
+        .unwrap();
+    assert_eq!(value(&mut client, "bulk.dump('Goal')"), r#"{"id": "t", "meta": {"tag": [], "versionId": "1"}, "resourceType": "Goal"}"#);
 }

@@ -1,6 +1,7 @@
 //! Every way in which input is wrong: its SQLSTATE, where the error says it is, and that nothing stays behind.
 
-use crate::cluster::{failure, shared, value};
+use crate::cluster::{Cluster, failure, shared, value};
+use crate::roundtrip::Peak;
 use crate::source::{File, gzip};
 use crate::test;
 use libtest_mimic::Trial;
@@ -11,6 +12,11 @@ pub fn tests() -> Vec<Trial> {
         test("a source that is cut, damaged or none is an error that names it", sources),
         test("unknown options are refused with the known ones", options),
         test("a database that is not UTF8 is refused", encoding),
+        test("a line that is all elements takes memory in proportion", dense),
+        test("where there is too little memory a load fails and the cluster goes on", poor),
+        test("a key that repeats without end costs no more than its line", repeated_key),
+        test("what the database refuses names the lines, and shows no row", refused),
+        test("a trigger's notices leave no memory behind", notices),
         test("a line of 1 GB and JSON 100,000 deep are plain errors", giants),
     ]
 }
@@ -192,4 +198,105 @@ fn giants() {
     // The session goes on as if nothing had been.
     client.batch_execute("reset bulk.max_line_size").unwrap();
     assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", file.url())), r#"{"total": 2}"#);
+}
+
+fn dense() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Basic')").unwrap();
+    for element in ["0,", "\"\",", "[],", "{},"] {
+        let count = 40_000_000 / element.len();
+        let line = format!("{{\"id\":\"1\",\"x\":[{}0]}}\n", element.repeat(count));
+        let file = File::new(&gzip(line.as_bytes()));
+        let load = format!("select bulk.load('{}', 'Basic')", file.url());
+        let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+        let peak = Peak::watch(pid);
+        assert_eq!(failure(&mut client, &load).code, "54000", "{element}");
+        let bound = (128 << 20) + 6 * line.len() as u64;
+        assert!(peak.bytes() < bound, "{element}: {} of {bound}", peak.bytes());
+        drop(peak);
+    }
+}
+
+fn poor() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    database.connect().batch_execute("select bulk.create_resource_table('Basic')").unwrap();
+    let lines = ["0,", "\"\",", "{},", "\"some text\","].map(|element| {
+        let line = format!("{{\"id\":\"1\",\"x\":[{}0]}}\n", element.repeat(40_000_000 / element.len()));
+        File::new(&gzip(line.as_bytes()))
+    });
+    let mut refused = 0;
+    for megabytes in [450, 700] {
+        cluster.stop("fast");
+        cluster.boot_limited(megabytes * 1024);
+        for file in &lines {
+            let mut client = database.connect();
+            let answer = client.batch_execute(&format!("select bulk.load('{}', 'Basic')", file.url()));
+            let Err(error) = answer else { continue };
+            let code = error.as_db_error().expect("the session lives on").code().code();
+            assert!(["54000", "53200", "XX000"].contains(&code), "{megabytes} MB: {error:?}");
+            refused += 1;
+            client.batch_execute("select 1").unwrap();
+        }
+    }
+    assert!(refused > 4, "{refused}");
+    assert!(!cluster.log().contains("terminated by signal"), "a server process crashed");
+}
+
+fn repeated_key() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let line = format!(
+        "{{\"id\":\"1\",{}\"status\":\"final\"}}\n",
+        (0..300_000).map(|n| format!("\"valueString\":\"a{n}\",")).collect::<String>()
+    );
+    let file = File::new(line.as_bytes());
+    client.batch_execute("set statement_timeout = '20s'").unwrap();
+    client.batch_execute(&format!("select bulk.load('{}', 'Observation', fhir => true)", file.url())).unwrap();
+    assert_eq!(value(&mut client, "select resource from observation"), r#"{"value": {"string": "a299999"}, "status": "final"}"#);
+}
+
+fn refused() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient'); alter table patient add constraint sober check (not resource ? 'SECRET')",
+        )
+        .unwrap();
+    let file = File::new(b"{\"id\":\"1\"}\n{\"id\":\"2\",\"SECRET\":true}\n");
+    let load = format!("select bulk.load('{}', 'Patient')", file.url());
+    let error = failure(&mut client, &load);
+    assert_eq!((error.code.as_str(), error.constraint.as_str()), ("23514", "sober"));
+    assert!(!error.detail.contains("SECRET"), "{error:?}");
+    assert!(error.context.contains(&format!("bulk.load of \"{}\", lines 1 to 2", file.url())), "{error:?}");
+    let wrong = File::new(format!("{{\"id\":\"1\",\"resourceType\":\"{}\"}}\n", "S".repeat(1_000_000)).as_bytes());
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", wrong.url()));
+    assert!(error.code == "22023" && error.message.len() < 300, "{}", error.message.len());
+    assert_eq!(failure(&mut client, "begin read only; select bulk.load('file:///nowhere', 'Patient')").code, "25006");
+}
+
+fn notices() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient');
+             create function f() returns trigger language plpgsql as $$ begin raise notice 'row %', new.id; return new; end $$;
+             create trigger t before insert on patient for each row execute function f(); set client_min_messages = warning",
+        )
+        .unwrap();
+    let lines: String = (0..50_000).map(|n| format!("{{\"id\":\"{n}\"}}\n")).collect();
+    let file = File::new(lines.as_bytes());
+    client
+        .batch_execute(&format!(
+            "begin; set local client_min_messages = notice; set local log_min_messages = panic; select bulk.load('{}', 'Patient')",
+            file.url()
+        ))
+        .unwrap();
+    let used: i64 =
+        value(&mut client, "select sum(used_bytes) from pg_backend_memory_contexts where name = 'TopTransactionContext'").parse().unwrap();
+    assert!(used < 200_000, "{used} bytes");
+    client.batch_execute("commit").unwrap();
 }

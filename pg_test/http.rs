@@ -11,6 +11,7 @@ pub fn tests() -> Vec<Trial> {
         test("a web server's statuses are errors of their own", statuses),
         test("redirects are followed to allowed addresses only", redirects),
         test("a body that ends early is an error, never a success", truncated),
+        test("a source whose first bytes come one by one is read as any other", trickle),
         test("nothing that is said of a source holds its query string", secrets),
     ]
 }
@@ -114,5 +115,15 @@ fn secrets() {
         let text = format!("{error:?}");
         assert!(!text.contains("SECRET") && !text.contains("PASSWORD"), "{text}");
         assert!(error.detail.contains("/lines"), "{text}");
+    }
+}
+
+fn trickle() {
+    let database = shared().database();
+    let mut client = database.connect();
+    for body in [gzip(b"{\"id\":\"1\"}\n"), b"\xEF\xBB\xBF{\"id\":\"1\"}\n".to_vec(), b"{\"id\":\"1\"}".to_vec()] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let server = Faulty::start([head.as_bytes(), &body].concat(), Then::Trickle(head.len()));
+        assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", server.url())), r#"{"total": 1}"#);
     }
 }

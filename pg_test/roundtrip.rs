@@ -125,13 +125,13 @@ fn fhir_tables() {
 }
 
 /// Highest RssAnon of a process, sampled until dropped.
-struct Peak {
+pub struct Peak {
     stop: Arc<AtomicBool>,
     peak: Arc<AtomicU64>,
 }
 
 impl Peak {
-    fn watch(pid: i32) -> Peak {
+    pub fn watch(pid: i32) -> Peak {
         let (stop, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopping, highest) = (Arc::clone(&stop), Arc::clone(&peak));
         thread::spawn(move || {
@@ -143,7 +143,7 @@ impl Peak {
         Peak { stop, peak }
     }
 
-    fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
 }

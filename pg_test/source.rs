@@ -109,6 +109,8 @@ pub struct Faulty {
 pub enum Then {
     Close,
     Hang,
+    /// Closes too; behind the first so many bytes the next come one by one.
+    Trickle(usize),
 }
 
 impl Faulty {
@@ -127,7 +129,12 @@ impl Faulty {
                 let mut request = [0; 4096];
                 let _ = connection.read(&mut request);
                 counting.fetch_add(1, Ordering::Relaxed);
-                let _ = connection.write_all(&answer);
+                let whole = if let Then::Trickle(whole) = then { whole } else { answer.len() };
+                let _ = connection.write_all(&answer[..whole]);
+                for byte in &answer[whole..] {
+                    let _ = connection.write_all(&[*byte]);
+                    thread::sleep(std::time::Duration::from_millis(3));
+                }
                 let _ = connection.flush();
                 if then == Then::Hang {
                     hanging.push(connection);

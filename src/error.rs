@@ -38,6 +38,9 @@ pub enum Fault {
     /// A jsonb container ends at 256 MB, a key or string likewise.
     #[error("resource is too large for jsonb")]
     TooLarge,
+    /// So many elements in so little text that they would take memory out of proportion.
+    #[error("resource has too many elements for its size")]
+    TooDense,
     #[error("number is out of range for type numeric")]
     NumberRange,
     #[error("line is not a JSON object")]
@@ -111,7 +114,9 @@ pub enum Error {
     /// `since` on a table that does not know when its rows were created.
     #[error("table \"{0}\" has no column cts")]
     NoCreationTime(String),
-    #[error("row \"{id}\" of table \"{table}\" holds no resource: {fault}")]
+    #[error("table \"{table}\" has a row whose column {column} is null")]
+    NullColumn { table: String, column: &'static str },
+    #[error("row \"{id}\" of table \"{table}\" cannot be dumped: {fault}")]
     Row { table: String, id: String, fault: Fault },
     #[error("unrecognized option \"{name}\"")]
     UnknownOption { name: String, known: &'static [&'static str] },

@@ -6,7 +6,7 @@ use crate::op::dump::{Dump, Form, Piece, Plan};
 use crate::op::line::Recipe;
 use crate::pg::rows::Rows;
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, stream, table};
+use crate::pg::{lifecycle, report, setting, table};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
@@ -87,13 +87,14 @@ fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn It
         };
     };
     lifecycle::stop_threads_at_exit();
-    let rows = Rows::open(&found, request.since)?;
-    stream::close_with_query(fcinfo, rows.portal().to_owned());
+    let rows = Rows::open(&found, request.since, fcinfo)?;
     let plan = Plan {
         recipe: Recipe {
             definitions,
             resource_type,
             table: found.plain_name,
+            has_created_at: found.has_cts,
+            has_last_updated: found.has_ts,
             stored: setting::resource_format(),
             to: if request.fhir.unwrap_or(false) { Format::Fhir } else { Format::Aidbox },
             created_at_url: setting::created_at_url(),

@@ -44,6 +44,7 @@ fn load_request(request: Option<JsonB>, fhir: Option<bool>) -> JsonB {
 
 fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     lifecycle::require_utf8()?;
+    lifecycle::require_writable(c"bulk.load");
     let sources: Vec<Source> = request.sources.iter().map(|text| Source::parse(text)).collect::<Result<_, _>>()?;
     for source in &sources {
         match source {

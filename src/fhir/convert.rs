@@ -21,6 +21,9 @@ pub fn resource(definitions: &Definitions, document: &mut Document, root: Value,
     Converter { definitions, document, to }.shape(root, shape)
 }
 
+/// Members from which on an object may hold the same key again and again: no FHIR type has as many elements.
+const MANY: u32 = 256;
+
 struct Converter<'a> {
     definitions: &'a Definitions,
     document: &'a mut Document,
@@ -95,6 +98,8 @@ impl<'a> Converter<'a> {
     /// `valueString` becomes `value: {string}`. Variants of one element (a value and its companion) share the object,
     /// at the place of the first.
     fn nest_choices(&mut self, span: Span, shape: ShapeId) -> Value {
+        // A key that stands a hundred thousand times must not cost the square of that. Equal keys go, the last one stays.
+        let span = if span.len > MANY { self.document.sort_members(span) } else { span };
         let outer = self.document.open();
         for index in span.indices() {
             let member = self.document.member(index);

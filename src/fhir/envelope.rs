@@ -99,6 +99,9 @@ pub struct Row<'a> {
     pub version_id: &'a str,
     pub last_updated: Option<&'a str>,
     pub created_at: Option<&'a str>,
+    /// Whether the table has these columns: then what the JSON says does not count, even where the column is null.
+    pub owns_last_updated: bool,
+    pub owns_created_at: bool,
 }
 
 /// Puts a row's facts into its resource, whose JSON is in `format` already. The columns win over what the JSON says.
@@ -145,8 +148,8 @@ fn wrap_meta(document: &mut Document, meta: Span, row: &Row, format: Format, cre
         let Member { key, value } = document.member(index);
         let replaced = match document.str(key) {
             "versionId" => true,
-            "lastUpdated" => row.last_updated.is_some(),
-            "createdAt" => row.created_at.is_some(),
+            "lastUpdated" => row.owns_last_updated,
+            "createdAt" => row.owns_created_at,
             "extension" if format == Format::Fhir => {
                 extensions = Some((key, value));
                 true
@@ -250,7 +253,15 @@ mod tests {
         let mut document = Document::new();
         let root = parse::parse(&mut document, resource, 100).unwrap();
         let time = "2021-06-10T08:26:10.707454Z";
-        let row = Row { id: "pt-3", resource_type: "Patient", version_id: "483", last_updated: Some(time), created_at: Some(time) };
+        let row = Row {
+            id: "pt-3",
+            resource_type: "Patient",
+            version_id: "483",
+            last_updated: Some(time),
+            created_at: Some(time),
+            owns_last_updated: true,
+            owns_created_at: true,
+        };
         let value = wrap(&mut document, root, &row, format, URL).unwrap();
         json(&document, value, style)
     }

@@ -19,7 +19,8 @@ pub fn decode(document: &mut Document, bytes: &[u8], max_depth: usize) -> Result
         return Err(Fault::TooLarge);
     }
     // Alignment counts from the varlena header, whose 4 bytes are gone: it comes out the same.
-    Reader { document, bytes, max_depth }.container(0, 0)
+    let value = Reader { document, bytes, max_depth }.container(0, 0)?;
+    if document.is_full() { Err(Fault::TooDense) } else { Ok(value) }
 }
 
 struct Reader<'a> {

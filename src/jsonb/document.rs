@@ -51,10 +51,17 @@ pub struct Document {
     /// Children of containers that are still open; what a finished container takes with it.
     open_elements: Vec<Value>,
     open_members: Vec<Member>,
+    /// Bytes that the four arrays may take.
+    most_nodes: usize,
+    /// Set when they would have taken more, or memory ran out. What was pushed since is lost: the document is of no use.
+    full: bool,
 }
 
-/// Bytes that a document may hold; offsets are 32 bits wide, and jsonb ends at 256 MB anyway.
-pub const MAX_TEXT: usize = 1 << 30;
+/// Bytes of text that a document may hold. jsonb ends at 256 MB; numbers written out may add to that.
+const MAX_TEXT: usize = 400 << 20;
+/// Bytes that elements and members may take in any case, and as many more as times the text.
+const MIN_NODES: usize = 32 << 20;
+const NODES_BY_TEXT: usize = 3;
 
 impl Document {
     pub fn new() -> Document {
@@ -68,6 +75,13 @@ impl Document {
         self.members.clear();
         self.open_elements.clear();
         self.open_members.clear();
+        self.most_nodes = MIN_NODES;
+        self.full = false;
+    }
+
+    /// Whether the document had to let go of something. Asked before it is used.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Gives back memory after an unusually large resource. `keep` is in bytes of text.
@@ -90,9 +104,10 @@ impl Document {
         &self.buffer.as_bytes()[s.start as usize..s.start as usize + s.len as usize]
     }
 
-    /// Room for `bytes` more of text; false when there is no memory or the limit is passed.
+    /// Room for `bytes` more of text, and for elements in proportion; false when there is no memory or the limit is passed.
     #[must_use]
     pub fn reserve(&mut self, bytes: usize) -> bool {
+        self.most_nodes = self.most_nodes.max(MIN_NODES).saturating_add(NODES_BY_TEXT.saturating_mul(bytes));
         self.buffer.len().saturating_add(bytes) <= MAX_TEXT && self.buffer.try_reserve(bytes).is_ok()
     }
 
@@ -162,17 +177,49 @@ impl Document {
     }
 
     pub fn push_element(&mut self, value: Value) {
-        self.open_elements.push(value);
+        if self.has_room(1) {
+            self.open_elements.push(value);
+        }
     }
 
     pub fn push_member(&mut self, key: Str, value: Value) {
-        self.open_members.push(Member { key, value });
+        if self.has_room(1) {
+            self.open_members.push(Member { key, value });
+        }
+    }
+
+    /// Whether that many more nodes fit into each array; if not for memory, the document is marked as full.
+    #[inline]
+    fn has_room(&mut self, nodes: usize) -> bool {
+        let fits = |length: usize, capacity: usize| capacity - length >= nodes;
+        if fits(self.open_elements.len(), self.open_elements.capacity())
+            && fits(self.open_members.len(), self.open_members.capacity())
+            && fits(self.elements.len(), self.elements.capacity())
+            && fits(self.members.len(), self.members.capacity())
+        {
+            return !self.full;
+        }
+        self.grow(nodes)
+    }
+
+    #[cold]
+    fn grow(&mut self, nodes: usize) -> bool {
+        let bytes = (self.elements.len() + self.open_elements.len()) * size_of::<Value>()
+            + (self.members.len() + self.open_members.len()) * size_of::<Member>();
+        self.full |= bytes > self.most_nodes
+            || self.open_elements.try_reserve(nodes).is_err()
+            || self.open_members.try_reserve(nodes).is_err()
+            || self.elements.try_reserve(nodes).is_err()
+            || self.members.try_reserve(nodes).is_err();
+        !self.full
     }
 
     /// Closes the array whose `open` gave `mark`.
     pub fn close_array(&mut self, mark: (usize, usize)) -> Value {
         let start = self.elements.len() as u32;
-        self.elements.extend_from_slice(&self.open_elements[mark.0..]);
+        if self.has_room(self.open_elements.len() - mark.0) {
+            self.elements.extend_from_slice(&self.open_elements[mark.0..]);
+        }
         self.open_elements.truncate(mark.0);
         Value::Array(Span { start, len: self.elements.len() as u32 - start })
     }
@@ -180,9 +227,21 @@ impl Document {
     /// Closes the object whose `open` gave `mark`.
     pub fn close_object(&mut self, mark: (usize, usize)) -> Value {
         let start = self.members.len() as u32;
-        self.members.extend_from_slice(&self.open_members[mark.1..]);
+        if self.has_room(self.open_members.len() - mark.1) {
+            self.members.extend_from_slice(&self.open_members[mark.1..]);
+        }
         self.open_members.truncate(mark.1);
         Value::Object(Span { start, len: self.members.len() as u32 - start })
+    }
+
+    /// Bytes that hold whatever can be made of the document: its text, and for every node a number, an entry, signs.
+    pub fn written_size(&self) -> usize {
+        self.buffer.len() + 20 * (self.elements.len() + self.members.len() + 1)
+    }
+
+    /// How many bytes of all text answer to a description.
+    pub fn count_bytes(&self, is_counted: impl Fn(u8) -> bool) -> usize {
+        self.buffer.bytes().filter(|&byte| is_counted(byte)).count()
     }
 
     /// The value of a key; the last one where a key stands twice, as in jsonb.

@@ -26,6 +26,11 @@ const LENGTH_MASK: usize = 0x0FFF_FFFF;
 /// is a multiple of 4. Objects of the document end up sorted.
 pub fn encode(document: &mut Document, value: Value, out: &mut Vec<u8>) -> Result<(), Fault> {
     debug_assert!(out.len().is_multiple_of(4));
+    if document.is_full() {
+        return Err(Fault::TooDense);
+    }
+    // All growth happens here, where it can fail.
+    out.try_reserve(document.written_size()).map_err(|_| Fault::TooLarge)?;
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     let mut writer = Writer { document, out, start };

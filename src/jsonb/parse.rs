@@ -26,6 +26,9 @@ pub fn parse(document: &mut Document, text: &str, max_depth: usize) -> Result<Va
     if parser.at < parser.bytes.len() {
         return Err(parser.error("expected end of input"));
     }
+    if parser.document.is_full() {
+        return parser.fail(Fault::TooDense);
+    }
     Ok(value)
 }
 
@@ -101,6 +104,10 @@ impl Parser<'_> {
     }
 
     fn descend(&mut self) -> Result<()> {
+        // What is full stays full: reading on would be for nothing.
+        if self.document.is_full() {
+            return self.fail(Fault::TooDense);
+        }
         self.depth += 1;
         if self.depth > self.max_depth {
             return self.fail(Fault::TooDeep { limit: self.max_depth });

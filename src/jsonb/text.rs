@@ -11,6 +11,16 @@ pub enum Style {
     Spaced,
 }
 
+/// Makes room for whatever the document's text is, so that writing it cannot fail half-way. False when there is no memory.
+#[must_use]
+pub fn reserve(document: &Document, out: &mut Vec<u8>) -> bool {
+    // The longest escape takes six bytes for one; only large documents are worth a count.
+    const SMALL: usize = 1 << 16;
+    let size = document.written_size();
+    let escapes = if size < SMALL { 0 } else { document.count_bytes(|byte| ESCAPES[byte as usize] != 0) };
+    out.try_reserve(size + 5 * escapes).is_ok()
+}
+
 /// Appends a value as JSON text.
 pub fn write(document: &Document, value: Value, style: Style, out: &mut Vec<u8>) {
     match value {

@@ -85,6 +85,12 @@ impl Batch {
         &self.resources[row.resource.0..row.resource.1]
     }
 
+    /// The lines that the batch came from, for the context of errors.
+    pub fn extent(&self) -> String {
+        let line = |row: Option<&Row>| row.map_or(0, |row| row.line);
+        format!("bulk.load of \"{}\", lines {} to {}", self.source, line(self.rows.first()), line(self.rows.last()))
+    }
+
     /// Where a row came from.
     pub fn place(&self, row: &Row) -> Place {
         Place { source: self.source.clone(), line: row.line, byte: 1 }
@@ -137,7 +143,7 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
     let identity = envelope::identify(document, root).map_err(whole)?;
     let resource_type = match (&recipe.resource_type, identity.resource_type) {
         (Some(expected), Some(found)) if document.str(found) != expected => {
-            let found = document.str(found).to_owned();
+            let found = document.str(found).chars().take(100).collect();
             return Err(whole(Fault::WrongType { expected: expected.clone(), found }));
         }
         (Some(expected), _) => batch.resource_type(expected, &recipe.compression),

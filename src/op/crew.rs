@@ -8,8 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long ending waits for threads. One that hangs in a name look-up is left behind: it owns all that it uses.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long ending waits for threads. One that hangs in a connect or a name look-up, which nothing can interrupt, is left
+/// behind and ends with that: it owns all that it uses.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// Deep JSON is parsed on these.
 const STACK: usize = 8 * 1024 * 1024;
 

@@ -89,7 +89,7 @@ impl<R: Rows> Dump<R> {
         let queue = self.queue()?;
         queue.release(std::mem::take(&mut self.given));
         loop {
-            self.feed(&queue);
+            self.feed(&queue)?;
             match queue.next()? {
                 Next::Ready(piece, size) => {
                     self.given = size;
@@ -107,7 +107,7 @@ impl<R: Rows> Dump<R> {
     /// The first rows, written here and now.
     fn first(&mut self) -> Result<Option<Piece>, Error> {
         let mut block = RowBlock::default();
-        self.fed_all = !self.rows.fill(&mut block, FIRST.0, FIRST.1);
+        self.fed_all = !self.rows.fill(&mut block, FIRST.0, FIRST.1)?;
         make(&self.plan, &block, &mut Writer::default()).map(Some)
     }
 
@@ -130,10 +130,10 @@ impl<R: Rows> Dump<R> {
         Ok(queue)
     }
 
-    fn feed(&mut self, queue: &Queue<RowBlock, Piece>) {
+    fn feed(&mut self, queue: &Queue<RowBlock, Piece>) -> Result<(), Error> {
         while !self.fed_all && queue.has_room() {
             let mut block = RowBlock::default();
-            self.fed_all = !self.rows.fill(&mut block, BLOCK.0, BLOCK.1);
+            self.fed_all = !self.rows.fill(&mut block, BLOCK.0, BLOCK.1)?;
             if !block.is_empty() {
                 let size = block.size();
                 queue.push(block, size);
@@ -142,6 +142,7 @@ impl<R: Rows> Dump<R> {
                 queue.end(Ok(()));
             }
         }
+        Ok(())
     }
 }
 
@@ -152,7 +153,7 @@ fn make(plan: &Plan, block: &RowBlock, writer: &mut Writer) -> Result<Piece, Err
     for row in block.iter() {
         writer.line(&plan.recipe, &row, out).map_err(|fault| Error::Row {
             table: plan.recipe.table.clone(),
-            id: String::from_utf8_lossy(row.id).into_owned(),
+            id: String::from_utf8_lossy(row.id).chars().take(100).collect(),
             fault,
         })?;
         match plan.form {

@@ -23,7 +23,10 @@ pub struct Recipe {
     pub stored: Format,
     pub to: Format,
     pub created_at_url: String,
+    /// Of what was loaded. Stored it may be deeper: conversion nests choices.
     pub max_depth: usize,
+    pub has_created_at: bool,
+    pub has_last_updated: bool,
 }
 
 /// Makes lines, in memory that it reuses.
@@ -40,7 +43,7 @@ impl Writer {
         let utf8 = |bytes| std::str::from_utf8(bytes).map_err(|_| Fault::Encoding);
         let resource_type = row.resource_type.map_or(Ok(recipe.resource_type.as_str()), utf8)?;
         let resource = toast::plain(row.resource, &mut self.inflated)?;
-        let mut root = decode::decode(document, resource, recipe.max_depth)?;
+        let mut root = decode::decode(document, resource, 2 * recipe.max_depth + 8)?;
         if recipe.stored != recipe.to {
             root = convert::resource(recipe.definitions, document, root, resource_type, recipe.to);
         }
@@ -52,12 +55,17 @@ impl Writer {
             version_id: &version_id,
             last_updated: last_updated.as_deref(),
             created_at: created_at.as_deref(),
+            owns_last_updated: recipe.has_last_updated,
+            owns_created_at: recipe.has_created_at,
         };
         let root = envelope::wrap(document, root, &facts, recipe.to, &recipe.created_at_url)?;
         let style = match recipe.to {
             Format::Aidbox => Style::Spaced,
             Format::Fhir => Style::Compact,
         };
+        if document.is_full() || !text::reserve(document, out) {
+            return Err(Fault::TooLarge);
+        }
         text::write(document, root, style, out);
         document.shrink(KEEP);
         self.inflated.clear();

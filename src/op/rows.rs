@@ -1,5 +1,6 @@
 //! Stored rows on their way out of the backend: packed, as raw as they came, to be turned into lines elsewhere.
 
+use crate::error::Error;
 use crate::jsonb::toast;
 use std::ops::Range;
 
@@ -36,7 +37,7 @@ pub struct StoredRow<'a> {
 /// Where rows come from. Called on the main thread.
 pub trait Rows {
     /// Adds rows until the block has about this many bytes, or rows. False when there are no more.
-    fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> bool;
+    fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> Result<bool, Error>;
 }
 
 impl RowBlock {

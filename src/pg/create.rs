@@ -18,13 +18,13 @@ pub fn ensure(resource_type: &str) -> Result<Table, Error> {
     {
         return Ok(found);
     }
-    lock();
     let table_name = resource_type.to_ascii_lowercase();
-    // Another session may have been faster.
     let schema = match table::lookup(resource_type)? {
         Some(found) => found.schema,
         None => creation_schema()?,
     };
+    // From here on another session that creates the same table waits, or has been faster.
+    lock(schema, &table_name);
     ensure_sequence(schema);
     let status = ensure_status(schema);
     let literal = pgrx::spi::quote_literal(resource_type);
@@ -60,7 +60,7 @@ pub fn ensure_sequence(schema: pg_sys::Oid) -> pg_sys::Oid {
     if let Some(found) = found() {
         return found;
     }
-    lock();
+    lock(schema, SEQUENCE);
     if found().is_none() {
         run(&format!("create sequence {}", table::qualified(schema, SEQUENCE)));
     }
@@ -71,6 +71,9 @@ pub fn ensure_sequence(schema: pg_sys::Oid) -> pg_sys::Oid {
 fn ensure_status(schema: pg_sys::Oid) -> String {
     let exists = |schema: &pg_sys::Oid| type_exists(STATUS, *schema);
     let in_path = || std::iter::once(schema).chain(table::search_path()).find(exists);
+    if in_path().is_none() {
+        lock(schema, STATUS);
+    }
     let home = in_path().unwrap_or_else(|| {
         run(&format!("create type {} as enum ('created', 'updated', 'deleted', 'recreated')", table::qualified(schema, STATUS)));
         schema
@@ -91,16 +94,26 @@ fn creation_schema() -> Result<pg_sys::Oid, Error> {
     table::search_path().first().copied().ok_or(Error::NoSchema)
 }
 
-/// Takes the lock under which tables are created, to the transaction's end: one on the extension itself, which nobody else takes
-/// but to drop or alter it.
-fn lock() {
-    // SAFETY: a NUL-terminated name; an ERROR when the extension is missing, which it is not while its code runs.
-    let extension = unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), false) };
-    // SAFETY: class and object exist.
-    unsafe { pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::ShareUpdateExclusiveLock as i32) };
+/// Takes the lock under which a thing of this name is created in a schema, to the transaction's end: others who would create it wait,
+/// and find it.
+fn lock(schema: pg_sys::Oid, name: &str) {
+    // Advisory locks of users have 1 or 2 here.
+    const OURS: u16 = 29;
+    let hash = name.bytes().fold(2_166_136_261u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: reads a backend variable.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: schema.to_u32(),
+        locktag_field3: hash,
+        locktag_field4: OURS,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // SAFETY: a lock of the transaction, waited for; a cancel ends the wait.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
 }
 
 /// Runs a statement all of whose names are qualified.
 fn run(statement: &str) {
-    super::diagnostics::keep(|| super::report::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string()))));
+    super::diagnostics::keep(None, || super::report::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string()))));
 }

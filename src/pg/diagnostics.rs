@@ -1,17 +1,20 @@
-//! Keeps what pgrx drops of an error on its way through Rust: the names of the schema, table, column, data type and
-//! constraint, the context of the functions inside, and SQLSTATEs that are not PostgreSQL's own.
+//! What an error of PostgreSQL's says when it comes out of our functions. pgrx drops some of it on its way through Rust (the names
+//! of the schema, table, column, data type and constraint, the context of the functions inside, SQLSTATEs that are not
+//! PostgreSQL's own): that is put back. Where the error was met in a source is added; the content of a row is taken out.
 //!
 //! PostgreSQL runs the error context callbacks whenever an error is raised. Ours runs twice: when the error is raised below it,
-//! it copies the error; when pgrx raises it again at the end of the function, it puts back what is missing.
+//! it copies the error; when pgrx raises it again at the end of the function, it completes that.
 
+use super::memory;
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 unsafe extern "C-unwind" {
-    // Of PostgreSQL's elog.c; pgrx binds neither.
+    // Of PostgreSQL's elog.c; pgrx binds none of them.
     fn errcode(sqlstate: c_int) -> c_int;
     fn errcontext_msg(format: *const c_char, ...) -> c_int;
+    fn errdetail(format: *const c_char, ...) -> c_int;
 }
 
 /// A callback with its state. It lies in the transaction's memory, because it must outlive the Rust frames of `keep`.
@@ -22,11 +25,14 @@ struct Node {
     inside: bool,
     /// A copy of the last error raised inside.
     error: *mut pg_sys::ErrorData,
+    /// What is added to the error's context; null for nothing.
+    place: *mut c_char,
 }
 
-/// Runs `work`, which calls into PostgreSQL, so that an error of it reaches the client whole.
-pub fn keep<T>(work: impl FnOnce() -> T) -> T {
-    let mut scope = Scope::enter();
+/// Runs `work`, which calls into PostgreSQL, so that an error of it reaches the client whole. `place` becomes part of its
+/// context: what of which source was being stored.
+pub fn keep<T>(place: Option<&str>, work: impl FnOnce() -> T) -> T {
+    let scope = Scope::enter(place);
     let result = work();
     scope.leave();
     result
@@ -35,14 +41,20 @@ pub fn keep<T>(work: impl FnOnce() -> T) -> T {
 struct Scope(*mut Node);
 
 impl Scope {
-    fn enter() -> Scope {
-        // SAFETY: functions run in a transaction, so its memory context exists.
-        let node = unsafe { pg_sys::MemoryContextAlloc(transaction_memory(), size_of::<Node>()) }.cast::<Node>();
+    fn enter(place: Option<&str>) -> Scope {
+        let (node, place) = memory::within(transaction_memory(), || {
+            // SAFETY: allocates in the transaction's memory.
+            let node = unsafe { pg_sys::palloc(size_of::<Node>()) }.cast::<Node>();
+            let place = place.and_then(|place| CString::new(place).ok());
+            // SAFETY: copies a NUL-terminated string.
+            let place = place.map_or(ptr::null_mut(), |place| unsafe { pg_sys::pstrdup(place.as_ptr()) });
+            (node, place)
+        });
         // SAFETY: reads a backend variable.
         let previous = unsafe { pg_sys::error_context_stack };
         let link = pg_sys::ErrorContextCallback { previous, callback: Some(callback), arg: node.cast() };
         // SAFETY: fresh memory of this size, aligned by PostgreSQL for any type.
-        unsafe { node.write(Node { link, inside: true, error: ptr::null_mut() }) };
+        unsafe { node.write(Node { link, inside: true, error: ptr::null_mut(), place }) };
         // SAFETY: the node lives to the transaction's end, what it links to belongs to frames further out.
         unsafe { pg_sys::error_context_stack = node.cast() };
         Scope(node)
@@ -50,11 +62,22 @@ impl Scope {
 
     /// The end without an error. After one the node stays linked, for the raising at the function's end; whoever catches that
     /// sets the stack back, as always.
-    fn leave(&mut self) {
+    fn leave(self) {
+        let node = self.0;
+        std::mem::forget(self);
         // SAFETY: the node that `enter` made.
-        let previous = unsafe { (*self.0).link.previous };
+        let previous = unsafe { (*node).link.previous };
         // SAFETY: what was there before.
         unsafe { pg_sys::error_context_stack = previous };
+        free_error(node);
+        // SAFETY: the node that `enter` made.
+        let place = unsafe { (*node).place };
+        if !place.is_null() {
+            // SAFETY: allocated by `enter`.
+            unsafe { pg_sys::pfree(place.cast()) };
+        }
+        // SAFETY: allocated by `enter`, used no more.
+        unsafe { pg_sys::pfree(node.cast()) };
     }
 }
 
@@ -65,36 +88,63 @@ impl Drop for Scope {
     }
 }
 
-unsafe extern "C-unwind" fn callback(arg: *mut c_void) {
-    // SAFETY: the argument that `enter` gave.
-    let node = unsafe { &mut *arg.cast::<Node>() };
-    if node.inside {
-        node.error = copy_error();
-    } else if !node.error.is_null() {
-        // SAFETY: copied by the first run into memory that lives as long.
-        put_back(unsafe { &*node.error });
-        node.error = ptr::null_mut();
+fn free_error(node: *mut Node) {
+    // SAFETY: a node that is still there.
+    let error = unsafe { std::mem::replace(&mut (*node).error, ptr::null_mut()) };
+    if !error.is_null() {
+        // SAFETY: a copy of ours, used no more.
+        unsafe { pg_sys::FreeErrorData(error) };
     }
 }
 
+unsafe extern "C-unwind" fn callback(arg: *mut c_void) {
+    let node = arg.cast::<Node>();
+    // SAFETY: called from a context callback, so a message is on the stack.
+    if is_notice(unsafe { pg_sys::geterrcode() }) {
+        return;
+    }
+    let raised = copy_error();
+    // SAFETY: a copy just made.
+    let data = unsafe { &*raised };
+    if data.elevel >= pgrx::PgLogLevel::ERROR as c_int {
+        // SAFETY: the argument that `enter` gave.
+        let known = unsafe { &*node };
+        if known.inside {
+            free_error(node);
+            // SAFETY: as above.
+            unsafe { (*node).error = raised };
+            return;
+        }
+        // SAFETY: null or a copy of ours.
+        if let Some(first) = unsafe { known.error.as_ref() }
+            && message(first) == message(data)
+        {
+            complete(first, known.place);
+            free_error(node);
+        }
+    }
+    // SAFETY: the copy of above, used no more.
+    unsafe { pg_sys::FreeErrorData(raised) };
+}
+
+/// SQLSTATEs of the classes 00 and 01, which notices and warnings have: the first two of its five characters, six bits each.
+fn is_notice(code: c_int) -> bool {
+    let class = code & 0xFFF;
+    class == 0 || class == 1 << 6
+}
+
 fn transaction_memory() -> pg_sys::MemoryContext {
-    // SAFETY: reads a backend variable.
+    // SAFETY: reads a backend variable; functions run in a transaction, so it is set.
     unsafe { pg_sys::TopTransactionContext }
 }
 
-/// A copy of the message that is being raised, in the transaction's memory.
+/// A copy of the message that is being raised, in the transaction's memory: CopyErrorData must not run in ErrorContext, where
+/// the error itself lies.
 fn copy_error() -> *mut pg_sys::ErrorData {
-    // SAFETY: reads a backend variable.
-    let outer = unsafe { pg_sys::CurrentMemoryContext };
-    // CopyErrorData must not run in ErrorContext, where the error itself lies.
-    let memory = transaction_memory();
-    // SAFETY: a valid context; set back below.
-    unsafe { pg_sys::CurrentMemoryContext = memory };
-    // SAFETY: called from a context callback, so a message is on the stack.
-    let copy = unsafe { pg_sys::CopyErrorData() };
-    // SAFETY: the context that was current.
-    unsafe { pg_sys::CurrentMemoryContext = outer };
-    copy
+    memory::within(transaction_memory(), || {
+        // SAFETY: called from a context callback, so a message is on the stack.
+        unsafe { pg_sys::CopyErrorData() }
+    })
 }
 
 fn message(error: &pg_sys::ErrorData) -> Option<&CStr> {
@@ -102,32 +152,38 @@ fn message(error: &pg_sys::ErrorData) -> Option<&CStr> {
     (!error.message.is_null()).then(|| unsafe { CStr::from_ptr(error.message) })
 }
 
-/// Completes the error that is being raised, if it is the one that was copied.
-fn put_back(error: &pg_sys::ErrorData) {
-    let raised = copy_error();
-    // SAFETY: a copy just made.
-    let same = message(unsafe { &*raised }) == message(error);
-    // SAFETY: as above, used no more.
-    unsafe { pg_sys::FreeErrorData(raised) };
-    if !same {
-        return;
-    }
+/// Completes the error that is being raised by what `first` said.
+fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
     // SAFETY: called from a context callback, so an error is on the stack.
-    unsafe { errcode(error.sqlerrcode) };
+    unsafe { errcode(first.sqlerrcode) };
     for (code, name) in [
-        (pg_sys::PG_DIAG_SCHEMA_NAME, error.schema_name),
-        (pg_sys::PG_DIAG_TABLE_NAME, error.table_name),
-        (pg_sys::PG_DIAG_COLUMN_NAME, error.column_name),
-        (pg_sys::PG_DIAG_DATATYPE_NAME, error.datatype_name),
-        (pg_sys::PG_DIAG_CONSTRAINT_NAME, error.constraint_name),
+        (pg_sys::PG_DIAG_SCHEMA_NAME, first.schema_name),
+        (pg_sys::PG_DIAG_TABLE_NAME, first.table_name),
+        (pg_sys::PG_DIAG_COLUMN_NAME, first.column_name),
+        (pg_sys::PG_DIAG_DATATYPE_NAME, first.datatype_name),
+        (pg_sys::PG_DIAG_CONSTRAINT_NAME, first.constraint_name),
     ] {
         if !name.is_null() {
             // SAFETY: as above; the text is NUL-terminated and copied.
             unsafe { pg_sys::err_generic_string(c_int::from(code), name) };
         }
     }
-    if !error.context.is_null() {
-        // SAFETY: as above; the text is an argument, not a format.
-        unsafe { errcontext_msg(c"%s".as_ptr(), error.context) };
+    if shows_row(first.sqlerrcode) {
+        // SAFETY: as above; the text has no format signs.
+        unsafe { errdetail(c"The failing row is not shown.".as_ptr()) };
     }
+    for context in [first.context.cast_const(), place] {
+        if !context.is_null() {
+            // SAFETY: as above; the text is an argument, not a format.
+            unsafe { errcontext_msg(c"%s".as_ptr(), context) };
+        }
+    }
+}
+
+/// Errors whose DETAIL is "Failing row contains (…)": patients' data, which messages and logs must not hold.
+fn shows_row(code: c_int) -> bool {
+    use pgrx::PgSqlErrorCode as Code;
+    [Code::ERRCODE_NOT_NULL_VIOLATION, Code::ERRCODE_CHECK_VIOLATION, Code::ERRCODE_WITH_CHECK_OPTION_VIOLATION]
+        .iter()
+        .any(|&known| known as c_int == code)
 }

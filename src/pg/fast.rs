@@ -3,6 +3,7 @@
 
 use super::compat;
 use super::diagnostics;
+use super::memory;
 use crate::error::Error;
 use crate::jsonb::toast::{Column, Method, Rule};
 use crate::op::batch::{Batch, Row};
@@ -227,7 +228,7 @@ impl Writer {
 
     /// Inserts rows whose ids are not in the table. A duplicate key is an ERROR of PostgreSQL's own.
     pub fn insert(&mut self, batch: &Batch, rows: &[&Row]) {
-        diagnostics::keep(|| {
+        diagnostics::keep(Some(&batch.extent()), || {
             let mut rest = rows;
             while !rest.is_empty() {
                 let mut bytes = 0;
@@ -252,26 +253,26 @@ impl Writer {
             // SAFETY: an open relation; the slot lies in the current memory context.
             self.slots.push(unsafe { pg_sys::table_slot_create(self.relation, std::ptr::null_mut()) });
         }
-        let outer = switch_to(self.scratch);
-        for (row, &slot) in rows.iter().zip(&self.slots) {
-            self.fill(slot, batch, row);
-            if self.has_constraints {
-                // SAFETY: a filled slot of this relation.
-                unsafe { pg_sys::ExecConstraints(self.target, slot, self.estate) };
+        memory::within(self.scratch, || {
+            for (row, &slot) in rows.iter().zip(&self.slots) {
+                self.fill(slot, batch, row);
+                if self.has_constraints {
+                    // SAFETY: a filled slot of this relation.
+                    unsafe { pg_sys::ExecConstraints(self.target, slot, self.estate) };
+                }
             }
-        }
-        // SAFETY: marks the transaction as writing.
-        let command = unsafe { pg_sys::GetCurrentCommandId(true) };
-        // SAFETY: that many filled slots.
-        unsafe { pg_sys::heap_multi_insert(self.relation, self.slots.as_mut_ptr(), rows.len() as c_int, command, 0, self.bulk) };
-        switch_to(outer);
+            // SAFETY: marks the transaction as writing.
+            let command = unsafe { pg_sys::GetCurrentCommandId(true) };
+            // SAFETY: that many filled slots.
+            unsafe { pg_sys::heap_multi_insert(self.relation, self.slots.as_mut_ptr(), rows.len() as c_int, command, 0, self.bulk) };
+        });
         for &slot in &self.slots[..rows.len()] {
             compat::insert_index_entries(self.target, slot, self.estate);
             clear(slot);
         }
         // SAFETY: nothing in it is used any more.
         unsafe { pg_sys::MemoryContextReset(self.scratch) };
-        reset_per_tuple(self.estate);
+        memory::reset_per_tuple(self.estate);
         // SAFETY: what was inserted becomes visible to the statements that follow.
         unsafe { pg_sys::CommandCounterIncrement() };
     }
@@ -373,14 +374,6 @@ fn next_version(sequence: pg_sys::Oid) -> i64 {
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(next) }
 }
 
-fn switch_to(context: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
-    // SAFETY: reads a backend variable.
-    let before = unsafe { pg_sys::CurrentMemoryContext };
-    // SAFETY: a valid context.
-    unsafe { pg_sys::CurrentMemoryContext = context };
-    before
-}
-
 fn clear(slot: *mut pg_sys::TupleTableSlot) {
     // SAFETY: a slot of ours.
     let operations = unsafe { (*slot).tts_ops };
@@ -388,16 +381,5 @@ fn clear(slot: *mut pg_sys::TupleTableSlot) {
     if let Some(clear) = unsafe { (*operations).clear } {
         // SAFETY: the slot's own operation, which raises nothing.
         unsafe { clear(slot) };
-    }
-}
-
-fn reset_per_tuple(estate: *mut pg_sys::EState) {
-    // SAFETY: a state of ours.
-    let context = unsafe { (*estate).es_per_tuple_exprcontext };
-    if !context.is_null() {
-        // SAFETY: an expression context of that state.
-        let memory = unsafe { (*context).ecxt_per_tuple_memory };
-        // SAFETY: what the indexes' expressions left, used no more.
-        unsafe { pg_sys::MemoryContextReset(memory) };
     }
 }

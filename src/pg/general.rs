@@ -25,7 +25,7 @@ impl General {
 
     /// Writes rows with distinct ids over what is there.
     pub fn write(&self, batch: &Batch, rows: &[Version]) -> Result<(), Error> {
-        let written = diagnostics::keep(|| {
+        let written = diagnostics::keep(Some(&batch.extent()), || {
             Spi::connect_mut(|client| {
                 let arguments = [
                     // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use pgrx::pg_sys;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Has threads stopped when this process exits. FATAL unwinds nothing, so no `Drop` would do it. Idempotent.
@@ -13,6 +14,15 @@ pub fn stop_threads_at_exit() {
     }
 }
 
+/// For functions that write: refuses a read-only transaction and a standby, before anything else is done.
+pub fn require_writable(function: &CStr) {
+    // SAFETY: a NUL-terminated name, as below.
+    unsafe { pg_sys::PreventCommandIfReadOnly(function.as_ptr()) };
+    // SAFETY: as above.
+    unsafe { pg_sys::PreventCommandDuringRecovery(function.as_ptr()) };
+}
+
+#[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _arg: pg_sys::Datum) {
     crate::op::crew::stop_all();
 }

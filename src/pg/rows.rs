@@ -1,221 +1,267 @@
-//! Stored rows of a table, one after another, through an SPI cursor under the caller's snapshot and rights. SPI is connected
-//! only while rows are fetched, so that the caller may stop anywhere.
+//! Stored rows of a table, one after another, by a query of our own inside the one that calls us, as PostgreSQL's SQL functions
+//! run theirs (executor/functions.c): under the caller's snapshot and rights, in its memory and resource owner, so that
+//! it lives and ends with the caller's cursor.
 
 use super::diagnostics;
+use super::memory;
 use super::table::Table;
 use crate::error::Error;
 use crate::op::rows::{RowBlock, StoredRow};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
-use std::collections::VecDeque;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int};
+use std::ptr;
 
-/// Rows fetched at a time. Large resources come as 18-byte pointers, so that even this many stay below a few MB.
-const FETCH: i64 = 256;
+/// Columns of the query.
+const COLUMNS: c_int = 6;
 
-/// A row as the cursor gives it.
-#[derive(Debug)]
-struct Fetched {
-    id: Vec<u8>,
-    resource_type: Option<Vec<u8>>,
-    version: i64,
-    last_updated: Option<i64>,
-    created_at: Option<i64>,
-    /// The resource's varlena as it lies in the row: inline, compressed or a pointer to where it is.
-    resource: Vec<u8>,
+/// The running query. It lies in the calling query's memory, where the callback at that query's end finds it.
+#[repr(C)]
+struct State {
+    /// Null once ended.
+    query: *mut pg_sys::QueryDesc,
+    context: *mut pg_sys::ExprContext,
 }
 
-impl Fetched {
-    /// Adds the row to a block, its resource brought in line but not inflated.
-    fn push_to(&self, block: &mut RowBlock) {
-        let stored = self.resource.as_ptr().cast_mut().cast::<pg_sys::varlena>();
-        // SAFETY: a whole varlena, copied from the row.
-        let external = unsafe { pgrx::varatt_is_1b_e(stored) };
-        let inline = match external {
-            // SAFETY: a pointer copied from the row; the snapshot that read it keeps what it points to.
-            true => unsafe { pg_sys::detoast_external_attr(stored) },
-            false => stored,
-        };
-        // SAFETY: a whole varlena.
-        let size = unsafe { pgrx::varsize_any(inline) };
-        // SAFETY: the value has this many bytes.
-        let resource = unsafe { std::slice::from_raw_parts(inline.cast::<u8>(), size) };
-        block.push(StoredRow {
-            id: &self.id,
-            resource_type: self.resource_type.as_deref(),
-            version: self.version,
-            last_updated: self.last_updated,
-            created_at: self.created_at,
-            resource,
-        });
-        if external {
-            // SAFETY: allocated by the call above; the block has its own copy.
-            unsafe { pg_sys::pfree(inline.cast()) };
-        }
-    }
-}
-
-/// A cursor over a table's current resources.
+/// A table's current resources.
 #[derive(Debug)]
 pub struct Rows {
-    portal: CString,
-    fetched: VecDeque<Fetched>,
-    ended: bool,
+    state: *mut State,
+    table: String,
 }
 
 impl Rows {
-    /// Opens the cursor. `since` keeps what was created after it.
-    pub fn open(table: &Table, since: Option<TimestampWithTimeZone>) -> Result<Rows, Error> {
-        let column = |there: bool, name: &str, kind: &str| {
-            if there { format!("{name}::pg_catalog.{kind}") } else { format!("null::pg_catalog.{kind}") }
-        };
-        let mut query = format!(
-            "select id::pg_catalog.text, txid::pg_catalog.int8, {}, {}, {}, resource from {} where status::pg_catalog.text operator(pg_catalog.<>) 'deleted'",
-            column(table.has_resource_type, "resource_type", "text"),
-            column(table.has_ts, "ts", "timestamptz"),
-            column(table.has_cts, "cts", "timestamptz"),
-            table.name
-        );
-        let mut values = Vec::new();
-        if let Some(since) = since {
-            if !table.has_cts {
-                return Err(Error::NoCreationTime(table.plain_name.clone()));
-            }
-            query.push_str(" and cts operator(pg_catalog.>) $1");
-            values.extend(since.into_datum());
+    /// Starts the query. `since` keeps what was created after it.
+    pub fn open(table: &Table, since: Option<TimestampWithTimeZone>, fcinfo: pg_sys::FunctionCallInfo) -> Result<Rows, Error> {
+        if since.is_some() && !table.has_cts {
+            return Err(Error::NoCreationTime(table.plain_name.clone()));
         }
-        let query = CString::new(query).map_err(|error| Error::Internal(error.to_string()))?;
-        let portal = diagnostics::keep(|| connected(|| open_cursor(&query, &mut values)));
-        Ok(Rows { portal, fetched: VecDeque::new(), ended: false })
+        let query = CString::new(query(table, since.is_some())).map_err(|error| Error::Internal(error.to_string()))?;
+        // SAFETY: a set-returning function is called with a ReturnSetInfo.
+        let info = unsafe { (*fcinfo).resultinfo }.cast::<pg_sys::ReturnSetInfo>();
+        if info.is_null() {
+            return Err(Error::Internal("called where a set cannot be returned".to_owned()));
+        }
+        // SAFETY: as above.
+        let context = unsafe { (*info).econtext };
+        // SAFETY: an expression context of the calling query.
+        let query_memory = unsafe { (*context).ecxt_per_query_memory };
+        let state = memory::within(query_memory, || diagnostics::keep(None, || start(&query, since, context)));
+        Ok(Rows { state, table: table.plain_name.clone() })
     }
 
-    /// Name of the cursor's portal.
-    pub fn portal(&self) -> &CStr {
-        &self.portal
-    }
-
-    fn fetch(&mut self) {
-        self.fetched = diagnostics::keep(|| connected(|| fetch(&self.portal)));
-        if self.fetched.len() < FETCH as usize {
-            self.ended = true;
-            close(&self.portal);
+    /// Adds the next row. False at the end.
+    fn push_next(&self, query: *mut pg_sys::QueryDesc, block: &mut RowBlock) -> Result<bool, Error> {
+        let slot = next_slot(query);
+        if slot.is_null() {
+            return Ok(false);
         }
+        // SAFETY: a slot with a row.
+        let row = unsafe { &*slot };
+        if i32::from(row.tts_nvalid) < COLUMNS {
+            // SAFETY: a row of that many columns.
+            unsafe { pg_sys::slot_getsomeattrs_int(slot, COLUMNS) };
+        }
+        // SAFETY: that many columns were read.
+        let values = unsafe { std::slice::from_raw_parts(row.tts_values, COLUMNS as usize) };
+        // SAFETY: as above.
+        let nulls = unsafe { std::slice::from_raw_parts(row.tts_isnull, COLUMNS as usize) };
+        let value = |column: usize| (!nulls[column]).then_some(values[column]);
+        let need =
+            |column: usize, name: &'static str| value(column).ok_or_else(|| Error::NullColumn { table: self.table.clone(), column: name });
+        // SAFETY: a column of type text; the slice is used before the next row is fetched.
+        let text = |datum: pg_sys::Datum| unsafe { <&[u8]>::from_datum(datum, false) }.unwrap_or_default();
+        let resource = Inline::of(need(5, "resource")?);
+        block.push(StoredRow {
+            id: text(need(0, "id")?),
+            version: need(1, "txid")?.value() as i64,
+            resource_type: value(2).map(text),
+            last_updated: value(3).map(|datum| datum.value() as i64),
+            created_at: value(4).map(|datum| datum.value() as i64),
+            resource: resource.bytes(),
+        });
+        resource.free();
+        Ok(true)
     }
 }
 
 impl crate::op::rows::Rows for Rows {
-    fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> bool {
-        while block.size() < bytes && block.len() < rows {
-            if self.fetched.is_empty() && !self.ended {
-                self.fetch();
+    fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> Result<bool, Error> {
+        diagnostics::keep(None, || {
+            // SAFETY: lives as long as the calling query, which is running.
+            let query = unsafe { (*self.state).query };
+            if query.is_null() {
+                return Ok(false);
             }
-            match self.fetched.pop_front() {
-                Some(row) => row.push_to(block),
-                None => break,
+            while block.size() < bytes && block.len() < rows {
+                if !self.push_next(query, block)? {
+                    end(self.state);
+                    forget_callback(self.state);
+                    return Ok(false);
+                }
             }
-        }
-        pgrx::check_for_interrupts!();
-        !(self.fetched.is_empty() && self.ended)
+            Ok(true)
+        })
     }
 }
 
-/// Closes a cursor that is still open.
-pub fn close(portal: &CStr) {
-    // SAFETY: a NUL-terminated name; null when there is no such portal.
-    let found = unsafe { pg_sys::SPI_cursor_find(portal.as_ptr()) };
-    if !found.is_null() {
-        // SAFETY: a portal that exists and is not running.
-        unsafe { pg_sys::SPI_cursor_close(found) };
-    }
-}
-
-/// Runs `work` while connected to SPI. After an ERROR the end of the transaction disconnects.
-fn connected<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: paired with SPI_finish below.
-    unsafe { pg_sys::SPI_connect() };
-    let result = work();
-    // SAFETY: connected above.
-    unsafe { pg_sys::SPI_finish() };
-    result
-}
-
-/// Opens a cursor with at most one parameter, a timestamptz, and returns its name.
-fn open_cursor(query: &CStr, values: &mut [pg_sys::Datum]) -> CString {
-    let mut kinds = [pg_sys::TIMESTAMPTZOID];
-    // SAFETY: one type and value a parameter; read-only, so that the query sees what the calling statement sees.
-    let portal = unsafe {
-        pg_sys::SPI_cursor_open_with_args(
-            std::ptr::null(),
-            query.as_ptr(),
-            values.len() as i32,
-            kinds.as_mut_ptr(),
-            values.as_mut_ptr(),
-            std::ptr::null(),
-            true,
-            0,
-        )
+/// The statement, all its names qualified. Parameter: the time, if there is one.
+fn query(table: &Table, since: bool) -> String {
+    let column = |there: bool, name: &str, kind: &str| {
+        if there { format!("{name}::pg_catalog.{kind}") } else { format!("null::pg_catalog.{kind}") }
     };
-    // SAFETY: a portal just opened.
-    let name = unsafe { (*portal).name };
-    // SAFETY: a NUL-terminated string that the portal owns.
-    unsafe { CStr::from_ptr(name) }.to_owned()
+    format!(
+        "select id::pg_catalog.text, txid::pg_catalog.int8, {}, {}, {}, resource from {} \
+         where (status is null or status::pg_catalog.text operator(pg_catalog.<>) 'deleted'){}",
+        column(table.has_resource_type, "resource_type", "text"),
+        column(table.has_ts, "ts", "timestamptz"),
+        column(table.has_cts, "cts", "timestamptz"),
+        table.name,
+        if since { " and cts operator(pg_catalog.>) $1" } else { "" }
+    )
 }
 
-fn fetch(portal: &CStr) -> VecDeque<Fetched> {
-    // SAFETY: a NUL-terminated name.
-    let found = unsafe { pg_sys::SPI_cursor_find(portal.as_ptr()) };
-    if found.is_null() {
-        super::report::raise(&Error::Internal("the dump's cursor is gone".to_owned()));
-    }
-    // SAFETY: an open portal.
-    unsafe { pg_sys::SPI_cursor_fetch(found, true, FETCH) };
-    // SAFETY: set by the fetch.
-    let rows = unsafe { pg_sys::SPI_tuptable };
+/// Plans and starts a query, in the current memory context.
+fn start(text: &CStr, since: Option<TimestampWithTimeZone>, context: *mut pg_sys::ExprContext) -> *mut State {
+    let kinds = [pg_sys::TIMESTAMPTZOID];
+    let count = c_int::from(since.is_some());
+    // The text is kept by the query.
+    // SAFETY: copies a NUL-terminated string.
+    let text = unsafe { pg_sys::pstrdup(text.as_ptr()) };
     // SAFETY: as above.
-    let count = unsafe { pg_sys::SPI_processed };
-    let stored = (0..count as usize).map(|index| stored(rows, index)).collect();
-    // SAFETY: the values were copied.
-    unsafe { pg_sys::SPI_freetuptable(rows) };
-    stored
+    let parsed = unsafe { pg_sys::pg_parse_query(text) };
+    let parsed = first(parsed).cast();
+    // SAFETY: one type a parameter.
+    let analyzed = unsafe { pg_sys::pg_analyze_and_rewrite_fixedparams(parsed, text, kinds.as_ptr(), count, ptr::null_mut()) };
+    let analyzed = first(analyzed).cast();
+    let parameters = parameters(since);
+    // SAFETY: the query of above. No options: no parallel plan.
+    let plan = unsafe { pg_sys::pg_plan_query(analyzed, text, 0, parameters) };
+    // SAFETY: the calling statement's snapshot is active while it runs.
+    let snapshot = unsafe { pg_sys::GetActiveSnapshot() };
+    // SAFETY: reads a constant of the server.
+    let nowhere = unsafe { pg_sys::None_Receiver };
+    // SAFETY: registers the snapshot with the calling query's resource owner.
+    let query = unsafe { pg_sys::CreateQueryDesc(plan, text, snapshot, ptr::null_mut(), nowhere, parameters, ptr::null_mut(), 0) };
+    // SAFETY: checks the caller's rights and opens the relations; there are no triggers to fire.
+    unsafe { pg_sys::ExecutorStart(query, pg_sys::EXEC_FLAG_SKIP_TRIGGERS as c_int) };
+    // SAFETY: allocates.
+    let state = unsafe { pg_sys::palloc(size_of::<State>()) }.cast::<State>();
+    // SAFETY: fresh memory of this size.
+    unsafe { state.write(State { query, context }) };
+    // SAFETY: the state lives as long as the context.
+    unsafe { pg_sys::RegisterExprContextCallback(context, Some(at_query_end), pg_sys::Datum::from(state)) };
+    state
 }
 
-fn stored(rows: *mut pg_sys::SPITupleTable, index: usize) -> Fetched {
-    // SAFETY: a table that SPI filled.
-    let table = unsafe { &*rows };
-    // SAFETY: an index below the number of rows.
-    let tuple = unsafe { table.vals.add(index) };
-    // SAFETY: a pointer into the array of rows.
-    let tuple = unsafe { *tuple };
-    let datum = |column: i32| {
-        let mut null = false;
-        // SAFETY: a row of this descriptor.
-        let value = unsafe { pg_sys::SPI_getbinval(tuple, table.tupdesc, column, &mut null) };
-        (value, null)
-    };
-    let text = |column: i32| {
-        let (value, null) = datum(column);
-        // SAFETY: a column of type text.
-        unsafe { <&[u8]>::from_datum(value, null) }.map(<[u8]>::to_vec)
-    };
-    let number = |column: i32| {
-        let (value, null) = datum(column);
-        (!null).then(|| value.value() as i64)
-    };
-    let (resource, _) = datum(6);
-    Fetched {
-        id: text(1).unwrap_or_default(),
-        version: number(2).unwrap_or_default(),
-        resource_type: text(3),
-        last_updated: number(4),
-        created_at: number(5),
-        resource: copy_varlena(resource.cast_mut_ptr()),
+/// The only element of a list: one statement was given, and a select is rewritten to one query.
+fn first(list: *mut pg_sys::List) -> *mut std::ffi::c_void {
+    // SAFETY: a list of one pointer.
+    let elements = unsafe { (*list).elements };
+    // SAFETY: its one element.
+    let element = unsafe { *elements };
+    // SAFETY: a list of pointers.
+    unsafe { element.ptr_value }
+}
+
+fn parameters(since: Option<TimestampWithTimeZone>) -> pg_sys::ParamListInfo {
+    let Some(value) = since.and_then(IntoDatum::into_datum) else { return ptr::null_mut() };
+    // SAFETY: makes a list with room for one.
+    let list = unsafe { pg_sys::makeParamList(1) };
+    // SAFETY: as above.
+    let first = unsafe { (*list).params.as_mut_ptr() };
+    let parameter =
+        pg_sys::ParamExternData { value, isnull: false, pflags: pg_sys::PARAM_FLAG_CONST as u16, ptype: pg_sys::TIMESTAMPTZOID };
+    // SAFETY: as above.
+    unsafe { first.write(parameter) };
+    list
+}
+
+/// The next row of the query; null at the end.
+fn next_slot(query: *mut pg_sys::QueryDesc) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: a running query.
+    let query = unsafe { &*query };
+    memory::reset_per_tuple(query.estate);
+    // SAFETY: the executor's state of a running query.
+    let query_memory = unsafe { (*query.estate).es_query_cxt };
+    // SAFETY: registered by the query for its whole life.
+    unsafe { pg_sys::PushActiveSnapshot(query.snapshot) };
+    let slot = memory::within(query_memory, || {
+        // SAFETY: the plan of a running query.
+        let node = unsafe { &*query.planstate };
+        let Some(execute) = node.ExecProcNode else { return ptr::null_mut() };
+        // SAFETY: what the executor calls for this node.
+        let run = || unsafe { execute(query.planstate) };
+        // SAFETY: turns an ERROR of the call into an unwinding; the closure holds nothing to drop.
+        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(run) }
+    });
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    if slot.is_null() {
+        return slot;
     }
+    // SAFETY: a slot of the plan.
+    let empty = unsafe { (*slot).tts_flags } & pg_sys::TTS_FLAG_EMPTY as u16 != 0;
+    if empty { ptr::null_mut() } else { slot }
 }
 
-/// The bytes of a varlena of any kind, as they are.
-fn copy_varlena(value: *mut pg_sys::varlena) -> Vec<u8> {
-    // SAFETY: a value of a column that is not null.
-    let size = unsafe { pgrx::varsize_any(value) };
-    // SAFETY: the value has this many bytes.
-    unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) }.to_vec()
+/// Ends the query, once.
+fn end(state: *mut State) {
+    // SAFETY: lives as long as the calling query.
+    let query = unsafe { std::mem::replace(&mut (*state).query, ptr::null_mut()) };
+    if query.is_null() {
+        return;
+    }
+    // SAFETY: started by `start`, ended here only, as all below.
+    unsafe { pg_sys::ExecutorFinish(query) };
+    // SAFETY: as above.
+    unsafe { pg_sys::ExecutorEnd(query) };
+    // SAFETY: as above.
+    unsafe { pg_sys::FreeQueryDesc(query) };
+}
+
+fn forget_callback(state: *mut State) {
+    // SAFETY: lives as long as the calling query.
+    let context = unsafe { (*state).context };
+    // SAFETY: registered with these by `start`.
+    unsafe { pg_sys::UnregisterExprContextCallback(context, Some(at_query_end), pg_sys::Datum::from(state)) };
+}
+
+/// The calling query ends before our rows do: LIMIT, a closed cursor. After an error the transaction's end cleans up instead.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_query_end(arg: pg_sys::Datum) {
+    end(arg.cast_mut_ptr());
+}
+
+/// A resource's varlena, brought in line but not inflated.
+struct Inline {
+    value: *mut pg_sys::varlena,
+    ours: bool,
+}
+
+impl Inline {
+    fn of(datum: pg_sys::Datum) -> Inline {
+        let value = datum.cast_mut_ptr::<pg_sys::varlena>();
+        // SAFETY: a value of a jsonb column that is not null.
+        let external = unsafe { pgrx::varatt_is_1b_e(value) };
+        match external {
+            // SAFETY: a pointer out of the row; the snapshot that read it keeps what it points to.
+            true => Inline { value: unsafe { pg_sys::detoast_external_attr(value) }, ours: true },
+            false => Inline { value, ours: false },
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: a whole varlena.
+        let size = unsafe { pgrx::varsize_any(self.value) };
+        // SAFETY: the value has this many bytes and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.value.cast::<u8>(), size) }
+    }
+
+    fn free(self) {
+        if self.ours {
+            // SAFETY: allocated by `of`.
+            unsafe { pg_sys::pfree(self.value.cast()) };
+        }
+    }
 }

@@ -18,7 +18,7 @@ static CREATED_AT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString
 static RESOURCE_FORMAT: GucSetting<ResourceFormat> = GucSetting::<ResourceFormat>::new(ResourceFormat::aidbox);
 static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static FAST_PATH: GucSetting<bool> = GucSetting::<bool>::new(true);
-static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
+static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// Registers all settings and reserves their prefix.

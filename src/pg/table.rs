@@ -47,9 +47,12 @@ pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
-/// The first relation of a name in the search path.
+/// The first relation of a name in the search path, in which the session's temporary tables stand first.
 pub fn find(name: &str) -> Option<pg_sys::Oid> {
-    search_path().into_iter().find_map(|schema| relation(name, schema))
+    // SAFETY: a NUL-terminated name; no oid when the session has no temporary tables.
+    let temporary = unsafe { pg_sys::LookupExplicitNamespace(c"pg_temp".as_ptr(), true) };
+    let temporary = (temporary != pg_sys::InvalidOid).then_some(temporary);
+    temporary.into_iter().chain(search_path()).into_iter().find_map(|schema| relation(name, schema))
 }
 
 /// The table of a resource type, if there is one. The type has passed `type_name`.
@@ -113,6 +116,8 @@ fn describe(oid: pg_sys::Oid) -> Result<Table, Error> {
 pub fn history(table: &Table) -> Option<(pg_sys::Oid, String)> {
     let name = format!("{}_history", table.plain_name);
     let oid = relation(&name, table.schema)?;
+    // A table that is no history has no say.
+    describe(oid).ok()?;
     // SAFETY: reads a backend variable.
     let user = unsafe { pg_sys::GetUserId() };
     // SAFETY: a catalog look-up for a relation that exists.

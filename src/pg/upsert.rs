@@ -162,7 +162,7 @@ impl Fast {
 
     /// Which of the rows' ids exist.
     fn existing(&self, batch: &Batch, rows: &[Version]) -> Result<HashSet<String>, Error> {
-        let found = diagnostics::keep(|| {
+        let found = diagnostics::keep(Some(&batch.extent()), || {
             Spi::connect_mut(|client| {
                 // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
                 let ids = unsafe { DatumWithOid::new(general::ids(batch, rows), pg_sys::TEXTARRAYOID) };

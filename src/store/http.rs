@@ -49,14 +49,18 @@ fn fault(error: ureq::Error) -> SourceFault {
     match error {
         ureq::Error::Other(inner) => match inner.downcast_ref::<Refused>() {
             Some(Refused(address)) => SourceFault::AddressRefused(address.to_string()),
-            None => SourceFault::Unreachable(inner.to_string()),
+            None => SourceFault::Unreachable("the client failed".to_owned()),
         },
         ureq::Error::Timeout(_) => SourceFault::Timeout,
         ureq::Error::BadUri(_) => SourceFault::Unsupported,
         ureq::Error::HostNotFound => SourceFault::Unreachable("host not found".to_owned()),
         ureq::Error::Io(error) => SourceFault::Unreachable(error.to_string()),
         ureq::Error::TooManyRedirects => SourceFault::Unreachable(format!("more than {REDIRECTS} redirects")),
-        error => SourceFault::Unreachable(error.to_string()),
+        ureq::Error::Tls(what) => SourceFault::Unreachable(what.to_owned()),
+        ureq::Error::Rustls(error) => SourceFault::Unreachable(error.to_string()),
+        ureq::Error::ConnectionFailed => SourceFault::Unreachable("the connection failed".to_owned()),
+        // The texts of other errors may hold what the server sent, a redirect's signed URL among it.
+        _ => SourceFault::Unreachable("the server's answer could not be understood".to_owned()),
     }
 }
 

@@ -8,6 +8,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 
 /// Compressed bytes held at a time.
 const BUFFER: usize = 128 * 1024;
+/// Bytes by which a source is judged: a byte order mark and one more.
+const HEAD: u64 = 4;
 
 /// A fault of the source inside an `io::Error`, so that it survives a reader's layers.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +32,15 @@ pub fn fault(error: &io::Error) -> SourceFault {
 
 /// The plain bytes of an opened source.
 pub fn inflate(opened: Opened, interrupt: Interrupt) -> Result<Box<dyn Read + Send>, SourceFault> {
-    let mut raw = BufReader::with_capacity(BUFFER, Guarded { reader: opened.reader, interrupt });
-    let head = raw.fill_buf().map_err(|error| fault(&error))?;
+    let mut guarded = Guarded { reader: opened.reader, interrupt };
+    // A connection may bring its first bytes one by one.
+    let mut head = Vec::new();
+    guarded.by_ref().take(HEAD).read_to_end(&mut head).map_err(|error| fault(&error))?;
+    let raw = BufReader::with_capacity(BUFFER, io::Cursor::new(head.clone()).chain(guarded));
     if head.starts_with(&[0x1f, 0x8b]) {
         return Ok(Box::new(Gzip(MultiGzDecoder::new(raw))));
     }
-    let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
+    let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(byte) if byte.is_ascii_control() || !byte.is_ascii() => Err(SourceFault::NotNdjson),
         _ if !opened.delimited => Err(SourceFault::Truncated("the server says neither its length nor where it ends".to_owned())),
