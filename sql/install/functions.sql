@@ -12,6 +12,7 @@ begin
 end
 $$;
 
+comment on schema bulk is 'Moves FHIR resources in and out of the database (extension bulk)';
 grant usage on schema bulk to public;
 
 create function bulk.create_resource_table(resource_type text) returns regclass

@@ -10,7 +10,7 @@ use crate::pg::upsert::Upsert;
 use crate::pg::wait::Backend;
 use crate::pg::{lifecycle, report, setting, table};
 use crate::store::Source;
-use crate::store::source::Access;
+use crate::store::opened::Access;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};

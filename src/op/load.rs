@@ -7,7 +7,7 @@ use super::{Control, Sink};
 use crate::error::{Error, SourceFault};
 use crate::fhir::ndjson::{Block, BlockError, Blocks};
 use crate::store::inflate;
-use crate::store::source::Access;
+use crate::store::opened::Access;
 use crate::store::{Interrupt, Source};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

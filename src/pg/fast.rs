@@ -1,10 +1,10 @@
 //! The fast way of writing new rows: straight into the heap, many at a time, as COPY does it (commands/copyfrom.c), but without
-//! its parsing. Only for tables where that is exactly what INSERT would do; `why_not` says for which it is not.
+//! its parsing. Only for tables where that is exactly what INSERT would do, see `eligible`.
 
 use super::compat;
 use super::diagnostics;
+use super::eligible::{Layout, class};
 use super::memory;
-use crate::error::Error;
 use crate::jsonb::toast::{Column, Method, Rule};
 use crate::op::batch::{Batch, Row};
 use pgrx::{PgRelation, pg_sys};
@@ -19,106 +19,6 @@ unsafe extern "C-unwind" {
 const ROWS: usize = 1000;
 /// Bytes of resources handed to the heap at a time.
 const BYTES: usize = 1 << 20;
-
-/// Where each column stands, from 0.
-#[derive(Debug, Clone, Default)]
-pub struct Layout {
-    id: usize,
-    txid: usize,
-    status: usize,
-    resource: usize,
-    cts: Option<usize>,
-    ts: Option<usize>,
-    resource_type: Option<usize>,
-    count: usize,
-}
-
-/// Why a table takes the general way; otherwise its layout.
-pub fn layout(table: pg_sys::Oid) -> Result<Layout, String> {
-    // SAFETY: the oid of a table that was looked up in this statement.
-    let relation = unsafe { PgRelation::with_lock(table, pg_sys::RowExclusiveLock as i32) };
-    // SAFETY: an open relation.
-    let data = unsafe { &*relation.as_ptr() };
-    let class = class(relation.as_ptr());
-    // SAFETY: returns a constant.
-    let heap = unsafe { pg_sys::GetHeapamTableAmRoutine() };
-    let refuse = |reason: &str| Err(reason.to_owned());
-    if class.relkind as u8 != pg_sys::RELKIND_RELATION {
-        return refuse("it is no plain table");
-    }
-    if !std::ptr::eq(data.rd_tableam, heap) {
-        return refuse("its access method is not heap");
-    }
-    if class.relispartition {
-        return refuse("it is a partition");
-    }
-    if !data.trigdesc.is_null() {
-        return refuse("it has triggers or foreign keys");
-    }
-    if !data.rd_rules.is_null() {
-        return refuse("it has rules");
-    }
-    // SAFETY: an existing table; 0 means the current user.
-    let security = unsafe { pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true) };
-    if security != pg_sys::CheckEnableRlsResult::RLS_NONE as c_int {
-        return refuse("it has row security");
-    }
-    let mut layout = Layout { count: relation.tuple_desc().len(), ..Layout::default() };
-    let mut found = 0;
-    for (index, attribute) in relation.tuple_desc().iter().enumerate() {
-        if attribute.is_dropped() {
-            return refuse("it has a dropped column");
-        }
-        if attribute.attgenerated != 0 || attribute.attidentity != 0 {
-            return refuse("it has a generated or identity column");
-        }
-        let kind = attribute.type_oid().value();
-        match (attribute.name(), kind) {
-            ("id", pg_sys::TEXTOID) => layout.id = index,
-            ("txid", pg_sys::INT8OID) => layout.txid = index,
-            ("resource", pg_sys::JSONBOID) => layout.resource = index,
-            ("cts", pg_sys::TIMESTAMPTZOID) => layout.cts = Some(index),
-            ("ts", pg_sys::TIMESTAMPTZOID) => layout.ts = Some(index),
-            ("resource_type", pg_sys::TEXTOID) => layout.resource_type = Some(index),
-            ("status", status) if is_enum(status) => layout.status = index,
-            (name, _) => return Err(format!("column \"{name}\" is not one of a resource table's")),
-        }
-        found += 1;
-    }
-    if found != layout.count {
-        return refuse("its columns are not those of a resource table");
-    }
-    Ok(layout)
-}
-
-fn is_enum(kind: pg_sys::Oid) -> bool {
-    // SAFETY: a catalog look-up.
-    unsafe { pg_sys::get_typtype(kind) as u8 == pg_sys::TYPTYPE_ENUM }
-}
-
-/// Whether a table has no storage in use: nothing was ever written, or all was truncated.
-pub fn is_empty(table: pg_sys::Oid) -> bool {
-    // SAFETY: the oid of a table that was looked up in this statement.
-    let relation = unsafe { PgRelation::with_lock(table, pg_sys::AccessShareLock as i32) };
-    if class(relation.as_ptr()).relkind as u8 != pg_sys::RELKIND_RELATION {
-        return false;
-    }
-    // SAFETY: an open relation with storage.
-    unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), pg_sys::ForkNumber::MAIN_FORKNUM) == 0 }
-}
-
-/// Oid of the enum value that a new row's status has.
-pub fn created_status(status_type: &str) -> Result<pg_sys::Oid, Error> {
-    // Through text: an enum is stored as the oid of its value.
-    let query = format!(
-        "select oid from pg_catalog.pg_enum where enumtypid operator(pg_catalog.=) {}::pg_catalog.regtype and enumlabel operator(pg_catalog.=) 'created'",
-        pgrx::spi::quote_literal(status_type)
-    );
-    pgrx::Spi::get_one::<pg_sys::Oid>(&query)
-        .ok()
-        .flatten()
-        .ok_or_else(|| Error::Internal(format!("type {status_type} has no value created")))
-}
 
 /// A table that is open for writing. Whoever makes it closes it, unless an ERROR does.
 #[derive(Debug)]
@@ -322,14 +222,6 @@ impl Writer {
         // SAFETY: as above.
         unsafe { pg_sys::table_close(self.relation, pg_sys::NoLock as i32) };
     }
-}
-
-/// The catalog row of an open relation.
-fn class<'a>(relation: pg_sys::Relation) -> &'a pg_sys::FormData_pg_class {
-    // SAFETY: an open relation.
-    let row = unsafe { (*relation).rd_rel };
-    // SAFETY: lives as long as the relation is open, which the callers see to.
-    unsafe { &*row }
 }
 
 fn read_only_check(relation: pg_sys::Relation) {

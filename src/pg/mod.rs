@@ -4,6 +4,7 @@
 pub mod compat;
 pub mod create;
 pub mod diagnostics;
+pub mod eligible;
 pub mod fast;
 pub mod general;
 pub mod lifecycle;

@@ -1,6 +1,7 @@
 //! Where rows of a load go: new ones the fast way where a table allows it, all others the general way.
 
-use super::fast::{self, Writer};
+use super::eligible;
+use super::fast::Writer;
 use super::general::{self, General, Version};
 use super::table::{self, Table};
 use super::{create, diagnostics, setting};
@@ -121,7 +122,7 @@ impl Target {
 
 impl Fast {
     fn open(table: &Table, resource_type: &str, sequence: pg_sys::Oid) -> Result<Option<Fast>, Error> {
-        let layout = match fast::layout(table.oid) {
+        let layout = match eligible::layout(table.oid) {
             _ if !setting::fast_path() => return Ok(None),
             Ok(layout) => layout,
             Err(reason) => {
@@ -130,13 +131,13 @@ impl Fast {
             }
         };
         let history = table::history(table);
-        let fresh = fast::is_empty(table.oid) && history.as_ref().is_none_or(|(oid, _)| fast::is_empty(*oid));
+        let fresh = eligible::is_empty(table.oid) && history.as_ref().is_none_or(|(oid, _)| eligible::is_empty(*oid));
         let among = |name: &str| format!("select t.id from {name} t where t.id operator(pg_catalog.=) any($1)");
         let probe = match &history {
             Some((_, history)) => format!("{} union all {}", among(&table.name), among(history)),
             None => among(&table.name),
         };
-        let writer = Writer::open(table.oid, layout, fast::created_status(&table.status_type)?, sequence, resource_type);
+        let writer = Writer::open(table.oid, layout, eligible::created_status(&table.status_type)?, sequence, resource_type);
         Ok(Some(Fast { writer, seen: fresh.then(Seen::default), probe }))
     }
 

@@ -1,6 +1,6 @@
 //! Files of the database server.
 
-use super::source::Opened;
+use super::opened::Opened;
 use crate::error::SourceFault;
 use nix::fcntl::OFlag;
 use std::fs::File;

@@ -4,7 +4,7 @@
 use super::Interrupt;
 use super::address::Allowed;
 use super::inflate::Broken;
-use super::source::{Access, Opened};
+use super::opened::{Access, Opened};
 use crate::error::SourceFault;
 use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;

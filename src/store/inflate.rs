@@ -1,7 +1,7 @@
 //! gzip or plain, told by content: one or many members, each to its trailer. Errors of the source pass through unchanged.
 
 use super::Interrupt;
-use super::source::Opened;
+use super::opened::Opened;
 use crate::error::SourceFault;
 use flate2::bufread::MultiGzDecoder;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};

@@ -5,6 +5,7 @@ pub mod file;
 pub mod http;
 pub mod inflate;
 pub mod interrupt;
+pub mod opened;
 pub mod source;
 
 pub use interrupt::Interrupt;

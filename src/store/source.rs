@@ -1,6 +1,6 @@
 //! A source by its URL: what it is called, what right it takes, and how it is opened.
 
-use super::address::Allowed;
+use super::opened::Access;
 use super::{Interrupt, file, http, inflate};
 use crate::error::{Error, SourceFault};
 use std::io::Read;
@@ -14,19 +14,6 @@ pub enum Source {
     File(PathBuf),
     /// `http://` or `https://`.
     Http(Url),
-}
-
-/// What reading a source depends on.
-#[derive(Debug, Clone, Default)]
-pub struct Access {
-    pub allowed_hosts: Allowed,
-}
-
-/// Bytes of a source as they were sent.
-pub struct Opened {
-    pub reader: Box<dyn Read + Send>,
-    /// Whether the protocol tells the end from a broken connection.
-    pub delimited: bool,
 }
 
 impl Source {
