@@ -97,4 +97,5 @@ SQL
 say "The cluster goes on running. To look around:"
 echo "   $bin/psql -h $home -p $port -U postgres postgres"
 echo "   set search_path = demo; \\dt  \\df+ bulk.*"
-echo "To stop it:  $(if [ "$owner" != "$(id -un)" ]; then echo "sudo -u $owner "; fi)$bin/pg_ctl -D $home/data stop"
+stop="$bin/pg_ctl -D $home/data stop"
+echo "To stop it:  $(if [ "$owner" = "$(id -un)" ]; then echo "$stop"; else echo "su $owner -s /bin/sh -c '$stop'"; fi)"
