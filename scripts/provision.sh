@@ -23,16 +23,7 @@ debian() {
     [ ${#missing[@]} = 0 ] && return
     say "installing Debian packages: ${missing[*]}"
     as_root apt-get update -qq
-    # Debian's PostgreSQL would make and start a cluster, which nobody asked for here: the tests and the demo make theirs.
-    local config=/etc/postgresql-common/createcluster.conf ours=false
-    if [ ! -e "$config" ]; then
-        ours=true
-        as_root mkdir -p "${config%/*}"
-        echo 'create_main_cluster = false' | as_root tee "$config" >/dev/null
-    fi
-    as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
-    # What is installed later by others is theirs to decide.
-    [ $ours = false ] || as_root sed -i '/^create_main_cluster = false$/d' "$config"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
 }
 
 # Registers a PostgreSQL with cargo-pgrx, keeping those that are registered.
