@@ -25,10 +25,10 @@ test:
 	scripts/provision.sh tools pg15 pg18 examples fhirpath
 	cargo test --lib
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
-	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(TEST)
-	BULK_TEST_BIN=$(PG15) BULK_TEST_FAST_PATH=off cargo test --test pg_test -- $(TEST)
+	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
+	BULK_TEST_BIN=$(PG15) BULK_TEST_FAST_PATH=off cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
 	$(INSTALL) --features pg18 --pg-config $(PG18)/pg_config
-	BULK_TEST_BIN=$(PG18) cargo test --test pg_test -- $(TEST)
+	BULK_TEST_BIN=$(PG18) cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
 
 lint:
 	scripts/provision.sh tools pg15 pg16 pg18
