@@ -73,7 +73,21 @@ pub fn layout(table: pg_sys::Oid) -> Result<Layout, String> {
     if found != layout.count {
         return refuse("its columns are not those of a resource table");
     }
+    if !has_key(table, layout.id) {
+        return refuse("it has no unique key on id");
+    }
     Ok(layout)
+}
+
+/// Whether ids are unique by themselves: what INSERT … ON CONFLICT (id) takes, so the straight way must take it too.
+fn has_key(table: pg_sys::Oid, id: usize) -> bool {
+    let query = format!(
+        "select exists (select from pg_catalog.pg_index i where i.indrelid operator(pg_catalog.=) {} and i.indisunique and i.indisvalid and i.indimmediate \
+         and i.indpred is null and i.indexprs is null and i.indnkeyatts operator(pg_catalog.=) 1 and i.indkey[0] operator(pg_catalog.=) {})",
+        table.to_u32(),
+        id + 1
+    );
+    pgrx::Spi::get_one::<bool>(&query).ok().flatten().unwrap_or(false)
 }
 
 fn is_enum(kind: pg_sys::Oid) -> bool {
