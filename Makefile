@@ -1,9 +1,9 @@
-# make demo | test | lint | install PG_CONFIG=… | definitions
+# make demo | test | lint | bench | fuzz | install PG_CONFIG=… | definitions
 # Each target installs what it needs into $(BULK_CACHE), outside the checkout; Debian packages take root or sudo.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test lint install definitions
+.PHONY: demo test lint bench fuzz install definitions
 
 # User postgres must be able to read it, so for root it is not below /root.
 export BULK_CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/bulk,$(HOME)/.cache/bulk)
@@ -39,6 +39,25 @@ lint:
 	cargo clippy --features pg18 -- -D warnings
 	cargo check --features pg16
 	if scripts/provision.sh pg17; then cargo check --features pg17; else echo 'no headers of PostgreSQL 17 to be had: not checked'; fi
+
+# make bench BENCH='--only load --rounds 3', '--json', '--chart NAME': see bench/__main__.py.
+bench:
+	scripts/provision.sh tools pg15 bench
+	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
+	PATH="$(BULK_CACHE)/bench/bin:$$PATH" python3 bench $(PG15) $(BENCH)
+
+# Each fuzz target for so many seconds. The corpus grows in the cache; what was found lands in $(BULK_CACHE)/fuzz/artifacts.
+FUZZ_SECONDS ?= 600
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz: export CARGO_TARGET_DIR = $(BULK_CACHE)/fuzz-target
+fuzz: export PATH := $(BULK_CACHE)/cargo-fuzz/bin:$(PATH)
+fuzz:
+	scripts/provision.sh tools fuzz
+	for target in encode decode convert pglz; do \
+		mkdir -p $(BULK_CACHE)/fuzz/corpus/$$target $(BULK_CACHE)/fuzz/artifacts; \
+		cargo fuzz run $$target $(BULK_CACHE)/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -artifact_prefix=$(BULK_CACHE)/fuzz/artifacts/$$target-; \
+	done
 
 # Installs into the PostgreSQL that PG_CONFIG describes; as root or with write access to its directories.
 install:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing: provision.sh PART...
-# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
+# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
 # checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -140,6 +140,26 @@ part_examples() {
     python3 scripts/examples.py "$home/package" "$home/all.ndjson.gz"
     chmod -R a+rX "$home"
     touch "$home/complete"
+}
+
+# What the benchmark is written with: a client and a library that draws.
+part_bench() {
+    local home="$BULK_CACHE/bench"
+    [ -e "$home/complete" ] && return
+    debian python3 python3-venv
+    say "fetching psycopg and matplotlib"
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/pip" install -q --disable-pip-version-check --only-binary=:all: 'psycopg[binary]==3.3.9' matplotlib==3.11.2 >&2
+    touch "$home/complete"
+}
+
+# The driver of the fuzzer that comes with LLVM.
+part_fuzz() {
+    local root="$BULK_CACHE/cargo-fuzz"
+    [ -x "$root/bin/cargo-fuzz" ] && return
+    say "installing cargo-fuzz"
+    env -u RUSTC_BOOTSTRAP -u CARGO_TARGET_DIR cargo install cargo-fuzz --version 0.13.1 --locked --root "$root" >&2
 }
 
 # An independent table of choice elements, to compare ours with.

@@ -1,0 +1,194 @@
+"""The contests themselves: loads into empty tables, loads over rows that exist, dumps."""
+
+from pathlib import Path
+
+from cluster import Cluster, Cost
+from contest import Contender, Contest, hold
+from data import Source
+
+CLIENTS = Path(__file__).resolve().parent / "clients"
+
+READY = "\\copy of ready rows"
+LIMIT = "insert only: binary COPY of the same bytes as bytea"
+LOAD = "bulk.load, FHIR, gz"
+STAGE = "\\copy to a temporary table, insert … on conflict do update"
+MERGED = "copy (select (resource || jsonb_build_object(…))::text)"
+DUMP, DUMP_FHIR = "bulk.dump, Aidbox", "bulk.dump, FHIR"
+BARE = "copy (select resource::text)"
+BYTES, BYTES_FHIR, BYTES_GZIP = "bulk.dump_bytes, Aidbox", "bulk.dump_bytes, FHIR", "bulk.dump_bytes, FHIR, gzip"
+GZIP = "copy (select (resource || jsonb_build_object(…))::text) to program 'gzip -1'"
+
+COLUMNS = "id, txid, cts, ts, resource_type, status, resource"
+
+
+class Bench:
+    """What the contests share."""
+
+    def __init__(self, cluster: Cluster, directory: Path, rounds: int, say):
+        self.cluster, self.directory, self.rounds, self.say = cluster, directory, rounds, say
+        cluster.sql("create extension bulk")
+        # To see the bytes of a jsonb as they are.
+        cluster.sql("create cast (jsonb as bytea) without function")
+
+    def _file(self, source: Source, kind: str) -> Path:
+        return self.directory / f"{source.table}.{kind}"
+
+    def table(self, source: Source, method: str):
+        """The type's table, empty, and one like it whose resource is a bytea."""
+        sql = self.cluster.sql
+        sql(f"drop table if exists {source.table}, {source.table}_history, {source.table}_bytes")
+        # For every session from now on, and for this one.
+        sql(f"alter database postgres set default_toast_compression = {method}")
+        sql(f"set default_toast_compression = {method}")
+        sql(f"select bulk.create_resource_table('{source.resource_type}')")
+        sql(f"create table {source.table}_bytes (like {source.table} including all)")
+        sql(f"alter table {source.table}_bytes alter resource type bytea using null")
+
+    def fill(self, source: Source):
+        self.cluster.sql(f"truncate {source.table}")
+        self.cluster.sql(f"select bulk.load('{source.gz}', '{source.resource_type}', fhir => true)")
+
+    def ready_rows(self, source: Source):
+        """Writes the stored rows as files for COPY, text and binary, and as NDJSON in Aidbox format."""
+        self.fill(source)
+        copy, table = self.cluster.psql, source.table
+        copy(f"\\copy (select {COLUMNS} from {table}) to '{self._file(source, 'copy')}'")
+        copy(f"\\copy (select {COLUMNS}::bytea from {table}) to '{self._file(source, 'binary')}' (format binary)")
+        lines = f"select bulk.dump('{source.resource_type}')"
+        copy(f"\\copy ({lines}) to '{self._file(source, 'aidbox')}' (format csv, quote e'\\x01', delimiter e'\\x02')")
+        self.cluster.psql(f"\\! gzip -1 -k -f {self._file(source, 'aidbox')}")
+
+    def contents(self, table: str):
+        """Rows and a fingerprint of their ids and resources."""
+        row = self.cluster.admin.execute(
+            f"select count(*), sum(hashtextextended(id || coalesce(resource_type, '') || resource::text, 0)) from {table}"
+        ).fetchone()
+        return tuple(map(str, row))
+
+    def load(self, source: Source, method: str) -> Contest:
+        """Into an empty table."""
+        self.table(source, method)
+        self.ready_rows(source)
+        table, psql = source.table, self.cluster.psql
+
+        def contender(name: str, run, kind: str = "Aidbox", table: str = table) -> Contender:
+            return Contender(
+                name, run, lambda: self.cluster.sql(f"truncate {source.table}, {source.table}_bytes"), lambda: self.contents(table), kind,
+                lambda: self.cluster.sql(f"select pg_total_relation_size('{table}')"),
+            )
+
+        def ours(file: Path, fhir: bool):
+            return lambda: psql(f"select bulk.load('{file}', '{source.resource_type}', fhir => {fhir});")
+
+        def created() -> Contender:
+            made = contender(f"{LOAD}, into a table that it creates", ours(source.gz, True))
+            made.prepare = lambda: self.cluster.sql(f"truncate {table}_bytes; drop table {table}")
+            return made
+
+        aidbox = self._file(source, "aidbox")
+        contenders = [
+            contender(READY, lambda: psql(f"\\copy {table} ({COLUMNS}) from '{self._file(source, 'copy')}'")),
+            contender(
+                "zcat | python | \\copy",
+                lambda: psql(
+                    f"\\copy {table} (id, txid, resource_type, status, resource) from pstdin",
+                    feed=f"zcat {source.gz} | python3 {CLIENTS / 'shape.py'}",
+                ),
+                kind="FHIR",
+            ),
+            contender("psycopg, COPY row by row", lambda: self.cluster.python(CLIENTS / "psycopg_copy.py", table, source.gz), kind="FHIR"),
+            contender(
+                LIMIT, lambda: psql(f"\\copy {table}_bytes ({COLUMNS}) from '{self._file(source, 'binary')}' (format binary)"),
+                kind="bytes", table=f"{table}_bytes",
+            ),
+            contender(LOAD, ours(source.gz, True)),
+            contender("bulk.load, FHIR, plain", ours(source.plain, True)),
+            contender("bulk.load, Aidbox, gz", ours(aidbox.with_suffix(".aidbox.gz"), False)),
+            contender("bulk.load, Aidbox, plain", ours(aidbox, False)),
+            created(),
+        ]
+        name = f"load of {source.resource_type}, {method}"
+        return hold(self.cluster, name, source.rows, source.bytes, contenders, self.rounds, self.say)
+
+    def upsert(self, source: Source, method: str) -> Contest:
+        """Over rows that all exist."""
+        self.table(source, method)
+        self.ready_rows(source)
+        table = source.table
+
+        def prepare():
+            self.fill(source)
+            self.cluster.sql(f"vacuum {table}")
+
+        def staged() -> Cost:
+            return self.cluster.psql(
+                f"begin;\ncreate temporary table stage (like {table} including defaults) on commit drop;\n"
+                f"\\copy stage ({COLUMNS}) from '{self._file(source, 'copy')}'\n"
+                f"insert into {table} ({COLUMNS}) select id, nextval('transaction_id_seq'), cts, now(), resource_type, status, resource from stage\n"
+                "on conflict (id) do update set txid = excluded.txid, ts = excluded.ts, resource_type = excluded.resource_type,\n"
+                "status = 'updated', resource = excluded.resource;\ncommit;"
+            )
+
+        def ours() -> Cost:
+            return self.cluster.psql(f"select bulk.load('{source.gz}', '{source.resource_type}', fhir => true);")
+
+        def result():
+            return self.contents(table), self.cluster.sql(f"select string_agg(distinct status::text, ',') from {table}")
+
+        contenders = [Contender(STAGE, staged, prepare, result), Contender(LOAD, ours, prepare, result)]
+        name = f"load of {source.resource_type} over rows that exist, {method}"
+        return hold(self.cluster, name, source.rows, source.bytes, contenders, self.rounds, self.say)
+
+    def dump(self, source: Source, method: str) -> list[Contest]:
+        """Into psql and /dev/null; the whole body as chunks; gzipped."""
+        self.table(source, method)
+        self.fill(source)
+        self.cluster.sql(f"vacuum analyze {source.table}")
+        kind, table = source.resource_type, source.table
+        self._check_dump(source)
+        merged = (
+            "(resource || jsonb_build_object('id', id, 'resourceType', resource_type, 'meta', coalesce(resource->'meta', '{}') || "
+            "jsonb_build_object('lastUpdated', ts, 'versionId', txid::text, 'createdAt', cts)))::text"
+        )
+
+        def copy(name: str, query: str, options: str = "") -> Contender:
+            return Contender(name, lambda: self.cluster.psql(f"copy ({query}) to stdout{options};"))
+
+        def chunks(name: str, arguments: str) -> Contender:
+            return copy(name, f"select bulk.dump_bytes('{kind}'{arguments})", " (format binary)")
+
+        def contest(what: str, contenders: list[Contender]) -> Contest:
+            return hold(self.cluster, f"{what} of {kind}, {method}", source.rows, source.bytes, contenders, self.rounds, self.say)
+
+        to_gzip = Contender(GZIP, lambda: self.cluster.psql(f"\\copy (select {merged} from {table}) to program 'gzip -1 > /dev/null'"))
+        return [
+            contest("dump", [
+                copy(MERGED, f"select {merged} from {table}"),
+                copy(DUMP, f"select bulk.dump('{kind}')"),
+                copy(DUMP_FHIR, f"select bulk.dump('{kind}', fhir => true)"),
+            ]),
+            contest("dump as bytes", [
+                copy(BARE, f"select resource::text from {table}"),
+                chunks(BYTES, ""),
+                chunks(BYTES_FHIR, ", fhir => true"),
+            ]),
+            contest("dump, gzipped", [to_gzip, chunks(BYTES_GZIP, ", fhir => true, gzip => true")]),
+        ]
+
+    def _check_dump(self, source: Source):
+        """Every line says what its row says."""
+        wrong = self.cluster.sql(
+            f"select count(*) from (select bulk.dump('{source.resource_type}')::jsonb line) d full join {source.table} t on t.id = line->>'id' "
+            "where (line - '{id,meta,resourceType}'::text[] = resource - 'meta') is not true or line->'meta'->>'versionId' is distinct from txid::text"
+        )
+        if wrong:
+            raise RuntimeError(f"{wrong} lines of the dump are wrong")
+
+    def gzip_sizes(self, source: Source) -> tuple[int, int]:
+        """Bytes of our gzip and of `gzip -1`, of the same lines."""
+        lines = self._file(source, "fhir")
+        dump = f"select bulk.dump('{source.resource_type}', fhir => true)"
+        self.cluster.psql(f"\\copy ({dump}) to '{lines}' (format csv, quote e'\\x01', delimiter e'\\x02')\n\\! gzip -1 -f {lines}")
+        arguments = f"'{source.resource_type}', fhir => true, gzip => true"
+        ours = self.cluster.sql(f"select sum(octet_length(chunk)) from (select bulk.dump_bytes({arguments}) chunk) c")
+        return int(ours), lines.with_suffix(".fhir.gz").stat().st_size
