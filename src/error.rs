@@ -108,6 +108,9 @@ pub enum Error {
     InvalidType(String),
     #[error("table \"{table}\" is not a resource table: {reason}")]
     WrongShape { table: String, reason: String },
+    /// Two types that differ in case only.
+    #[error("resource type \"{0}\" has the table of another type of the same load")]
+    SameTable(String),
     /// The search path is empty where something must be created.
     #[error("no schema has been selected to create in")]
     NoSchema,

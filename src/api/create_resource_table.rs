@@ -8,5 +8,5 @@ use pgrx::prelude::*;
 #[pg_extern(sql = false)]
 fn create_resource_table(resource_type: &str) -> pg_sys::Oid {
     lifecycle::require_writable(c"bulk.create_resource_table");
-    report::ok(table::type_name(definitions::r4(), resource_type).and_then(|name| create::ensure(&name))).oid
+    report::ok(table::type_name(definitions::r4(), resource_type).and_then(|name| create::ensure(&name, create::Key::AtOnce))).0.oid
 }

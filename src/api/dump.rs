@@ -5,13 +5,11 @@ use crate::fhir::{Format, definitions};
 use crate::op::dump::{Dump, Form, Piece, Plan};
 use crate::op::line::Recipe;
 use crate::pg::rows::Rows;
+use crate::pg::values::{Chunks, Lines, Varlena};
 use crate::pg::wait::Backend;
 use crate::pg::{lifecycle, report, setting, table};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
-
-/// Bytes of a chunk.
-const CHUNK: usize = 64 * 1024;
 
 /// What is asked for.
 struct Request<'a> {
@@ -28,17 +26,8 @@ fn dump(
     since: Option<TimestampWithTimeZone>,
     fhir: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
-) -> SetOfIterator<'static, String> {
-    let pieces = report::ok(open(Request { resource_type, since, fhir, form: Form::Lines }, fcinfo));
-    SetOfIterator::new(pieces.flat_map(lines))
-}
-
-fn lines(piece: Piece) -> impl Iterator<Item = String> {
-    let starts = std::iter::once(0).chain(piece.ends.clone());
-    let ends = starts.zip(piece.ends);
-    let bytes = piece.bytes;
-    // The writer gives UTF-8 only.
-    ends.map(move |(start, end)| String::from_utf8_lossy(&bytes[start..end]).into_owned())
+) -> SetOfIterator<'static, Varlena> {
+    SetOfIterator::new(Lines::new(report::ok(open(Request { resource_type, since, fhir, form: Form::Lines }, fcinfo))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
@@ -49,30 +38,9 @@ fn dump_bytes(
     fhir: Option<bool>,
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
-) -> SetOfIterator<'static, Vec<u8>> {
+) -> SetOfIterator<'static, Varlena> {
     let form = if gzip.unwrap_or(false) { Form::Gzip } else { Form::Body };
-    SetOfIterator::new(chunks(report::ok(open(Request { resource_type, since, fhir, form }, fcinfo))))
-}
-
-/// Pieces of any size as chunks of one size; only the last may be smaller.
-fn chunks(mut pieces: impl Iterator<Item = Piece>) -> impl Iterator<Item = Vec<u8>> {
-    let mut pending = Vec::new();
-    let mut from = 0;
-    std::iter::from_fn(move || {
-        while pending.len() - from < CHUNK {
-            let Some(piece) = pieces.next() else { break };
-            if from == pending.len() {
-                pending = piece.bytes;
-            } else {
-                pending.drain(..from);
-                pending.extend_from_slice(&piece.bytes);
-            }
-            from = 0;
-        }
-        let chunk = &pending[from..pending.len().min(from + CHUNK)];
-        from += chunk.len();
-        (!chunk.is_empty()).then(|| chunk.to_vec())
-    })
+    SetOfIterator::new(Chunks::new(report::ok(open(Request { resource_type, since, fhir, form }, fcinfo))))
 }
 
 /// The pieces of a dump. A type that is FHIR's but has no table gives an empty one.
@@ -82,7 +50,7 @@ fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn It
     let resource_type = table::type_name(definitions, request.resource_type.ok_or(Error::Null("resource_type"))?)?;
     let Some(found) = table::lookup(&resource_type)? else {
         return match definitions.resource(&resource_type) {
-            Some(_) => Ok(Box::new(std::iter::once(Piece::empty(request.form)))),
+            Some(_) => Ok(Box::new(std::iter::once(Piece::empty(request.form)?))),
             None => Err(Error::UnknownType(resource_type)),
         };
     };

@@ -60,6 +60,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     if let Some(name) = &resource_type {
         sink.prepare(name)?;
     }
+    sink.show_progress(resource_type.as_deref());
     for source in sources {
         let plan = op::load::Plan {
             recipe: Recipe {
@@ -79,7 +80,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         };
         op::load::load(plan, &mut sink, &mut Backend)?;
     }
-    let stored = sink.close();
+    let stored = sink.close()?;
     Ok(match resource_type {
         Some(name) => json!({"total": stored.get(&name).copied().unwrap_or(0)}),
         None => json!(stored),

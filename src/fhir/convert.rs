@@ -236,13 +236,14 @@ impl<'a> Converter<'a> {
         let (reference, used): (_, &[&str]) = match (string("uri"), string("localRef"), string("resourceType"), string("id")) {
             (Some(uri), ..) => (uri, &["uri"]),
             (_, Some(local), ..) => {
-                let text = format!("#{}", self.document.str(local));
-                self.document.append(&text);
+                self.document.append(b"#");
+                self.document.append_str(local);
                 (self.document.finish_str(start), &["localRef"])
             }
             (_, _, Some(kind), Some(id)) => {
-                let text = format!("{}/{}", self.document.str(kind), self.document.str(id));
-                self.document.append(&text);
+                self.document.append_str(kind);
+                self.document.append(b"/");
+                self.document.append_str(id);
                 (self.document.finish_str(start), &["resourceType", "id"])
             }
             _ => return self.rename_logical(span, "resourceType", "type"),

@@ -1,6 +1,7 @@
 //! What the official definitions say of every element, from the table of one FHIR version (`definitions/r4.txt`, whose
 //! notation `scripts/definitions.py` describes). Another version is another table.
 
+use super::keys::Keys;
 use rustc_hash::FxHashMap;
 use std::sync::OnceLock;
 
@@ -62,8 +63,8 @@ enum AidboxEntry {
 
 #[derive(Debug, Default)]
 struct Shape {
-    fhir: FxHashMap<Vec<u8>, FhirEntry>,
-    aidbox: FxHashMap<Vec<u8>, AidboxEntry>,
+    fhir: Keys<FhirEntry>,
+    aidbox: Keys<AidboxEntry>,
 }
 
 /// The definitions of one FHIR version.
@@ -156,8 +157,8 @@ impl Definitions {
         let name = element.name;
         if !element.choice {
             let content = element.types.first().map_or(Content::Opaque, |code| content(code));
-            self.shapes[shape].fhir.insert(name.as_bytes().to_vec(), FhirEntry::Element(content));
-            self.shapes[shape].aidbox.insert(name.as_bytes().to_vec(), AidboxEntry::Element(content));
+            self.shapes[shape].fhir.insert(name.as_bytes(), FhirEntry::Element(content));
+            self.shapes[shape].aidbox.insert(name.as_bytes(), AidboxEntry::Element(content));
             return;
         }
         let first = self.variants.len() as u32;
@@ -173,9 +174,9 @@ impl Definitions {
         let variants = first..self.variants.len() as u32;
         let keys = &mut self.shapes[shape].fhir;
         for index in variants.clone() {
-            keys.insert(self.variants[index as usize].key.as_bytes().to_vec(), FhirEntry::Variant(index));
+            keys.insert(self.variants[index as usize].key.as_bytes(), FhirEntry::Variant(index));
         }
-        self.shapes[shape].aidbox.insert(name.as_bytes().to_vec(), AidboxEntry::Choice { first, count: variants.len() as u32 });
+        self.shapes[shape].aidbox.insert(name.as_bytes(), AidboxEntry::Choice { first, count: variants.len() as u32 });
     }
 
     /// The shape of a resource type; its name must be spelled as FHIR spells it.
@@ -195,7 +196,7 @@ impl Definitions {
 
     /// What a key of an object in FHIR format means. None for keys that the definitions do not know.
     pub fn fhir_key(&self, shape: ShapeId, key: &[u8]) -> Option<FhirKey<'_>> {
-        Some(match *self.shapes[usize::from(shape.0)].fhir.get(key)? {
+        Some(match self.shapes[usize::from(shape.0)].fhir.get(key)? {
             FhirEntry::Element(content) => FhirKey::Element(content),
             FhirEntry::Variant(index) => FhirKey::Variant(&self.variants[index as usize]),
         })
@@ -203,7 +204,7 @@ impl Definitions {
 
     /// What a key of an object in Aidbox format means. None for keys that the definitions do not know.
     pub fn aidbox_key(&self, shape: ShapeId, key: &[u8]) -> Option<AidboxKey<'_>> {
-        Some(match *self.shapes[usize::from(shape.0)].aidbox.get(key)? {
+        Some(match self.shapes[usize::from(shape.0)].aidbox.get(key)? {
             AidboxEntry::Element(content) => AidboxKey::Element(content),
             AidboxEntry::Choice { first, count } => AidboxKey::Choice(&self.variants[first as usize..(first + count) as usize]),
         })

@@ -6,9 +6,6 @@ use super::definitions::Definitions;
 use crate::error::Fault;
 use crate::jsonb::{Document, Member, Span, Str, Value};
 
-/// Keys of meta that the server owns.
-const SERVER_META: [&str; 3] = ["versionId", "lastUpdated", "createdAt"];
-
 /// Id and type of a resource that comes in.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
@@ -39,9 +36,9 @@ pub fn strip(document: &mut Document, root: Value, created_at_url: &str) -> Valu
     let mark = document.open();
     for index in span.indices() {
         let Member { key, value } = document.member(index);
-        match (document.str(key), value) {
-            ("id" | "resourceType", _) => {}
-            ("meta", Value::Object(meta)) => match strip_meta(document, meta, created_at_url) {
+        match (document.bytes(key), value) {
+            (b"id" | b"resourceType", _) => {}
+            (b"meta", Value::Object(meta)) => match strip_meta(document, meta, created_at_url) {
                 Value::Object(Span { len: 0, .. }) => {}
                 rest => document.push_member(key, rest),
             },
@@ -55,9 +52,9 @@ fn strip_meta(document: &mut Document, meta: Span, created_at_url: &str) -> Valu
     let mark = document.open();
     for index in meta.indices() {
         let Member { key, value } = document.member(index);
-        match (document.str(key), value) {
-            (name, _) if SERVER_META.contains(&name) => {}
-            ("extension", Value::Array(list)) if has_created_at(document, list, created_at_url) => {
+        match (document.bytes(key), value) {
+            (b"versionId" | b"lastUpdated" | b"createdAt", _) => {}
+            (b"extension", Value::Array(list)) if has_created_at(document, list, created_at_url) => {
                 match without_created_at(document, list, created_at_url) {
                     Value::Array(Span { len: 0, .. }) => {}
                     rest => document.push_member(key, rest),
@@ -116,7 +113,7 @@ pub fn wrap(document: &mut Document, root: Value, row: &Row, format: Format, cre
     let mark = document.open();
     for index in span.indices() {
         let Member { key, value } = document.member(index);
-        if !matches!(document.str(key), "id" | "resourceType" | "meta") {
+        if !matches!(document.bytes(key), b"id" | b"resourceType" | b"meta") {
             document.push_member(key, value);
         }
     }
@@ -146,11 +143,11 @@ fn wrap_meta(document: &mut Document, meta: Span, row: &Row, format: Format, cre
     let mark = document.open();
     for index in meta.indices() {
         let Member { key, value } = document.member(index);
-        let replaced = match document.str(key) {
-            "versionId" => true,
-            "lastUpdated" => row.owns_last_updated,
-            "createdAt" => row.owns_created_at,
-            "extension" if format == Format::Fhir => {
+        let replaced = match document.bytes(key) {
+            b"versionId" => true,
+            b"lastUpdated" => row.owns_last_updated,
+            b"createdAt" => row.owns_created_at,
+            b"extension" if format == Format::Fhir => {
                 extensions = Some((key, value));
                 true
             }

@@ -1,14 +1,22 @@
 //! A FHIR instant from PostgreSQL's timestamptz.
 
-use std::io::Write;
-
 /// Days from 0000-03-01 to 2000-01-01, PostgreSQL's epoch.
 const EPOCH_DAYS: i64 = 730_425;
 const DAY: i64 = 86_400_000_000;
 
-/// Microseconds since 2000-01-01 UTC as `2021-06-10T08:26:10.707454Z`. None for what an instant cannot say: infinity, years before 1
-/// and after 9999.
-pub fn from_timestamp(microseconds: i64) -> Option<String> {
+/// `2021-06-10T08:26:10.707454Z`. Without the formatter, which took a tenth of a dump.
+#[derive(Debug, Clone, Copy)]
+pub struct Instant([u8; 27]);
+
+impl Instant {
+    pub fn as_str(&self) -> &str {
+        // Digits and signs only.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// Of microseconds since 2000-01-01 UTC. None for what an instant cannot say: infinity, years before 1 and after 9999.
+pub fn from_timestamp(microseconds: i64) -> Option<Instant> {
     let (days, time) = (microseconds.div_euclid(DAY), microseconds.rem_euclid(DAY));
     // Howard Hinnant's civil_from_days: years begin in March, so that leap days come last.
     let days = days + EPOCH_DAYS;
@@ -24,10 +32,21 @@ pub fn from_timestamp(microseconds: i64) -> Option<String> {
         return None;
     }
     let (seconds, fraction) = (time / 1_000_000, time % 1_000_000);
-    let mut text = Vec::with_capacity(27);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z").ok()?;
-    String::from_utf8(text).ok()
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut write = |mut value: i64, places: std::ops::Range<usize>| {
+        for place in places.rev() {
+            text[place] += (value % 10) as u8;
+            value /= 10;
+        }
+    };
+    write(year, 0..4);
+    write(month, 5..7);
+    write(day, 8..10);
+    write(seconds / 3600, 11..13);
+    write(seconds / 60 % 60, 14..16);
+    write(seconds % 60, 17..19);
+    write(fraction, 20..26);
+    Some(Instant(text))
 }
 
 #[cfg(test)]
@@ -44,11 +63,11 @@ mod tests {
             (-946_684_800_000_000, "1970-01-01T00:00:00.000000Z"),
             (252_455_615_999_999_999, "9999-12-31T23:59:59.999999Z"),
         ] {
-            assert_eq!(from_timestamp(microseconds).unwrap(), text);
+            assert_eq!(from_timestamp(microseconds).unwrap().as_str(), text);
         }
-        assert_eq!(from_timestamp(252_455_616_000_000_000), None);
-        assert_eq!(from_timestamp(-64_000_000_000_000_000), None);
-        assert_eq!(from_timestamp(i64::MAX), None);
-        assert_eq!(from_timestamp(i64::MIN), None);
+        assert!(from_timestamp(252_455_616_000_000_000).is_none());
+        assert!(from_timestamp(-64_000_000_000_000_000).is_none());
+        assert!(from_timestamp(i64::MAX).is_none());
+        assert!(from_timestamp(i64::MIN).is_none());
     }
 }

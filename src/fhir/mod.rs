@@ -4,6 +4,7 @@ pub mod convert;
 pub mod definitions;
 pub mod envelope;
 pub mod instant;
+pub mod keys;
 pub mod ndjson;
 pub mod reference;
 

@@ -10,6 +10,8 @@ pub struct Block {
     pub bytes: Vec<u8>,
     /// Number of the first line, from 1.
     pub first_line: u64,
+    /// Line ends in it.
+    pub line_count: usize,
     /// Bytes of the source before it.
     pub offset: u64,
 }
@@ -52,10 +54,15 @@ pub enum BlockError {
     Line(Place, Fault),
 }
 
+/// Bytes of the first block.
+const FIRST: usize = 64 * 1024;
+
 /// Cuts a reader into blocks.
 pub struct Blocks<R> {
     reader: R,
     source: String,
+    /// Of the next block: it doubles up to `block_size`, so that the first comes soon.
+    next_size: usize,
     block_size: usize,
     max_line: usize,
     /// The beginning of a line whose end has not been read.
@@ -71,7 +78,8 @@ impl<R: Read> Blocks<R> {
     pub fn new(reader: R, source: String, block_size: usize, max_line: usize) -> Blocks<R> {
         // The first block must show whether there is a byte order mark.
         let block_size = block_size.max(3);
-        Blocks { reader, source, block_size, max_line, rest: Vec::new(), next_line: 1, offset: 0, started: false, ended: false }
+        let next_size = block_size.min(FIRST);
+        Blocks { reader, source, next_size, block_size, max_line, rest: Vec::new(), next_line: 1, offset: 0, started: false, ended: false }
     }
 
     /// The next block; None at the end of the source.
@@ -79,7 +87,8 @@ impl<R: Read> Blocks<R> {
         let mut bytes = std::mem::take(&mut self.rest);
         // Everything before `scanned` holds no line end.
         let mut scanned = 0;
-        let mut target = self.block_size.max(bytes.len() + self.block_size / 2);
+        let mut target = self.next_size.max(bytes.len() + self.next_size / 2);
+        self.next_size = self.block_size.min(2 * self.next_size);
         loop {
             self.fill(&mut bytes, target)?;
             if !self.started {
@@ -107,8 +116,9 @@ impl<R: Read> Blocks<R> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let block = Block { bytes, first_line: self.next_line, offset: self.offset };
-        self.next_line += memchr::memchr_iter(b'\n', &block.bytes).count() as u64;
+        let line_count = memchr::memchr_iter(b'\n', &bytes).count();
+        let block = Block { bytes, first_line: self.next_line, line_count, offset: self.offset };
+        self.next_line += line_count as u64;
         self.offset += block.bytes.len() as u64;
         Ok(Some(block))
     }

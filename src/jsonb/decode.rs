@@ -12,14 +12,14 @@ const HAS_OFFSET: u32 = 0x8000_0000;
 const TYPE_MASK: u32 = 0x7000_0000;
 const LENGTH_MASK: u32 = 0x0FFF_FFFF;
 
-/// Reads a jsonb into `document`, which is cleared first. Bytes that are no jsonb are a fault, never a panic.
+/// Reads a jsonb into `document`, which begins anew. Bytes that are no jsonb are a fault, never a panic; strings
+/// are taken to be UTF-8, as PostgreSQL takes them.
 pub fn decode(document: &mut Document, bytes: &[u8], max_depth: usize) -> Result<Value, Fault> {
-    document.clear();
-    if !document.reserve(bytes.len()) {
+    if !document.begin(bytes) {
         return Err(Fault::TooLarge);
     }
     // Alignment counts from the varlena header, whose 4 bytes are gone: it comes out the same.
-    let value = Reader { document, bytes, max_depth }.container(0, 0)?;
+    let value = Reader { document, bytes, max_depth, entries_left: bytes.len() / 4 }.container(0, 0)?;
     if document.is_full() { Err(Fault::TooDense) } else { Ok(value) }
 }
 
@@ -27,6 +27,8 @@ struct Reader<'a> {
     document: &'a mut Document,
     bytes: &'a [u8],
     max_depth: usize,
+    /// Of a jsonb that is whole every entry has 4 bytes of its own. Where containers overlap they would come to more, without end.
+    entries_left: usize,
 }
 
 const BROKEN: Fault = Fault::Syntax("stored jsonb is corrupt");
@@ -52,6 +54,7 @@ impl Reader<'_> {
         let count = (header & COUNT_MASK) as usize;
         let entries = if header & OBJECT != 0 { 2 * count } else { count };
         let base = at + 4 + 4 * entries;
+        self.entries_left = self.entries_left.checked_sub(entries).ok_or(BROKEN)?;
         if base > self.bytes.len() {
             return Err(BROKEN);
         }
@@ -104,20 +107,15 @@ impl Reader<'_> {
         Ok((entry & TYPE_MASK, from, to))
     }
 
-    fn string(&mut self, from: usize, to: usize) -> Result<Str, Fault> {
-        let text = std::str::from_utf8(&self.bytes[from..to]).map_err(|_| Fault::Encoding)?;
-        Ok(self.document.push_str(text))
-    }
-
     fn key(&mut self, cursor: &mut Cursor) -> Result<Str, Fault> {
         let (_, from, to) = self.next(cursor)?;
-        self.string(from, to)
+        Ok(self.document.slice(from, to))
     }
 
     fn child(&mut self, cursor: &mut Cursor, depth: usize) -> Result<Value, Fault> {
         let (kind, from, to) = self.next(cursor)?;
         Ok(match kind {
-            0x0000_0000 => Value::String(self.string(from, to)?),
+            0x0000_0000 => Value::String(self.document.slice(from, to)),
             0x1000_0000 => self.number(from, to)?,
             0x2000_0000 => Value::Bool(false),
             0x3000_0000 => Value::Bool(true),

@@ -45,7 +45,8 @@ pub struct Member {
 /// The arrays behind the values of one JSON text.
 #[derive(Debug, Default)]
 pub struct Document {
-    buffer: String,
+    /// What was read, whole, so that most strings need no copy of their own; behind it, what was unescaped or made since.
+    buffer: Vec<u8>,
     elements: Vec<Value>,
     members: Vec<Member>,
     /// Children of containers that are still open; what a finished container takes with it.
@@ -57,8 +58,10 @@ pub struct Document {
     full: bool,
 }
 
-/// Bytes of text that a document may hold. jsonb ends at 256 MB; numbers written out may add to that.
-const MAX_TEXT: usize = 400 << 20;
+/// Bytes of text that a document may hold. jsonb ends at 256 MB; what is unescaped or written out may come to as much again.
+const MAX_TEXT: usize = 600 << 20;
+/// Bytes beyond what is read that are made room for.
+const ROOM: usize = 4096;
 /// Bytes that elements and members may take in any case, and as many more as times the text.
 const MIN_NODES: usize = 32 << 20;
 const NODES_BY_TEXT: usize = 3;
@@ -68,14 +71,32 @@ impl Document {
         Document::default()
     }
 
+    /// Begins anew with what is to be read, which `slice` then refers to. False when there is no memory or the limit is passed.
+    #[must_use]
+    pub fn begin(&mut self, bytes: &[u8]) -> bool {
+        self.clear();
+        self.most_nodes = MIN_NODES.saturating_add(NODES_BY_TEXT.saturating_mul(bytes.len()));
+        // What is made later is little beside what is read; without room for it the first of it would double the buffer.
+        let fits = self.reserve(bytes.len() + bytes.len() / 16 + ROOM);
+        if fits {
+            self.buffer.extend_from_slice(bytes);
+        }
+        fits
+    }
+
+    /// A part of what `begin` was given.
+    pub fn slice(&self, from: usize, to: usize) -> Str {
+        debug_assert!(from <= to && to <= self.buffer.len());
+        Str { start: from as u32, len: (to - from) as u32 }
+    }
+
     /// Forgets everything but the capacity.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         self.buffer.clear();
         self.elements.clear();
         self.members.clear();
         self.open_elements.clear();
         self.open_members.clear();
-        self.most_nodes = MIN_NODES;
         self.full = false;
     }
 
@@ -96,31 +117,32 @@ impl Document {
         }
     }
 
+    /// A string as text; an empty one should a stored jsonb not be UTF-8.
     pub fn str(&self, s: Str) -> &str {
+        std::str::from_utf8(self.bytes(s)).unwrap_or_default()
+    }
+
+    #[inline]
+    pub fn bytes(&self, s: Str) -> &[u8] {
         &self.buffer[s.start as usize..s.start as usize + s.len as usize]
     }
 
-    pub fn bytes(&self, s: Str) -> &[u8] {
-        &self.buffer.as_bytes()[s.start as usize..s.start as usize + s.len as usize]
-    }
-
-    /// Room for `bytes` more of text, and for elements in proportion; false when there is no memory or the limit is passed.
+    /// Room for `bytes` more of text; false when there is no memory or the limit is passed.
     #[must_use]
     pub fn reserve(&mut self, bytes: usize) -> bool {
-        self.most_nodes = self.most_nodes.max(MIN_NODES).saturating_add(NODES_BY_TEXT.saturating_mul(bytes));
         self.buffer.len().saturating_add(bytes) <= MAX_TEXT && self.buffer.try_reserve(bytes).is_ok()
     }
 
     /// Copies a string into the document.
     pub fn push_str(&mut self, text: &str) -> Str {
-        let start = self.buffer.len() as u32;
-        self.buffer.push_str(text);
-        Str { start, len: text.len() as u32 }
+        let start = self.buffer.len();
+        self.append(text.as_bytes());
+        self.finish_str(start)
     }
 
     /// A part of a string that is here already; the bounds are bytes in `s` and lie on characters.
     pub fn part(&self, s: Str, from: usize, to: usize) -> Str {
-        debug_assert!(self.str(s).get(from..to).is_some());
+        debug_assert!(from <= to && to <= s.len as usize);
         Str { start: s.start + from as u32, len: (to - from) as u32 }
     }
 
@@ -130,12 +152,30 @@ impl Document {
     }
 
     /// Adds to the text that `finish_str` will close.
-    pub fn append(&mut self, text: &str) {
-        self.buffer.push_str(text);
+    pub fn append(&mut self, text: &[u8]) {
+        if self.has_text_room(text.len()) {
+            self.buffer.extend_from_slice(text);
+        }
     }
 
     pub fn append_char(&mut self, c: char) {
-        self.buffer.push(c);
+        self.append(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    /// Adds a string that is here already to the text that `finish_str` will close.
+    pub fn append_str(&mut self, s: Str) {
+        if self.has_text_room(s.len as usize) {
+            self.buffer.extend_from_within(s.start as usize..s.start as usize + s.len as usize);
+        }
+    }
+
+    /// Whether that much more text fits; if not for memory, the document is marked as full.
+    #[inline]
+    fn has_text_room(&mut self, bytes: usize) -> bool {
+        if self.buffer.capacity() - self.buffer.len() < bytes {
+            self.full |= !self.reserve(bytes);
+        }
+        !self.full
     }
 
     /// The string that began when `text_len` was `start`.
@@ -239,9 +279,12 @@ impl Document {
         self.buffer.len() + 20 * (self.elements.len() + self.members.len() + 1)
     }
 
-    /// How many bytes of all text answer to a description.
+    /// How many bytes of all strings answer to a description.
     pub fn count_bytes(&self, is_counted: impl Fn(u8) -> bool) -> usize {
-        self.buffer.bytes().filter(|&byte| is_counted(byte)).count()
+        let count = |s: Str| self.bytes(s).iter().filter(|&&byte| is_counted(byte)).count();
+        let of_value = |value: Value| if let Value::String(s) = value { count(s) } else { 0 };
+        let elements = self.elements.iter().map(|&value| of_value(value));
+        elements.chain(self.members.iter().map(|member| count(member.key) + of_value(member.value))).sum()
     }
 
     /// The value of a key; the last one where a key stands twice, as in jsonb.
@@ -256,7 +299,7 @@ impl Document {
 
     /// Puts members into jsonb's order (shorter keys first, then by bytes), a key's last value kept.
     pub fn sort_members(&mut self, span: Span) -> Span {
-        let text = self.buffer.as_bytes();
+        let text = &self.buffer;
         let key = |m: &Member| &text[m.key.start as usize..m.key.start as usize + m.key.len as usize];
         let members = &mut self.members[span.indices()];
         let ordered = |a: &Member, b: &Member| a.key.len.cmp(&b.key.len).then_with(|| key(a).cmp(key(b)));

@@ -2,7 +2,7 @@
 //! the last of equal keys kept, an offset instead of a length in every 32nd entry, numbers and containers aligned to 4.
 
 use super::document::{Document, Span, Value};
-use super::numeric;
+use super::{numeric, varlena};
 use crate::error::Fault;
 
 /// Flags of a container's header word, beside its count of children.
@@ -51,7 +51,7 @@ pub fn encode(document: &mut Document, value: Value, out: &mut Vec<u8>) -> Resul
     if size > LENGTH_MASK {
         return Err(Fault::TooLarge);
     }
-    out[start..start + 4].copy_from_slice(&((size as u32) << 2).to_le_bytes());
+    out[start..start + 4].copy_from_slice(&varlena::header_of(size as u32));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! where strings are short; errors carry the byte.
 
 use super::document::{Document, Str, Value};
+use super::scan;
 use crate::error::Fault;
 
 /// A fault and the byte of the text (from 0) where it lies.
@@ -13,10 +14,9 @@ pub struct ParseError {
 
 type Result<T> = std::result::Result<T, ParseError>;
 
-/// Parses one JSON text into `document`, which is cleared first. `max_depth` counts containers inside one another.
+/// Parses one JSON text into `document`, which begins anew. `max_depth` counts containers inside one another.
 pub fn parse(document: &mut Document, text: &str, max_depth: usize) -> Result<Value> {
-    document.clear();
-    if !document.reserve(text.len()) {
+    if !document.begin(text.as_bytes()) {
         return Err(ParseError { fault: Fault::TooLarge, byte: 0 });
     }
     let mut parser = Parser { document, text, bytes: text.as_bytes(), at: 0, depth: 0, max_depth };
@@ -40,19 +40,6 @@ struct Parser<'a> {
     depth: usize,
     max_depth: usize,
 }
-
-/// Bytes that end the plain run of a string: the quote, the backslash, control characters.
-static SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = true;
-        byte += 1;
-    }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table
-};
 
 impl Parser<'_> {
     fn fail<T>(&self, fault: Fault) -> Result<T> {
@@ -207,14 +194,14 @@ impl Parser<'_> {
             self.at = start + byte;
             return self.fail(Fault::NumberRange);
         }
-        let value = Value::Number(self.document.push_str(literal));
+        let value = Value::Number(self.document.slice(start, self.at));
         self.end_of_token(value)
     }
 
     /// Moves to the next quote, backslash or control character.
     fn plain_run(&mut self) -> Result<u8> {
         let rest = &self.bytes[self.at..];
-        match rest.iter().position(|&byte| SPECIAL[byte as usize]) {
+        match scan::special(rest) {
             Some(run) => {
                 self.at += run;
                 Ok(rest[run])
@@ -228,11 +215,25 @@ impl Parser<'_> {
 
     fn string(&mut self) -> Result<Str> {
         self.at += 1;
+        let start = self.at;
+        match self.plain_run()? {
+            b'"' => {
+                self.at += 1;
+                Ok(self.document.slice(start, self.at - 1))
+            }
+            stop => self.unescaped(start, stop),
+        }
+    }
+
+    /// The rest of a string that begins at `start`, holds something at `at` that ends a plain run, and so needs a copy.
+    fn unescaped(&mut self, mut start: usize, mut stop: u8) -> Result<Str> {
+        // Unescaped it is no longer than what is left of the input.
+        if !self.document.reserve(self.bytes.len() - start) {
+            return self.fail(Fault::TooLarge);
+        }
         let begin = self.document.text_len();
         loop {
-            let start = self.at;
-            let stop = self.plain_run()?;
-            self.document.append(&self.text[start..self.at]);
+            self.document.append(&self.bytes[start..self.at]);
             match stop {
                 b'"' => {
                     self.at += 1;
@@ -241,6 +242,8 @@ impl Parser<'_> {
                 b'\\' => self.escape()?,
                 _ => return Err(self.error("control character in a string must be escaped")),
             }
+            start = self.at;
+            stop = self.plain_run()?;
         }
     }
 

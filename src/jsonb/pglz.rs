@@ -96,6 +96,10 @@ impl Pglz {
         let mask = [128, 256, 512, 1024].iter().position(|&limit| source.len() < limit).map_or(SLOTS - 1, |step| (512 << step) - 1);
         self.starts[..=mask].fill(0);
         let begin = out.len();
+        // Without memory it stays as it is.
+        if out.try_reserve(source.len()).is_err() {
+            return false;
+        }
         let mut output = Output { bytes: out, control_at: usize::MAX, control: 0, bit: 0 };
         let mut history = History { tables: self, source, mask, next: 1, recycle: false };
         let mut at = 0;

@@ -1,6 +1,7 @@
 //! A document to JSON text, in the two spacings that people meet.
 
 use super::document::{Document, Str, Value};
+use super::scan;
 
 /// Where spaces go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ static ESCAPES: [u8; 256] = {
 fn write_string(document: &Document, s: Str, out: &mut Vec<u8>) {
     let mut rest = document.bytes(s);
     out.push(b'"');
-    while let Some(run) = rest.iter().position(|&byte| ESCAPES[byte as usize] != 0) {
+    while let Some(run) = scan::special(rest) {
         out.extend_from_slice(&rest[..run]);
         match ESCAPES[rest[run] as usize] {
             b'u' => out.extend_from_slice(format!("\\u{:04x}", rest[run]).as_bytes()),

@@ -150,7 +150,11 @@ fn add_varlena(size: usize, length: usize) -> usize {
 }
 
 fn lz4(raw: &[u8], out: &mut Vec<u8>) -> bool {
-    out.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
+    let most = lz4_flex::block::get_maximum_output_size(raw.len());
+    if out.try_reserve(most).is_err() {
+        return false;
+    }
+    out.resize(most, 0);
     match lz4_flex::block::compress_into(raw, out) {
         Ok(length) => {
             out.truncate(length);

@@ -1,11 +1,12 @@
 //! Rows made from a block of lines: what the encode threads hand to the main thread.
 
+use super::seen;
 use crate::error::{Error, Fault, Place};
 use crate::fhir::definitions::Definitions;
 use crate::fhir::ndjson::{Block, Line};
 use crate::fhir::{Format, envelope};
 use crate::jsonb::toast::{Compressor, Rule};
-use crate::jsonb::{Document, encode, parse};
+use crate::jsonb::{Document, encode, parse, varlena};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -60,6 +61,21 @@ pub struct Row {
     id: (usize, usize),
     resource: (usize, usize),
     pub line: u64,
+    /// `seen::hash` of the id.
+    pub hash: u64,
+    /// Place among the batch's rows in the order of their types and ids: an index is written fastest in its own order.
+    pub rank: u32,
+    pub occurrence: Occurrence,
+}
+
+/// How often an id stands in a batch, among the lines of its type. A statement cannot touch a row twice, so only the last is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occurrence {
+    Only,
+    /// The last of several: an update of what an earlier line would have made.
+    Last,
+    /// A later line replaces it.
+    Replaced,
 }
 
 /// Rows in the order of their lines.
@@ -69,7 +85,9 @@ pub struct Batch {
     /// Resource types that occur.
     pub types: Vec<String>,
     pub rows: Vec<Row>,
-    ids: String,
+    /// Bytes of the lines that the rows came from.
+    pub size: u64,
+    ids: Vec<u8>,
     resources: Vec<u8>,
     /// By index into `types`.
     compression: Vec<Option<Rule>>,
@@ -77,12 +95,46 @@ pub struct Batch {
 
 impl Batch {
     pub fn id(&self, row: &Row) -> &str {
+        // It came from a line that is UTF-8.
+        std::str::from_utf8(self.id_bytes(row)).unwrap_or_default()
+    }
+
+    fn id_bytes(&self, row: &Row) -> &[u8] {
+        &self.ids[row.id.0 + 4..row.id.1]
+    }
+
+    /// The id as a whole varlena of type text, which starts at a multiple of 4 from the start of the buffer.
+    pub fn id_varlena(&self, row: &Row) -> &[u8] {
         &self.ids[row.id.0..row.id.1]
     }
 
     /// A whole jsonb varlena, perhaps compressed. It starts at a multiple of 8 from the start of the buffer.
     pub fn resource(&self, row: &Row) -> &[u8] {
         &self.resources[row.resource.0..row.resource.1]
+    }
+
+    /// A batch of some of the rows alone, without the others' memory.
+    pub fn pick(&self, rows: &[&Row]) -> Result<Batch, Error> {
+        let mut picked = Batch {
+            source: self.source.clone(),
+            types: self.types.clone(),
+            rows: Vec::with_capacity(rows.len()),
+            size: 0,
+            ids: Vec::new(),
+            resources: Vec::new(),
+            compression: Vec::new(),
+        };
+        for row in rows {
+            let (id, resource) = (self.id_varlena(row), self.resource(row));
+            let copied = (append(&mut picked.ids, id)?, append(&mut picked.resources, resource)?);
+            picked.rows.push(Row { id: copied.0, resource: copied.1, ..(*row).clone() });
+        }
+        Ok(picked)
+    }
+
+    /// Bytes of the rows' values.
+    pub fn memory(&self) -> usize {
+        self.ids.len() + self.resources.len()
     }
 
     /// The lines that the batch came from, for the context of errors.
@@ -94,6 +146,24 @@ impl Batch {
     /// Where a row came from.
     pub fn place(&self, row: &Row) -> Place {
         Place { source: self.source.clone(), line: row.line, byte: 1 }
+    }
+
+    /// Ranks the rows and finds the ids that stand more than once.
+    fn rank(&mut self) {
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        let key = |index: usize| (self.rows[index].resource_type, self.id_bytes(&self.rows[index]));
+        // Stable: equal ids keep the order of their lines.
+        order.sort_by(|&a, &b| key(a).cmp(&key(b)));
+        let same: Vec<bool> = order.windows(2).map(|pair| key(pair[0]) == key(pair[1])).collect();
+        for (rank, &index) in order.iter().enumerate() {
+            let row = &mut self.rows[index];
+            row.rank = rank as u32;
+            row.occurrence = match (rank > 0 && same[rank - 1], same.get(rank) == Some(&true)) {
+                (_, true) => Occurrence::Replaced,
+                (true, false) => Occurrence::Last,
+                (false, false) => Occurrence::Only,
+            };
+        }
     }
 
     fn resource_type(&mut self, name: &str, compression: &Rules) -> usize {
@@ -108,13 +178,23 @@ impl Batch {
     }
 }
 
+/// Adds a value at the next place that suits any varlena.
+fn append(values: &mut Vec<u8>, value: &[u8]) -> Result<(usize, usize), Error> {
+    values.try_reserve(value.len() + 8).map_err(|_| Error::Memory)?;
+    values.resize(values.len().next_multiple_of(8), 0);
+    let start = values.len();
+    values.extend_from_slice(value);
+    Ok((start, values.len()))
+}
+
 /// Turns a block's lines into rows.
 pub fn encode_block(recipe: &Recipe, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
     let mut batch = Batch {
         source: recipe.source.clone(),
         types: Vec::new(),
         rows: Vec::new(),
-        ids: String::new(),
+        size: block.bytes.len() as u64,
+        ids: Vec::new(),
         resources: Vec::new(),
         compression: Vec::new(),
     };
@@ -129,6 +209,7 @@ pub fn encode_block(recipe: &Recipe, block: &Block, workspace: &mut Workspace) -
             fault,
         })?;
     }
+    batch.rank();
     Ok(batch)
 }
 
@@ -150,16 +231,29 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
         (None, Some(found)) => batch.resource_type(document.str(found), &recipe.compression),
         (None, None) => return Err(whole(Fault::NoType)),
     };
-    let id = batch.ids.len();
-    batch.ids.push_str(document.str(identity.id));
+    let text = document.bytes(identity.id);
+    let hash = seen::hash(text);
+    batch.ids.try_reserve(text.len() + 8).map_err(|_| whole(Fault::TooLarge))?;
+    batch.ids.resize(batch.ids.len().next_multiple_of(4), 0);
+    let id = (batch.ids.len(), batch.ids.len() + 4 + text.len());
+    batch.ids.extend_from_slice(&varlena::header_of(text.len() as u32 + 4));
+    batch.ids.extend_from_slice(text);
     let name = &batch.types[resource_type];
     let stored = envelope::to_stored(recipe.definitions, document, root, name, recipe.from, recipe.stored, &recipe.created_at_url);
     batch.resources.resize(batch.resources.len().next_multiple_of(8), 0);
     let start = batch.resources.len();
     encode::encode(document, stored, &mut batch.resources).map_err(whole)?;
     if let Some(rule) = &batch.compression[resource_type] {
-        rule.apply(compressor, batch.ids.len() - id, &mut batch.resources, start);
+        rule.apply(compressor, id.1 - id.0 - 4, &mut batch.resources, start);
     }
-    batch.rows.push(Row { resource_type, id: (id, batch.ids.len()), resource: (start, batch.resources.len()), line: line.number });
+    batch.rows.push(Row {
+        resource_type,
+        id,
+        resource: (start, batch.resources.len()),
+        line: line.number,
+        hash,
+        rank: 0,
+        occurrence: Occurrence::Only,
+    });
     Ok(())
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 /// How long ending waits for threads. One that hangs in a connect or a name look-up, which nothing can interrupt, is left
 /// behind and ends with that: it owns all that it uses.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How much lower the threads' priority is than the main thread's.
+const NICENESS: i32 = 5;
 /// Deep JSON is parsed on these.
 const STACK: usize = 8 * 1024 * 1024;
 
@@ -46,6 +48,8 @@ impl Crew {
         let leaving = Leaving(Arc::clone(&self.0));
         let spawned = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
             let _leaving = leaving;
+            // Where threads are more than processors, the main thread, on which all wait, must not wait for them. Not worth an error.
+            let _ = rustix::process::nice(NICENESS);
             work();
         });
         before.thread_set_mask().map_err(|error| internal(&error))?;

@@ -4,7 +4,8 @@ use super::rows::StoredRow;
 use crate::error::Fault;
 use crate::fhir::definitions::Definitions;
 use crate::fhir::envelope::{self, Row};
-use crate::fhir::{Format, convert, instant};
+use crate::fhir::instant::{self, Instant};
+use crate::fhir::{Format, convert};
 use crate::jsonb::text::{self, Style};
 use crate::jsonb::{Document, decode, toast};
 
@@ -53,8 +54,8 @@ impl Writer {
             id: utf8(row.id)?,
             resource_type,
             version_id: &version_id,
-            last_updated: last_updated.as_deref(),
-            created_at: created_at.as_deref(),
+            last_updated: last_updated.as_ref().map(Instant::as_str),
+            created_at: created_at.as_ref().map(Instant::as_str),
             owns_last_updated: recipe.has_last_updated,
             owns_created_at: recipe.has_created_at,
         };

@@ -14,8 +14,10 @@ use std::sync::Arc;
 
 /// Bytes of lines in a block: a batch in the backend is of this order.
 const BLOCK: usize = 512 * 1024;
-/// Bytes of blocks under way between the threads.
-const BUDGET: usize = 16 * 1024 * 1024;
+/// Bytes that a row takes beside its values.
+const ROW: usize = 128;
+/// Bytes of blocks and rows under way between the threads.
+const BUDGET: usize = 8 * 1024 * 1024;
 
 /// One source to load.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt
     loop {
         match blocks.next_block() {
             Ok(Some(block)) => {
-                let size = block.bytes.len();
+                let size = block.bytes.len() + ROW * block.line_count;
                 if !queue.put(block, size) {
                     return Ok(());
                 }

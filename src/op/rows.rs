@@ -41,7 +41,17 @@ pub trait Rows {
 }
 
 impl RowBlock {
-    pub fn push(&mut self, row: StoredRow) {
+    /// An empty block with room for this many bytes.
+    pub fn with_capacity(bytes: usize) -> Result<RowBlock, Error> {
+        let mut block = RowBlock::default();
+        block.bytes.try_reserve(bytes).map_err(|_| Error::Memory)?;
+        Ok(block)
+    }
+
+    /// Adds a copy of a row.
+    pub fn push(&mut self, row: StoredRow) -> Result<(), Error> {
+        let bytes = row.id.len() + row.resource_type.map_or(0, <[u8]>::len) + row.resource.len();
+        self.bytes.try_reserve(bytes).map_err(|_| Error::Memory)?;
         self.size += row.id.len() + toast::inflated_size(row.resource);
         let mut add = |bytes: &[u8]| {
             let start = self.bytes.len();
@@ -56,6 +66,7 @@ impl RowBlock {
             last_updated: row.last_updated,
             created_at: row.created_at,
         });
+        Ok(())
     }
 
     /// Bytes that the rows take once inflated.

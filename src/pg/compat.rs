@@ -3,10 +3,12 @@
 use pgrx::pg_sys;
 use std::ptr;
 
-/// What a load touches of a table: columns by number, all of them written and read.
+/// What a load touches of a table: columns by number.
 pub struct Access<'a> {
     pub rte: *mut pg_sys::RangeTblEntry,
-    pub columns: &'a [i16],
+    pub read: &'a [i16],
+    pub inserted: &'a [i16],
+    pub updated: &'a [i16],
 }
 
 /// Checks the current user's rights for an upsert (SELECT, INSERT and UPDATE of the columns), as the executor would, and gives the
@@ -20,9 +22,9 @@ pub fn init_range_table(estate: *mut pg_sys::EState, access: &Access) {
         // SAFETY: the entry was just made by the caller.
         let rte = unsafe { &mut *access.rte };
         rte.requiredPerms = wanted;
-        rte.selectedCols = columns(access.columns);
-        rte.insertedCols = columns(access.columns);
-        rte.updatedCols = columns(access.columns);
+        rte.selectedCols = columns(access.read);
+        rte.insertedCols = columns(access.inserted);
+        rte.updatedCols = columns(access.updated);
         // SAFETY: as above.
         unsafe { pg_sys::ExecCheckRTPerms(range_table, true) };
         // SAFETY: a fresh executor state.
@@ -36,9 +38,9 @@ pub fn init_range_table(estate: *mut pg_sys::EState, access: &Access) {
         // SAFETY: just made.
         let info = unsafe { &mut *info };
         info.requiredPerms = wanted;
-        info.selectedCols = columns(access.columns);
-        info.insertedCols = columns(access.columns);
-        info.updatedCols = columns(access.columns);
+        info.selectedCols = columns(access.read);
+        info.insertedCols = columns(access.inserted);
+        info.updatedCols = columns(access.updated);
         // SAFETY: the two lists belong together.
         unsafe { pg_sys::ExecCheckPermissions(range_table, permissions, true) };
         #[cfg(any(feature = "pg16", feature = "pg17"))]
@@ -84,16 +86,53 @@ pub fn check_insert(relation: *mut pg_sys::ResultRelInfo) {
     };
 }
 
-/// Inserts a row's index entries; a duplicate key is an ERROR.
-pub fn insert_index_entries(relation: *mut pg_sys::ResultRelInfo, slot: *mut pg_sys::TupleTableSlot, estate: *mut pg_sys::EState) {
-    #[cfg(feature = "pg15")]
-    // SAFETY: a row that was just inserted into this relation, whose indexes are open.
-    unsafe {
-        pg_sys::ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut())
+// Declared again without pgrx's guard, which would cost as much as a small index does: it is called for every row.
+#[cfg(feature = "pg15")]
+unsafe extern "C-unwind" {
+    fn ExecInsertIndexTuples(
+        relation: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+        update: bool,
+        no_duplicate_error: bool,
+        conflict: *mut bool,
+        arbiters: *mut pg_sys::List,
+    ) -> *mut pg_sys::List;
+}
+#[cfg(not(feature = "pg15"))]
+unsafe extern "C-unwind" {
+    fn ExecInsertIndexTuples(
+        relation: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+        update: bool,
+        no_duplicate_error: bool,
+        conflict: *mut bool,
+        arbiters: *mut pg_sys::List,
+        only_summarizing: bool,
+    ) -> *mut pg_sys::List;
+}
+
+/// Inserts the index entries of rows that were just inserted, in this order; a duplicate key is an ERROR.
+pub fn insert_index_entries(
+    relation: *mut pg_sys::ResultRelInfo,
+    slots: &[(u32, *mut pg_sys::TupleTableSlot)],
+    estate: *mut pg_sys::EState,
+) {
+    let insert = || {
+        for &(_, slot) in slots {
+            #[cfg(feature = "pg15")]
+            // SAFETY: a row of this relation, whose indexes are open.
+            unsafe {
+                ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut())
+            };
+            #[cfg(not(feature = "pg15"))]
+            // SAFETY: as above.
+            unsafe {
+                ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut(), false)
+            };
+        }
     };
-    #[cfg(not(feature = "pg15"))]
-    // SAFETY: as above.
-    unsafe {
-        pg_sys::ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut(), false)
-    };
+    // SAFETY: turns an ERROR of the calls into an unwinding; the closure holds nothing to drop.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(insert) }
 }

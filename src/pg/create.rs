@@ -10,13 +10,21 @@ use std::ffi::CString;
 pub const SEQUENCE: &str = "transaction_id_seq";
 const STATUS: &str = "resource_status";
 
-/// The table of a resource type, created where it is missing. The type has passed `table::type_name`.
-pub fn ensure(resource_type: &str) -> Result<Table, Error> {
+/// When a new table gets its primary key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    AtOnce,
+    /// By `add_key`, once its rows are there.
+    Later,
+}
+
+/// The table of a resource type, created where it is missing, and whether it lacks its key. The type has passed `table::type_name`.
+pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
     let history = |found: &Table| table::relation(&format!("{}_history", found.plain_name), found.schema);
     if let Some(found) = table::lookup(resource_type)?
         && history(&found).is_some()
     {
-        return Ok(found);
+        return Ok((found, Key::AtOnce));
     }
     let table_name = resource_type.to_ascii_lowercase();
     let schema = match table::lookup(resource_type)? {
@@ -28,12 +36,11 @@ pub fn ensure(resource_type: &str) -> Result<Table, Error> {
     ensure_sequence(schema);
     let status = ensure_status(schema);
     let literal = pgrx::spi::quote_literal(resource_type);
-    if table::relation(&table_name, schema).is_none() {
-        run(&format!(
-            "create table {} (id pg_catalog.text primary key, {})",
-            table::qualified(schema, &table_name),
-            columns(&status, &literal)
-        ));
+    let missing = table::relation(&table_name, schema).is_none();
+    if missing {
+        let name = table::qualified(schema, &table_name);
+        let constraint = if key == Key::Later { "not null" } else { "primary key" };
+        run(&format!("create table {name} (id pg_catalog.text {constraint}, {})", columns(&status, &literal)));
     }
     let history_name = format!("{table_name}_history");
     if table::relation(&history_name, schema).is_none() {
@@ -43,7 +50,13 @@ pub fn ensure(resource_type: &str) -> Result<Table, Error> {
             columns(&status, &literal)
         ));
     }
-    table::lookup(resource_type)?.ok_or_else(|| Error::Internal(format!("table {table_name} is not in the search path")))
+    let found = table::lookup(resource_type)?.ok_or_else(|| Error::Internal(format!("table {table_name} is not in the search path")))?;
+    Ok((found, if missing { key } else { Key::AtOnce }))
+}
+
+/// Gives a table that was created without it its primary key.
+pub fn add_key(table: &Table) {
+    run(&format!("alter table {} add primary key (id)", table.name));
 }
 
 /// What both tables have beside id.

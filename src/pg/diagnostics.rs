@@ -168,9 +168,9 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
             unsafe { pg_sys::err_generic_string(c_int::from(code), name) };
         }
     }
-    if shows_row(first.sqlerrcode) {
+    if let Some(detail) = without_content(first) {
         // SAFETY: as above; the text has no format signs.
-        unsafe { errdetail(c"The failing row is not shown.".as_ptr()) };
+        unsafe { errdetail(detail.as_ptr()) };
     }
     for context in [first.context.cast_const(), place] {
         if !context.is_null() {
@@ -180,10 +180,17 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
     }
 }
 
-/// Errors whose DETAIL is "Failing row contains (…)": patients' data, which messages and logs must not hold.
-fn shows_row(code: c_int) -> bool {
+/// What stands for a DETAIL that shows what a resource says, patients' data, which messages and logs must not hold: of the row as a whole, or of a
+/// key other than id.
+fn without_content(error: &pg_sys::ErrorData) -> Option<&'static CStr> {
     use pgrx::PgSqlErrorCode as Code;
-    [Code::ERRCODE_NOT_NULL_VIOLATION, Code::ERRCODE_CHECK_VIOLATION, Code::ERRCODE_WITH_CHECK_OPTION_VIOLATION]
-        .iter()
-        .any(|&known| known as c_int == code)
+    let is = |code: Code| error.sqlerrcode == code as c_int;
+    // SAFETY: a field of ErrorData: null or NUL-terminated, and as long-lived as the rest.
+    let detail = (!error.detail.is_null()).then(|| unsafe { CStr::from_ptr(error.detail) })?;
+    if is(Code::ERRCODE_NOT_NULL_VIOLATION) || is(Code::ERRCODE_CHECK_VIOLATION) || is(Code::ERRCODE_WITH_CHECK_OPTION_VIOLATION) {
+        return Some(c"The failing row is not shown.");
+    }
+    let of_key =
+        [Code::ERRCODE_UNIQUE_VIOLATION, Code::ERRCODE_EXCLUSION_VIOLATION, Code::ERRCODE_FOREIGN_KEY_VIOLATION].into_iter().any(is);
+    (of_key && !detail.to_bytes().starts_with(b"Key (id)=")).then_some(c"The key is not shown.")
 }

@@ -1,5 +1,6 @@
 //! Which tables rows may go straight into: an allow-list of what is known to make no difference to INSERT.
 
+use super::create::Key;
 use crate::error::Error;
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::c_int;
@@ -7,6 +8,8 @@ use std::ffi::c_int;
 /// Where each column stands, from 0.
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
+    /// The table's name, for messages.
+    pub table: String,
     pub id: usize,
     pub txid: usize,
     pub status: usize,
@@ -19,7 +22,7 @@ pub struct Layout {
 }
 
 /// Why a table takes the general way; otherwise its layout.
-pub fn layout(table: pg_sys::Oid) -> Result<Layout, String> {
+pub fn layout(table: pg_sys::Oid, key: Key) -> Result<Layout, String> {
     // SAFETY: the oid of a table that was looked up in this statement.
     let relation = unsafe { PgRelation::with_lock(table, pg_sys::RowExclusiveLock as i32) };
     // SAFETY: an open relation.
@@ -48,7 +51,7 @@ pub fn layout(table: pg_sys::Oid) -> Result<Layout, String> {
     if security != pg_sys::CheckEnableRlsResult::RLS_NONE as c_int {
         return refuse("it has row security");
     }
-    let mut layout = Layout { count: relation.tuple_desc().len(), ..Layout::default() };
+    let mut layout = Layout { table: relation.name().to_owned(), count: relation.tuple_desc().len(), ..Layout::default() };
     let mut found = 0;
     for (index, attribute) in relation.tuple_desc().iter().enumerate() {
         if attribute.is_dropped() {
@@ -73,17 +76,23 @@ pub fn layout(table: pg_sys::Oid) -> Result<Layout, String> {
     if found != layout.count {
         return refuse("its columns are not those of a resource table");
     }
-    if !has_key(table, layout.id) {
-        return refuse("it has no unique key on id");
+    if key == Key::AtOnce && !has_key(table, layout.id) {
+        return refuse("it has no plain unique key on id");
     }
     Ok(layout)
 }
 
-/// Whether ids are unique by themselves: what INSERT … ON CONFLICT (id) takes, so the straight way must take it too.
+/// Whether ids are unique by themselves: what INSERT … ON CONFLICT (id) takes, so the straight way must take it too. It also takes an index of
+/// another collation or operators than the column's own, by which no row would be found; and where different ids can be equal, they are
+/// told apart by their bytes here.
 fn has_key(table: pg_sys::Oid, id: usize) -> bool {
     let query = format!(
-        "select exists (select from pg_catalog.pg_index i where i.indrelid operator(pg_catalog.=) {} and i.indisunique and i.indisvalid and i.indimmediate \
-         and i.indpred is null and i.indexprs is null and i.indnkeyatts operator(pg_catalog.=) 1 and i.indkey[0] operator(pg_catalog.=) {})",
+        "select exists (select from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) i.indrelid \
+         and a.attnum operator(pg_catalog.=) i.indkey[0] join pg_catalog.pg_opclass o on o.oid operator(pg_catalog.=) i.indclass[0] \
+         left join pg_catalog.pg_collation c on c.oid operator(pg_catalog.=) a.attcollation \
+         where i.indrelid operator(pg_catalog.=) {} and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null \
+         and i.indnkeyatts operator(pg_catalog.=) 1 and i.indkey[0] operator(pg_catalog.=) {} and o.opcdefault \
+         and i.indcollation[0] operator(pg_catalog.=) a.attcollation and coalesce(c.collisdeterministic, true))",
         table.to_u32(),
         id + 1
     );

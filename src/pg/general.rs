@@ -4,12 +4,9 @@
 use super::table::{self, Table};
 use super::{diagnostics, report};
 use crate::error::Error;
-use crate::op::batch::{Batch, Row};
+use crate::op::batch::{Batch, Occurrence, Row};
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
-
-/// A row to write, and whether its id stood in an earlier line of its batch: then it is an update.
-pub type Version<'a> = (&'a Row, bool);
 
 /// How to write to one table.
 #[derive(Debug)]
@@ -24,7 +21,7 @@ impl General {
     }
 
     /// Writes rows with distinct ids over what is there.
-    pub fn write(&self, batch: &Batch, rows: &[Version]) -> Result<(), Error> {
+    pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
         let written = diagnostics::keep(Some(&batch.extent()), || {
             Spi::connect_mut(|client| {
                 let arguments = [
@@ -83,22 +80,20 @@ fn statement(table: &Table, resource_type: &str) -> String {
     )
 }
 
-pub fn ids(batch: &Batch, rows: &[Version]) -> pg_sys::Datum {
-    let text = |id: &str| {
-        // SAFETY: the bytes are copied; their length is that of a line at most.
-        pg_sys::Datum::from(unsafe { pg_sys::cstring_to_text_with_len(id.as_ptr().cast(), id.len() as i32) })
-    };
-    array(rows.iter().map(|(row, _)| text(batch.id(row))).collect(), pg_sys::TEXTOID, -1, false, pg_sys::TYPALIGN_INT)
+fn ids(batch: &Batch, rows: &[&Row]) -> pg_sys::Datum {
+    // Whole varlenas in the batch's buffers, which outlive the statement and are aligned by their maker; as are the resources.
+    let datums = rows.iter().map(|row| pg_sys::Datum::from(batch.id_varlena(row).as_ptr())).collect();
+    array(datums, pg_sys::TEXTOID, -1, false, pg_sys::TYPALIGN_INT)
 }
 
-fn resources(batch: &Batch, rows: &[Version]) -> pg_sys::Datum {
-    // A resource is a whole varlena in the batch's buffer, which outlives the statement and is aligned by its maker.
-    let datums = rows.iter().map(|(row, _)| pg_sys::Datum::from(batch.resource(row).as_ptr())).collect();
+fn resources(batch: &Batch, rows: &[&Row]) -> pg_sys::Datum {
+    let datums = rows.iter().map(|row| pg_sys::Datum::from(batch.resource(row).as_ptr())).collect();
     array(datums, pg_sys::JSONBOID, -1, false, pg_sys::TYPALIGN_INT)
 }
 
-fn repeats(rows: &[Version]) -> pg_sys::Datum {
-    array(rows.iter().map(|(_, repeated)| pg_sys::Datum::from(*repeated)).collect(), pg_sys::BOOLOID, 1, true, pg_sys::TYPALIGN_CHAR)
+fn repeats(rows: &[&Row]) -> pg_sys::Datum {
+    let datums = rows.iter().map(|row| pg_sys::Datum::from(row.occurrence == Occurrence::Last)).collect();
+    array(datums, pg_sys::BOOLOID, 1, true, pg_sys::TYPALIGN_CHAR)
 }
 
 fn array(mut elements: Vec<pg_sys::Datum>, kind: pg_sys::Oid, length: i16, by_value: bool, alignment: u8) -> pg_sys::Datum {

@@ -1,6 +1,7 @@
 //! PostgreSQL's memory contexts: which one is current, and when a short-lived one is emptied.
 
 use pgrx::pg_sys;
+use std::ffi::CStr;
 
 /// Runs `work` with `context` current. After an ERROR whoever catches it sets the context back, as always.
 pub fn within<T>(context: pg_sys::MemoryContext, work: impl FnOnce() -> T) -> T {
@@ -12,6 +13,13 @@ pub fn within<T>(context: pg_sys::MemoryContext, work: impl FnOnce() -> T) -> T 
     // SAFETY: the context that was current.
     unsafe { pg_sys::CurrentMemoryContext = before };
     result
+}
+
+/// A new context inside another, deleted with it at the latest.
+pub fn child(parent: pg_sys::MemoryContext, name: &'static CStr) -> pg_sys::MemoryContext {
+    let [least, first, most] = [pg_sys::ALLOCSET_DEFAULT_MINSIZE, pg_sys::ALLOCSET_DEFAULT_INITSIZE, pg_sys::ALLOCSET_DEFAULT_MAXSIZE];
+    // SAFETY: a valid context; the name is kept, not copied, and never goes.
+    unsafe { pg_sys::AllocSetContextCreateInternal(parent, name.as_ptr(), least as usize, first as usize, most as usize) }
 }
 
 /// Empties what an executor's expressions left behind for one row.

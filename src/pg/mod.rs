@@ -2,17 +2,24 @@
 //! `api`. Everything here runs on the main thread.
 
 pub mod compat;
+pub mod compression;
 pub mod create;
 pub mod diagnostics;
 pub mod eligible;
-pub mod fast;
+pub mod entries;
 pub mod general;
+pub mod heap;
 pub mod lifecycle;
 pub mod memory;
+pub mod progress;
 pub mod report;
 pub mod role;
 pub mod rows;
 pub mod setting;
+pub mod stage;
+pub mod straight;
 pub mod table;
+pub mod update;
 pub mod upsert;
+pub mod values;
 pub mod wait;

@@ -13,6 +13,7 @@ fn code(error: &Error) -> Code {
         Error::UnknownType(_) => Code::ERRCODE_UNDEFINED_TABLE,
         Error::InvalidType(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::WrongShape { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        Error::SameTable(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::NoSchema => Code::ERRCODE_INVALID_SCHEMA_NAME,
         Error::Null(_) | Error::NullColumn { .. } => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
         Error::NoCreationTime(_) => Code::ERRCODE_UNDEFINED_COLUMN,

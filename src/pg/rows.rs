@@ -4,6 +4,7 @@
 
 use super::diagnostics;
 use super::memory;
+use super::progress::{Direction, Progress};
 use super::table::Table;
 use crate::error::Error;
 use crate::op::rows::{RowBlock, StoredRow};
@@ -18,14 +19,17 @@ const COLUMNS: c_int = 6;
 /// The running query. It lies in the calling query's memory, where the callback at that query's end finds it.
 #[repr(C)]
 struct State {
-    /// Null once ended.
     query: *mut pg_sys::QueryDesc,
+    /// All else that the query needs: a calling query may start it a million times.
+    memory: pg_sys::MemoryContext,
     context: *mut pg_sys::ExprContext,
+    progress: Progress,
 }
 
 /// A table's current resources.
 #[derive(Debug)]
 pub struct Rows {
+    /// Null once ended.
     state: *mut State,
     table: String,
 }
@@ -46,7 +50,10 @@ impl Rows {
         let context = unsafe { (*info).econtext };
         // SAFETY: an expression context of the calling query.
         let query_memory = unsafe { (*context).ecxt_per_query_memory };
-        let state = memory::within(query_memory, || diagnostics::keep(None, || start(&query, since, context)));
+        let memory = memory::child(query_memory, c"bulk dump");
+        let query = memory::within(memory, || diagnostics::keep(None, || start(&query, since)));
+        let progress = Progress::start(Direction::Dump, table.oid);
+        let state = memory::within(query_memory, || remember(State { query, memory, context, progress }));
         Ok(Rows { state, table: table.plain_name.clone() })
     }
 
@@ -72,7 +79,7 @@ impl Rows {
         // SAFETY: a column of type text; the slice is used before the next row is fetched.
         let text = |datum: pg_sys::Datum| unsafe { <&[u8]>::from_datum(datum, false) }.unwrap_or_default();
         let resource = Inline::of(need(5, "resource")?);
-        block.push(StoredRow {
+        let pushed = block.push(StoredRow {
             id: text(need(0, "id")?),
             version: need(1, "txid")?.value() as i64,
             resource_type: value(2).map(text),
@@ -81,26 +88,26 @@ impl Rows {
             resource: resource.bytes(),
         });
         resource.free();
-        Ok(true)
+        pushed.map(|()| true)
     }
 }
 
 impl crate::op::rows::Rows for Rows {
     fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> Result<bool, Error> {
         diagnostics::keep(None, || {
-            // SAFETY: lives as long as the calling query, which is running.
-            let query = unsafe { (*self.state).query };
-            if query.is_null() {
-                return Ok(false);
+            // SAFETY: null, or what lives as long as the calling query, which is running.
+            let Some(state) = (unsafe { self.state.as_mut() }) else { return Ok(false) };
+            let mut more = true;
+            while more && block.size() < bytes && block.len() < rows {
+                more = self.push_next(state.query, block)?;
             }
-            while block.size() < bytes && block.len() < rows {
-                if !self.push_next(query, block)? {
-                    end(self.state);
-                    forget_callback(self.state);
-                    return Ok(false);
-                }
+            state.progress.add(block.len() as u64, block.size() as u64);
+            if !more {
+                let state = std::mem::replace(&mut self.state, ptr::null_mut());
+                forget_callback(state);
+                end(state);
             }
-            Ok(true)
+            Ok(more)
         })
     }
 }
@@ -122,7 +129,7 @@ fn query(table: &Table, since: bool) -> String {
 }
 
 /// Plans and starts a query, in the current memory context.
-fn start(text: &CStr, since: Option<TimestampWithTimeZone>, context: *mut pg_sys::ExprContext) -> *mut State {
+fn start(text: &CStr, since: Option<TimestampWithTimeZone>) -> *mut pg_sys::QueryDesc {
     let kinds = [pg_sys::TIMESTAMPTZOID];
     let count = c_int::from(since.is_some());
     // The text is kept by the query.
@@ -145,13 +152,19 @@ fn start(text: &CStr, since: Option<TimestampWithTimeZone>, context: *mut pg_sys
     let query = unsafe { pg_sys::CreateQueryDesc(plan, text, snapshot, ptr::null_mut(), nowhere, parameters, ptr::null_mut(), 0) };
     // SAFETY: checks the caller's rights and opens the relations; there are no triggers to fire.
     unsafe { pg_sys::ExecutorStart(query, pg_sys::EXEC_FLAG_SKIP_TRIGGERS as c_int) };
+    query
+}
+
+/// Has the query ended when the calling one is, in whose memory this is called.
+fn remember(state: State) -> *mut State {
+    let context = state.context;
     // SAFETY: allocates.
-    let state = unsafe { pg_sys::palloc(size_of::<State>()) }.cast::<State>();
+    let place = unsafe { pg_sys::palloc(size_of::<State>()) }.cast::<State>();
     // SAFETY: fresh memory of this size.
-    unsafe { state.write(State { query, context }) };
-    // SAFETY: the state lives as long as the context.
-    unsafe { pg_sys::RegisterExprContextCallback(context, Some(at_query_end), pg_sys::Datum::from(state)) };
-    state
+    unsafe { place.write(state) };
+    // SAFETY: the state lives as long as the context, or until it is unregistered.
+    unsafe { pg_sys::RegisterExprContextCallback(context, Some(at_query_end), pg_sys::Datum::from(place)) };
+    place
 }
 
 /// The only element of a list: one statement was given, and a select is rewritten to one query.
@@ -205,19 +218,21 @@ fn next_slot(query: *mut pg_sys::QueryDesc) -> *mut pg_sys::TupleTableSlot {
     if empty { ptr::null_mut() } else { slot }
 }
 
-/// Ends the query, once.
+/// Ends the query, whose state is gone then.
 fn end(state: *mut State) {
-    // SAFETY: lives as long as the calling query.
-    let query = unsafe { std::mem::replace(&mut (*state).query, ptr::null_mut()) };
-    if query.is_null() {
-        return;
-    }
-    // SAFETY: started by `start`, ended here only, as all below.
+    // SAFETY: made by `start`, ended here only, as all below.
+    let State { query, memory, progress, .. } = unsafe { state.read() };
+    progress.end();
+    // SAFETY: as above.
     unsafe { pg_sys::ExecutorFinish(query) };
     // SAFETY: as above.
     unsafe { pg_sys::ExecutorEnd(query) };
     // SAFETY: as above.
     unsafe { pg_sys::FreeQueryDesc(query) };
+    // SAFETY: as above.
+    unsafe { pg_sys::MemoryContextDelete(memory) };
+    // SAFETY: as above.
+    unsafe { pg_sys::pfree(state.cast()) };
 }
 
 fn forget_callback(state: *mut State) {

@@ -47,17 +47,36 @@ pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
-/// The first relation of a name in the search path, in which the session's temporary tables stand first.
+/// The relation that a name without a schema means: the first in the search path. The session's temporary tables stand first, but for a path
+/// that says where they stand: functions of another's rights put them last.
 pub fn find(name: &str) -> Option<pg_sys::Oid> {
-    // SAFETY: a NUL-terminated name; no oid when the session has no temporary tables.
-    let temporary = unsafe { pg_sys::LookupExplicitNamespace(c"pg_temp".as_ptr(), true) };
-    let temporary = (temporary != pg_sys::InvalidOid).then_some(temporary);
-    temporary.into_iter().chain(search_path()).into_iter().find_map(|schema| relation(name, schema))
+    let name = CString::new(name).ok()?;
+    // SAFETY: a NUL-terminated name; a catalog look-up.
+    let oid = unsafe { pg_sys::RelnameGetRelid(name.as_ptr()) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
 /// The table of a resource type, if there is one. The type has passed `type_name`.
 pub fn lookup(resource_type: &str) -> Result<Option<Table>, Error> {
     find(&resource_type.to_ascii_lowercase()).map(describe).transpose()
+}
+
+/// The same, locked for writing to the transaction's end, so that it stays as it is described.
+pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
+    let name = resource_type.to_ascii_lowercase();
+    let mut found = find(&name);
+    // Until the name still means the table that was locked, as PostgreSQL does; whoever renames that fast, time and again, is refused below.
+    for _ in 0..100 {
+        let Some(oid) = found else { return Ok(None) };
+        // SAFETY: any oid may be locked.
+        unsafe { pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32) };
+        let again = find(&name);
+        if again == found {
+            return describe(oid).map(Some);
+        }
+        found = again;
+    }
+    Err(Error::Internal(format!("table {name} does not stay what it is")))
 }
 
 /// `"schema"."name"`.
@@ -114,13 +133,27 @@ fn describe(oid: pg_sys::Oid) -> Result<Table, Error> {
 
 /// The table of earlier versions beside a table, if the current user may read it.
 pub fn history(table: &Table) -> Option<(pg_sys::Oid, String)> {
+    let (oid, name) = find_history(table)?;
+    readable(oid).then(|| (oid, qualified(table.schema, &name)))
+}
+
+/// The name of the table of earlier versions that the current user may not read.
+pub fn unreadable_history(table: &Table) -> Option<String> {
+    find_history(table).filter(|(oid, _)| !readable(*oid)).map(|(_, name)| name)
+}
+
+fn find_history(table: &Table) -> Option<(pg_sys::Oid, String)> {
     let name = format!("{}_history", table.plain_name);
     let oid = relation(&name, table.schema)?;
     // A table that is no history has no say.
     describe(oid).ok()?;
+    Some((oid, name))
+}
+
+fn readable(oid: pg_sys::Oid) -> bool {
     // SAFETY: reads a backend variable.
     let user = unsafe { pg_sys::GetUserId() };
     // SAFETY: a catalog look-up for a relation that exists.
     let answer = unsafe { pg_sys::pg_class_aclcheck(oid, user, pg_sys::ACL_SELECT as pg_sys::AclMode) };
-    (answer == pg_sys::AclResult::ACLCHECK_OK).then(|| (oid, qualified(table.schema, &name)))
+    answer == pg_sys::AclResult::ACLCHECK_OK
 }

@@ -1,18 +1,18 @@
-//! Where rows of a load go: new ones the fast way where a table allows it, all others the general way.
+//! Where rows of a load go: the straight way where a table allows it, else the general way.
 
+use super::create::{self, Key};
 use super::eligible;
-use super::fast::Writer;
-use super::general::{self, General, Version};
-use super::table::{self, Table};
-use super::{create, diagnostics, setting};
+use super::general::General;
+use super::heap::Given;
+use super::progress::{Direction, Progress};
+use super::straight::Straight;
+use super::{compression, setting, table};
 use crate::error::{Error, Fault};
 use crate::fhir::definitions::Definitions;
 use crate::op::Sink;
-use crate::op::batch::{Batch, Row, Rules};
-use crate::op::seen::Seen;
-use pgrx::datum::DatumWithOid;
-use pgrx::{Spi, pg_sys};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::op::batch::{Batch, Occurrence, Row, Rules};
+use pgrx::pg_sys;
+use std::collections::{BTreeMap, HashMap};
 
 /// Writes resources over what is there: an existing id gets a new version, status `updated`, and keeps its time of creation.
 /// Earlier versions are not kept.
@@ -24,29 +24,26 @@ pub struct Upsert {
     compression: Rules,
     targets: HashMap<String, Target>,
     /// Lines stored, by type.
-    pub stored: BTreeMap<String, u64>,
+    stored: BTreeMap<String, u64>,
+    progress: Option<Progress>,
 }
 
 /// One type's table and how to write to it.
 #[derive(Debug)]
 struct Target {
-    general: General,
-    fast: Option<Fast>,
+    table: pg_sys::Oid,
+    way: Way,
 }
 
-/// The fast way into a table, for rows that are surely new.
 #[derive(Debug)]
-struct Fast {
-    writer: Writer,
-    /// What this load stored, while the table held nothing before it; then only these ids can exist.
-    seen: Option<Seen>,
-    /// Of $1 the ids that exist or have a history.
-    probe: String,
+enum Way {
+    Straight(Box<Straight>),
+    General(General),
 }
 
 impl Upsert {
     pub fn new(definitions: &'static Definitions, create_tables: bool, compression: Rules) -> Upsert {
-        Upsert { definitions, create_tables, compression, targets: HashMap::new(), stored: BTreeMap::new() }
+        Upsert { definitions, create_tables, compression, targets: HashMap::new(), stored: BTreeMap::new(), progress: None }
     }
 
     /// Finds or creates a type's table. The name must be as FHIR, or whoever made the type, spells it.
@@ -58,29 +55,65 @@ impl Upsert {
         if table::type_name(self.definitions, resource_type).map_err(|_| unknown())? != resource_type {
             return Err(unknown());
         }
-        let found = match table::lookup(resource_type)? {
-            Some(found) => found,
-            None if self.create_tables && self.definitions.resource(resource_type).is_some() => create::ensure(resource_type)?,
+        // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
+        let alone = self.targets.values().all(|target| matches!(target.way, Way::Straight(_)));
+        let key = if alone { Key::Later } else { Key::AtOnce };
+        let (found, key) = match table::lookup_for_writing(resource_type)? {
+            Some(found) => (found, Key::AtOnce),
+            None if self.create_tables && self.definitions.resource(resource_type).is_some() => create::ensure(resource_type, key)?,
             None => return Err(unknown()),
         };
+        if self.targets.values().any(|target| target.table == found.oid) {
+            return Err(Error::SameTable(resource_type.to_owned()));
+        }
+        if let Some(history) = table::unreadable_history(&found) {
+            pgrx::notice!("no right to read table \"{history}\": resources deleted before become \"created\", not \"recreated\"");
+        }
         let sequence = create::ensure_sequence(found.schema);
         let general = General::new(&found, resource_type, sequence);
-        let fast = Fast::open(&found, resource_type, sequence)?;
-        if let Some(rule) = fast.as_ref().and_then(|fast| fast.writer.compression(resource_type)) {
-            self.compression.set(resource_type, rule);
-        }
-        self.targets.insert(resource_type.to_owned(), Target { general, fast });
+        let way = match eligible::layout(found.oid, key) {
+            Ok(layout) if setting::fast_path() => {
+                if let Some(rule) = compression::rule(found.oid, &layout, resource_type) {
+                    self.compression.set(resource_type, rule);
+                }
+                let given = Given::new(&found, layout, sequence, resource_type)?;
+                Way::Straight(Box::new(Straight::open(&found, given, general, key, alone)))
+            }
+            refused => {
+                let reason = refused.err().unwrap_or_else(|| "bulk.fast_path is off".to_owned());
+                pgrx::debug1!("rows of \"{}\" go the general way: {reason}", found.plain_name);
+                if key == Key::Later {
+                    create::add_key(&found);
+                }
+                for target in self.targets.values_mut() {
+                    if let Way::Straight(straight) = &mut target.way {
+                        straight.expect_others()?;
+                    }
+                }
+                Way::General(general)
+            }
+        };
+        self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way });
         Ok(())
     }
 
-    /// Closes what is open. After an ERROR the transaction's end does it.
-    pub fn close(self) -> BTreeMap<String, u64> {
+    /// Begins to show how far the load is. Of one type, its table is shown.
+    pub fn show_progress(&mut self, resource_type: Option<&str>) {
+        let table = resource_type.and_then(|name| self.targets.get(name)).map_or(pg_sys::InvalidOid, |target| target.table);
+        self.progress = Some(Progress::start(Direction::Load, table));
+    }
+
+    /// Writes what was put off and closes what is open. After an ERROR the transaction's end does it. Returns the lines stored, by type.
+    pub fn close(self) -> Result<BTreeMap<String, u64>, Error> {
         for target in self.targets.into_values() {
-            if let Some(fast) = target.fast {
-                fast.writer.close();
+            if let Way::Straight(straight) = target.way {
+                straight.close()?;
             }
         }
-        self.stored
+        if let Some(progress) = self.progress {
+            progress.end();
+        }
+        Ok(self.stored)
     }
 }
 
@@ -99,97 +132,23 @@ impl Sink for Upsert {
         }
         for (resource_type, rows) in batch.types.iter().zip(&by_type) {
             if let (false, Some(target)) = (rows.is_empty(), self.targets.get_mut(resource_type)) {
-                target.write(batch, rows)?;
+                target.way.write(batch, rows)?;
                 *self.stored.entry(resource_type.clone()).or_default() += rows.len() as u64;
             }
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.add(batch.rows.len() as u64, batch.size);
         }
         Ok(())
     }
 }
 
-impl Target {
+impl Way {
     fn write(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
-        let mut rows = last_of_each(batch, rows);
-        if let Some(fast) = &mut self.fast {
-            let new = fast.take_new(batch, &mut rows)?;
-            if !new.is_empty() {
-                fast.writer.insert(batch, &new);
-            }
-        }
-        if rows.is_empty() { Ok(()) } else { self.general.write(batch, &rows) }
-    }
-}
-
-impl Fast {
-    fn open(table: &Table, resource_type: &str, sequence: pg_sys::Oid) -> Result<Option<Fast>, Error> {
-        let layout = match eligible::layout(table.oid) {
-            _ if !setting::fast_path() => return Ok(None),
-            Ok(layout) => layout,
-            Err(reason) => {
-                pgrx::debug1!("rows of \"{}\" go the general way: {reason}", table.plain_name);
-                return Ok(None);
-            }
-        };
-        let history = table::history(table);
-        let fresh = eligible::is_empty(table.oid) && history.as_ref().is_none_or(|(oid, _)| eligible::is_empty(*oid));
-        let among = |name: &str| format!("select t.id from {name} t where t.id operator(pg_catalog.=) any($1)");
-        let probe = match &history {
-            Some((_, history)) => format!("{} union all {}", among(&table.name), among(history)),
-            None => among(&table.name),
-        };
-        let writer = Writer::open(table.oid, layout, eligible::created_status(&table.status_type)?, sequence, resource_type);
-        Ok(Some(Fast { writer, seen: fresh.then(Seen::default), probe }))
-    }
-
-    /// Takes the rows that are surely new out of `rows`.
-    fn take_new<'a>(&mut self, batch: &Batch, rows: &mut Vec<Version<'a>>) -> Result<Vec<&'a Row>, Error> {
-        let doubtful: Vec<Version> = match &mut self.seen {
-            Some(seen) => rows.iter().copied().filter(|(row, _)| seen.insert(batch.id(row))).collect(),
-            None => rows.clone(),
-        };
-        let mut known = if doubtful.is_empty() { HashSet::new() } else { self.existing(batch, &doubtful)? };
-        // An id that stood in an earlier line is an update, whether or not that line was its first.
-        known.extend(rows.iter().filter(|(_, repeated)| *repeated).map(|(row, _)| batch.id(row).to_owned()));
-        let mut new = Vec::with_capacity(rows.len());
-        rows.retain(|(row, _)| {
-            let exists = known.contains(batch.id(row));
-            if !exists {
-                new.push(*row);
-            }
-            exists
-        });
-        Ok(new)
-    }
-
-    /// Which of the rows' ids exist.
-    fn existing(&self, batch: &Batch, rows: &[Version]) -> Result<HashSet<String>, Error> {
-        let found = diagnostics::keep(Some(&batch.extent()), || {
-            Spi::connect_mut(|client| {
-                // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
-                let ids = unsafe { DatumWithOid::new(general::ids(batch, rows), pg_sys::TEXTARRAYOID) };
-                // As a writing client, so that the query sees what this load has written.
-                let table = client.update(&self.probe, None, &[ids])?;
-                table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<_, pgrx::spi::Error>>()
-            })
-        });
-        found.map_err(|error| Error::Internal(error.to_string()))
-    }
-}
-
-/// A statement cannot touch a row twice: of equal ids the last row is written, as one that was there before.
-fn last_of_each<'a>(batch: &Batch, rows: &[&'a Row]) -> Vec<Version<'a>> {
-    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        *seen.entry(batch.id(row)).or_default() += 1;
-    }
-    let mut written = HashSet::with_capacity(rows.len());
-    let mut kept: Vec<Version> = Vec::with_capacity(seen.len());
-    for row in rows.iter().rev() {
-        let id = batch.id(row);
-        if written.insert(id) {
-            kept.push((row, seen[id] > 1));
+        let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.occurrence != Occurrence::Replaced).collect();
+        match self {
+            Way::Straight(straight) => straight.write(batch, rows),
+            Way::General(general) => general.write(batch, &rows),
         }
     }
-    kept.reverse();
-    kept
 }

@@ -1,0 +1,154 @@
+//! The straight way into a table: new rows into its heap, rows that exist by one UPDATE a batch. A table that the load itself makes
+//! gets its key last: building an index costs half of what filling it row by row does.
+
+use super::create::{self, Key};
+use super::general::General;
+use super::heap::{Given, Writer};
+use super::table::{self, Table};
+use super::update::Update;
+use super::{eligible, stage};
+use crate::error::Error;
+use crate::op::batch::{Batch, Occurrence, Row};
+use crate::op::seen::Seen;
+use pgrx::pg_sys;
+
+/// Bytes of rows that are put off until the table has its key.
+const MOST_PUT_OFF: usize = 1 << 20;
+
+/// The way into one table.
+#[derive(Debug)]
+pub struct Straight {
+    given: Given,
+    /// None when it was closed for a change of the table.
+    writer: Option<Writer>,
+    /// What this load stored, while the table held nothing before it and nobody else's code runs; then only these ids can exist.
+    seen: Option<Seen>,
+    update: Update,
+    /// For rows that are neither: an id that has a history, or stood in an earlier line of the batch, is not stored as a new one.
+    general: General,
+    /// The history table, and the look-up of a batch's rows in it.
+    history: Option<(pg_sys::Oid, String)>,
+    /// The table, while it has no key yet: this load made it, so nobody else sees it.
+    keyless: Option<Table>,
+    /// Rows whose ids perhaps stood before, which cannot be told without the key. In the order of their lines.
+    put_off: Vec<Batch>,
+}
+
+impl Straight {
+    /// Opens the way into a table. `key` says whether it has its key already, `alone` whether no other code runs during the load.
+    pub fn open(table: &Table, given: Given, general: General, key: Key, alone: bool) -> Straight {
+        let among = |name: String| {
+            format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
+        };
+        Straight {
+            writer: Some(Writer::open(&given)),
+            update: Update::new(table, &given.resource_type, given.sequence),
+            seen: (given.fresh && alone).then(Seen::default),
+            general,
+            history: table::history(table).map(|(oid, name)| (oid, among(name))),
+            keyless: (key == Key::Later).then(|| table.clone()),
+            put_off: Vec::new(),
+            given,
+        }
+    }
+
+    /// From here on others' code may write to the table.
+    pub fn expect_others(&mut self) -> Result<(), Error> {
+        self.seen = None;
+        self.give_key()?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Gives the table its key, if it has none yet, and writes what was put off.
+    fn give_key(&mut self) -> Result<(), Error> {
+        let Some(table) = self.keyless.take() else { return Ok(()) };
+        self.writer.take().into_iter().for_each(Writer::close);
+        create::add_key(&table);
+        for batch in std::mem::take(&mut self.put_off) {
+            self.write_keyed(&batch, Vec::new(), batch.rows.iter().collect())?;
+        }
+        Ok(())
+    }
+
+    /// Closes the table; one that the load made gets its key.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.give_key()?;
+        self.writer.take().into_iter().for_each(Writer::close);
+        Ok(())
+    }
+
+    /// Writes rows of distinct ids over what is there.
+    pub fn write(&mut self, batch: &Batch, rows: Vec<&Row>) -> Result<(), Error> {
+        let (doubtful, new) = match &mut self.seen {
+            Some(seen) => rows.into_iter().partition(|row| seen.insert(row.hash) || row.occurrence == Occurrence::Last),
+            None => (rows, Vec::new()),
+        };
+        if self.keyless.is_none() {
+            self.write_keyed(batch, new, doubtful)?;
+            // Others may look for the rows.
+            if self.seen.is_none() {
+                self.flush();
+            }
+            return Ok(());
+        }
+        let (new, put_off) = self.without_history(batch, new, doubtful)?;
+        self.insert(batch, &new)?;
+        if !put_off.is_empty() {
+            self.put_off.push(batch.pick(&put_off)?);
+            if self.put_off.iter().map(Batch::memory).sum::<usize>() > MOST_PUT_OFF {
+                self.give_key()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_keyed<'a>(&mut self, batch: &Batch, mut new: Vec<&'a Row>, doubtful: Vec<&'a Row>) -> Result<(), Error> {
+        if !doubtful.is_empty() {
+            new.extend(self.absent(batch, doubtful)?);
+            new.sort_unstable_by_key(|row| row.line);
+        }
+        let (new, rest) = new.into_iter().partition(|row| row.occurrence == Occurrence::Only);
+        let (new, rest) = self.without_history(batch, new, rest)?;
+        self.insert(batch, &new)?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.flush();
+        self.general.write(batch, &rest)
+    }
+
+    /// Makes the index entries that wait: before rows are looked for.
+    fn flush(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.flush();
+        }
+    }
+
+    fn insert(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.writer.get_or_insert_with(|| Writer::open(&self.given)).insert(batch, rows)
+    }
+
+    /// Writes over those of the rows that exist, in the order of their ids: it is the index's, and two loads of the same ids lock them alike.
+    /// Gives back the others.
+    fn absent<'a>(&mut self, batch: &Batch, mut rows: Vec<&'a Row>) -> Result<Vec<&'a Row>, Error> {
+        self.flush();
+        rows.sort_unstable_by_key(|row| row.rank);
+        let written = self.update.write(batch, &rows)?;
+        Ok(rows.into_iter().zip(written).filter(|(_, written)| !written).map(|(row, _)| row).collect())
+    }
+
+    /// Moves the rows that have a history from `new` to `rest`.
+    fn without_history<'a>(&self, batch: &Batch, new: Vec<&'a Row>, mut rest: Vec<&'a Row>) -> Result<(Vec<&'a Row>, Vec<&'a Row>), Error> {
+        let Some((_, probe)) = self.history.as_ref().filter(|(oid, _)| !new.is_empty() && !eligible::is_empty(*oid)) else {
+            return Ok((new, rest));
+        };
+        let known = stage::mark(batch, &new, probe, &[])?;
+        let (with, without): (Vec<_>, Vec<_>) = new.into_iter().zip(known).partition(|(_, known)| *known);
+        rest.extend(with.into_iter().map(|(row, _)| row));
+        Ok((without.into_iter().map(|(row, _)| row).collect(), rest))
+    }
+}
