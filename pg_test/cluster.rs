@@ -142,9 +142,13 @@ impl Cluster {
 
     /// A connection to a database as a role.
     pub fn connect(&self, database: &str, role: &str) -> Client {
+        self.try_connect(database, role).expect("the cluster answers")
+    }
+
+    fn try_connect(&self, database: &str, role: &str) -> Result<Client, postgres::Error> {
         let mut config = Config::new();
         config.host_path(self.socket()).port(self.port).user(role).dbname(database);
-        config.connect(NoTls).expect("the cluster answers")
+        config.connect(NoTls)
     }
 
     /// A new database with the extension.
@@ -167,7 +171,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A database of a test.
+/// A database of a test. When the test is through, what it left there is checked.
 pub struct Database<'a> {
     pub cluster: &'a Cluster,
     pub name: String,
@@ -181,12 +185,25 @@ impl Database<'_> {
         client
     }
 
+    /// None while the cluster is down.
+    pub fn try_connect(&self) -> Option<Client> {
+        self.cluster.try_connect(&self.name, "postgres").ok()
+    }
+
     pub fn connect_as(&self, role: &str) -> Client {
         self.cluster.connect(&self.name, role)
     }
 
     pub fn psql(&self) -> Command {
         self.cluster.psql(&self.name)
+    }
+}
+
+impl Drop for Database<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            crate::integrity::check(self);
+        }
     }
 }
 

@@ -221,12 +221,14 @@ fn dense() {
 fn poor() {
     let cluster = Cluster::start();
     let database = cluster.database();
-    database.connect().batch_execute("select bulk.create_resource_table('Basic')").unwrap();
+    database.connect().batch_execute("select bulk.create_resource_table('Basic'), bulk.create_resource_table('Binary')").unwrap();
+    let large = "insert into \"binary\" (id, txid, status, resource) select '1', 1, 'created', jsonb_build_object('data', repeat('some text ', 10000000))";
+    database.connect().batch_execute(&format!("alter table \"binary\" alter resource set storage external; {large}")).unwrap();
     let lines = ["0,", "\"\",", "{},", "\"some text\","].map(|element| {
         let line = format!("{{\"id\":\"1\",\"x\":[{}0]}}\n", element.repeat(40_000_000 / element.len()));
         File::new(&gzip(line.as_bytes()))
     });
-    let mut refused = 0;
+    let (mut refused, mut dumps_refused) = (0, 0);
     for megabytes in [450, 700] {
         cluster.stop("fast");
         cluster.boot_limited(megabytes * 1024);
@@ -239,8 +241,15 @@ fn poor() {
             refused += 1;
             client.batch_execute("select 1").unwrap();
         }
+        for dump in ["dump('Binary')", "dump('Binary', fhir => true)", "dump_bytes('Binary', gzip => true)"] {
+            let mut client = database.connect();
+            let Err(error) = client.batch_execute(&format!("select length(bulk.{dump})")) else { continue };
+            let code = error.as_db_error().expect("the session lives on").code().code();
+            assert!(["54000", "53200"].contains(&code), "{megabytes} MB: {error:?}");
+            dumps_refused += 1;
+        }
     }
-    assert!(refused > 4, "{refused}");
+    assert!(refused > 4 && dumps_refused > 0, "{refused} {dumps_refused}");
     assert!(!cluster.log().contains("terminated by signal"), "a server process crashed");
 }
 

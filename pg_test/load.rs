@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         test("tables of fhirbase and of another column order work", other_tables),
         test("what the server owns is taken from the columns, not from the JSON", envelope),
         test("a load and a dump see what their transaction sees", transaction),
+        test("a load and a dump show how far they are, and count as COPY does", progress),
         test("a cancel during a load from a source that hangs takes effect within a second", cancel),
     ]
 }
@@ -344,4 +345,48 @@ fn cancel() {
     std::fs::write(directory.path().join("a"), "{\"id\":\"1\"}\n").unwrap();
     let nginx = Nginx::start(directory.path(), "");
     assert_eq!(value(&mut database.connect(), &format!("bulk.load('{}', 'Patient')", nginx.url("a"))), r#"{"total": 1}"#);
+}
+
+fn progress() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
+    let lines: String =
+        (0..30_000).map(|id| format!("{{\"id\":\"{id}\",\"resourceType\":\"Patient\",\"note\":\"{}\"}}\n", "x".repeat(300))).collect();
+    let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    answer.extend_from_slice(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes());
+    let source = Faulty::start(answer, Then::Hang);
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let mut watch = database.connect();
+    let shown = format!(
+        "select command || ' ' || relid::regclass || ' ' || type from pg_stat_progress_copy where pid = {pid} and tuples_processed > 1000 and bytes_processed > 30000"
+    );
+    let canceller = client.cancel_token();
+    let url = source.url();
+    let running = std::thread::spawn(move || {
+        client.batch_execute(&format!("select bulk.load('{url}', 'Patient')")).unwrap_err();
+        client
+    });
+    wait_until("the load shows rows", || watch.query(&shown, &[]).unwrap().len() == 1);
+    assert_eq!(value(&mut watch, &shown), "COPY FROM patient CALLBACK");
+    canceller.cancel_query(postgres::NoTls).unwrap();
+    let mut client = running.join().unwrap();
+    let none = format!("select count(*) from pg_stat_progress_copy where pid = {pid}");
+    assert_eq!(value(&mut watch, &none), "0");
+    let file = File::new(lines.as_bytes());
+    client.batch_execute(&format!("select bulk.load('{}'); select bulk.load('{}')", file.url(), file.url())).unwrap();
+    assert_eq!(value(&mut watch, &none), "0");
+    // A dump, as far as its cursor was read.
+    client.batch_execute("begin; declare c cursor for select bulk.dump('Patient'); fetch 500 from c").unwrap();
+    assert_eq!(value(&mut watch, &shown.replace("> 1000", ">= 500").replace("> 30000", "> 5000")), "COPY TO patient CALLBACK");
+    client.batch_execute("close c; commit").unwrap();
+    assert_eq!(value(&mut watch, &none), "0");
+    // Inside a COPY that is shown by itself.
+    client.batch_execute("copy (select bulk.dump('Patient')) to '/dev/null'; analyze patient").unwrap();
+    assert_eq!(value(&mut watch, &none), "0");
+    let devices = File::new(lines.replace("Patient", "Device").as_bytes());
+    let load = format!("select bulk.load('{}')", devices.url());
+    client.batch_execute(&format!("{load}; {load}; select pg_stat_force_next_flush(); select 1")).unwrap();
+    let counters = "select n_tup_ins || ' ' || n_tup_upd || ' ' || n_live_tup from pg_stat_user_tables where relname = 'device'";
+    wait_until("the counters are right", || value(&mut watch, counters) == "30000 30000 30000");
 }

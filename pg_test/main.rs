@@ -10,11 +10,14 @@ mod dump;
 mod errors;
 mod fast;
 mod http;
+mod integrity;
 mod load;
+mod memory;
 mod rights;
 mod roundtrip;
 mod shutdown;
 mod source;
+mod straight;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -35,9 +38,11 @@ fn main() {
         fast::tests(),
         http::tests(),
         load::tests(),
+        memory::tests(),
         rights::tests(),
         roundtrip::tests(),
         shutdown::tests(),
+        straight::tests(),
     ];
     let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
     cluster::stop_shared();

@@ -1,6 +1,6 @@
 //! Sessions and servers that end in the middle of the work: nothing else may end with them.
 
-use crate::cluster::{Cluster, Database, wait_until};
+use crate::cluster::{Cluster, Database, checked, value, wait_until};
 use crate::source::{Faulty, Then};
 use crate::test;
 use libtest_mimic::Trial;
@@ -12,7 +12,10 @@ use std::time::Duration;
 const TIMES: u32 = 25;
 
 pub fn tests() -> Vec<Trial> {
-    vec![test("terminating a session and shutting down fast, 100 times in a load or a dump, never restarts the cluster", hundred_times)]
+    vec![
+        test("terminating a session and shutting down fast, 100 times in a load or a dump, never restarts the cluster", hundred_times),
+        test("kill -9 in the middle of a load leaves what was there before, whole", killed),
+    ]
 }
 
 /// Starts a statement in a session of its own and returns the session's pid.
@@ -72,4 +75,42 @@ fn hundred_times() {
     let mut client = database.connect();
     let count: i64 = client.query_one("select count(*) from patient", &[]).unwrap().get(0);
     assert_eq!(count, 200_000);
+}
+
+/// Patients with these ids, said by `say`.
+fn patients(ids: std::ops::Range<u32>, say: &str) -> String {
+    ids.map(|id| format!("{{\"id\":\"{id}\",\"note\":\"{say}\",\"text\":\"{}\"}}\n", "word ".repeat(id as usize % 900))).collect()
+}
+
+fn killed() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut client = database.connect();
+    let before = crate::source::File::new(patients(0..5000, "before").as_bytes());
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", before.url())).unwrap();
+    drop(client);
+    // Half of it overwrites, half is new; it does not end by itself.
+    let (after, mut answer) = (patients(2500..7500, "after"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec());
+    answer.extend_from_slice(format!("{:x}\r\n{after}\r\n", after.len()).as_bytes());
+    let source = Faulty::start(answer, Then::Hang);
+    let (pid, running) = start(&database, format!("select bulk.load('{}', 'Patient')", source.url()));
+    let mut watch = database.connect();
+    let written = format!("select coalesce(max(tuples_processed), 0) > 3500 from pg_stat_progress_copy where pid = {pid}");
+    wait_until("the load has written over old rows and begun with new ones", || value(&mut watch, &written) == "true");
+    drop(watch);
+    checked(std::process::Command::new("kill").args(["-9", &pid.to_string()]));
+    running.join().unwrap();
+    wait_until("the cluster has recovered", || database.try_connect().is_some());
+    let mut client = database.connect();
+    assert_eq!(
+        value(&mut client, "select count(*) || ' ' || count(*) filter (where resource->>'note' = 'before') from patient"),
+        "5000 5000"
+    );
+    crate::integrity::check(&database);
+    let whole = crate::source::File::new(after.as_bytes());
+    assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", whole.url())), r#"{"total": 5000}"#);
+    assert_eq!(
+        value(&mut client, "select count(*) || ' ' || count(*) filter (where resource->>'note' = 'before') from patient"),
+        "7500 2500"
+    );
 }

@@ -96,6 +96,37 @@ impl Drop for Nginx {
     }
 }
 
+/// A server that makes its one answer as it sends it.
+pub struct Stream {
+    port: u16,
+}
+
+impl Stream {
+    /// Sends what `next` gives until it gives nothing, to one client.
+    pub fn start(mut next: impl FnMut() -> Option<Vec<u8>> + Send + 'static) -> Stream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let _ = connection.read(&mut request);
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            while let Some(bytes) = next() {
+                if write!(connection, "{:x}\r\n", bytes.len()).and_then(|()| connection.write_all(&bytes)).is_err() {
+                    return;
+                }
+                let _ = connection.write_all(b"\r\n");
+            }
+            let _ = connection.write_all(b"0\r\n\r\n");
+        });
+        Stream { port }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/lines", self.port)
+    }
+}
+
 /// A server that writes the given bytes for every request, then hangs or closes.
 pub struct Faulty {
     port: u16,
