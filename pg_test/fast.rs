@@ -147,11 +147,13 @@ fn same_bytes(client: &mut Client, what: &str) {
     if client.batch_execute("create extension if not exists pageinspect").is_err() {
         return;
     }
+    // Nothing but what is there now.
+    client.batch_execute("vacuum \"binary\"").unwrap();
     let in_line = |client: &mut Client, table: &str| {
         let pages = format!("generate_series(0, pg_relation_size('{table}') / 8192 - 1) n");
         // 18 bytes are a pointer out of line.
         let rows = format!(
-            "select t_attrs[1] as id, t_attrs[7] as resource from {pages}, heap_page_item_attrs(get_raw_page('{table}', n::int), '{table}') where t_xmax = 0"
+            "select t_attrs[1] as id, t_attrs[7] as resource from {pages}, heap_page_item_attrs(get_raw_page('{table}', n::int), '{table}') where t_attrs is not null"
         );
         value(
             client,

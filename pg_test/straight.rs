@@ -184,7 +184,7 @@ fn rights() {
     client
         .batch_execute(
             "select bulk.create_resource_table('Patient'), bulk.create_resource_table('Device'); create role clerk login; grant pg_read_server_files to clerk;
-             grant insert, select (id, status, resource), update (txid, ts, status, resource, resource_type) on patient to clerk;
+             grant insert, select, update (txid, ts, status, resource, resource_type) on patient to clerk;
              grant select, insert, update on device to clerk; grant usage on sequence transaction_id_seq to clerk; grant temporary on database \"{}\" to clerk;
              insert into patient_history (id, txid, status, resource) values ('gone', 1, 'deleted', '{}')"
                 .replacen("{}", &database.name, 1)

@@ -80,8 +80,9 @@ impl Upsert {
                 Way::Straight(Box::new(Straight::open(&found, given, general, key, alone)))
             }
             refused => {
-                let reason = refused.err().unwrap_or_else(|| "bulk.fast_path is off".to_owned());
-                pgrx::debug1!("rows of \"{}\" go the general way: {reason}", found.plain_name);
+                if let (Err(reason), true) = (refused, setting::fast_path()) {
+                    pgrx::debug1!("rows of \"{}\" go the general way: {reason}", found.plain_name);
+                }
                 if key == Key::Later {
                     create::add_key(&found);
                 }
