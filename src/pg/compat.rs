@@ -87,7 +87,6 @@ pub fn check_insert(relation: *mut pg_sys::ResultRelInfo) {
 }
 
 // Declared again without pgrx's guard, which would cost as much as a small index does: it is called for every row.
-#[cfg(feature = "pg15")]
 unsafe extern "C-unwind" {
     fn ExecInsertIndexTuples(
         relation: *mut pg_sys::ResultRelInfo,
@@ -97,19 +96,7 @@ unsafe extern "C-unwind" {
         no_duplicate_error: bool,
         conflict: *mut bool,
         arbiters: *mut pg_sys::List,
-    ) -> *mut pg_sys::List;
-}
-#[cfg(not(feature = "pg15"))]
-unsafe extern "C-unwind" {
-    fn ExecInsertIndexTuples(
-        relation: *mut pg_sys::ResultRelInfo,
-        slot: *mut pg_sys::TupleTableSlot,
-        estate: *mut pg_sys::EState,
-        update: bool,
-        no_duplicate_error: bool,
-        conflict: *mut bool,
-        arbiters: *mut pg_sys::List,
-        only_summarizing: bool,
+        #[cfg(not(feature = "pg15"))] only_summarizing: bool,
     ) -> *mut pg_sys::List;
 }
 
