@@ -95,5 +95,6 @@ def chart(found: list[Contest], about: dict, stem):
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("MB of NDJSON a second; × is against the first bar of each panel", fontsize=8)
     figure.suptitle(f"{about['date']}, {about['machine']}, {about['postgres']}", fontsize=9)
+    stem.parent.mkdir(parents=True, exist_ok=True)
     for kind in ("svg", "png"):
         figure.savefig(f"{stem}.{kind}", dpi=110, metadata={"Date": None} if kind == "svg" else None)

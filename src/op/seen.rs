@@ -6,11 +6,11 @@ use std::hash::Hasher;
 /// Bits of the first filter, and how much larger each next one is.
 const FIRST: usize = 1 << 19;
 const GROWTH: usize = 8;
-/// Bits of the largest filter: 32 MiB, for 17 million ids. Past it answers of "perhaps" become more, never wrong.
+/// Bits of the largest filter: 32 MiB, for 11 million ids. Past it answers of "perhaps" become more, never wrong.
 const LARGEST: usize = 1 << 28;
-/// Bits for one id: one in 400 answers is a "perhaps" without cause.
-const BITS_AN_ID: usize = 16;
-const PROBES: u32 = 4;
+/// Bits for one id: one in 20,000 answers is a "perhaps" without cause.
+const BITS_AN_ID: usize = 24;
+const PROBES: u32 = 8;
 
 #[derive(Debug, Default)]
 pub struct Seen {

@@ -6,6 +6,8 @@ use super::eligible::Layout;
 use super::memory;
 use crate::op::batch::{Batch, Row};
 use pgrx::pg_sys;
+use std::cell::Cell;
+use std::rc::Rc;
 
 // Declared again without pgrx's guard, which is set once for all entries.
 unsafe extern "C-unwind" {
@@ -21,8 +23,11 @@ unsafe extern "C-unwind" {
     ) -> bool;
 }
 
-/// Bytes of ids that may wait.
-const MOST: usize = 1 << 20;
+/// Bytes of entries that may wait, of all tables of a load together: some 150,000 entries.
+const MOST: usize = 8 << 20;
+
+/// Bytes of entries that wait, shared by all tables of a load.
+pub type Waiting = Rc<Cell<usize>>;
 
 /// An entry: where its id begins, and where its row lies.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +47,12 @@ pub struct Entries {
     entries: Vec<Entry>,
     /// The source, the first and the last line that wait.
     place: Option<(String, u64, u64)>,
+    waiting: Waiting,
 }
 
 impl Entries {
     /// For a table that is open with its indexes. None when its indexes are more than the key on id.
-    pub fn of(target: *mut pg_sys::ResultRelInfo, layout: &Layout) -> Option<Entries> {
+    pub fn of(target: *mut pg_sys::ResultRelInfo, layout: &Layout, waiting: &Waiting) -> Option<Entries> {
         // SAFETY: an initialized result relation with open indexes.
         let target = unsafe { &*target };
         if target.ri_NumIndices != 1 {
@@ -66,7 +72,7 @@ impl Entries {
             && description.ii_Unique
             && description.ii_ReadyForInserts;
         let table = target.ri_RelationDesc;
-        plain.then(|| Entries { index, info, table, ids: Vec::new(), entries: Vec::new(), place: None })
+        plain.then(|| Entries { index, info, table, ids: Vec::new(), entries: Vec::new(), place: None, waiting: waiting.clone() })
     }
 
     /// Notes the entries of rows that were just stored, whose slots say where.
@@ -76,6 +82,7 @@ impl Entries {
         }
         let lines = (rows.first().map_or(0, |row| row.line), rows.last().map_or(0, |row| row.line));
         self.place.get_or_insert_with(|| (batch.source.clone(), lines.0, lines.1)).2 = lines.1;
+        let before = self.bytes();
         for (row, &slot) in rows.iter().zip(slots) {
             self.ids.resize(self.ids.len().next_multiple_of(4), 0);
             // SAFETY: a slot of a stored row.
@@ -83,14 +90,21 @@ impl Entries {
             self.entries.push(Entry { id: self.ids.len(), row: row_place });
             self.ids.extend_from_slice(batch.id_varlena(row));
         }
-        if self.ids.len() > MOST {
+        self.waiting.update(|bytes| bytes + self.bytes() - before);
+        if self.waiting.get() > MOST {
             self.flush(scratch);
         }
+    }
+
+    /// Bytes that wait here.
+    fn bytes(&self) -> usize {
+        self.ids.len() + size_of_val(self.entries.as_slice())
     }
 
     /// Makes the entries that wait. A duplicate key is an ERROR of PostgreSQL's own.
     pub fn flush(&mut self, scratch: pg_sys::MemoryContext) {
         let Some((source, first, last)) = self.place.take() else { return };
+        self.waiting.update(|bytes| bytes - self.bytes());
         let ids = &self.ids;
         let id = |entry: &Entry| &ids[entry.id..][..varlena_size(&ids[entry.id..])];
         self.entries.sort_unstable_by(|a, b| id(a)[4..].cmp(&id(b)[4..]));

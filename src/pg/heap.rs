@@ -4,7 +4,7 @@
 use super::compat;
 use super::diagnostics;
 use super::eligible::{self, Layout};
-use super::entries::Entries;
+use super::entries::{Entries, Waiting};
 use super::memory;
 use super::table::Table;
 use crate::error::Error;
@@ -37,10 +37,12 @@ pub struct Given {
     pub resource_type: String,
     /// Whether the table held nothing before this load.
     pub fresh: bool,
+    /// Index entries of the load's tables that wait.
+    pub waiting: Waiting,
 }
 
 impl Given {
-    pub fn new(table: &Table, layout: Layout, sequence: pg_sys::Oid, resource_type: &str) -> Result<Given, Error> {
+    pub fn new(table: &Table, layout: Layout, sequence: pg_sys::Oid, resource_type: &str, waiting: &Waiting) -> Result<Given, Error> {
         Ok(Given {
             table: table.oid,
             layout,
@@ -48,6 +50,7 @@ impl Given {
             sequence,
             resource_type: resource_type.to_owned(),
             fresh: eligible::is_empty(table.oid),
+            waiting: waiting.clone(),
         })
     }
 }
@@ -115,7 +118,7 @@ impl Writer {
             // A table that holds nothing has no holes to fill: its map of free space need not be asked.
             options: if given.fresh { pg_sys::HEAP_INSERT_SKIP_FSM as c_int } else { 0 },
             has_checks: has_checks(relation),
-            entries: Entries::of(target, &layout),
+            entries: Entries::of(target, &layout, &given.waiting),
             resource_type: text(&given.resource_type),
             status: given.status,
             sequence: given.sequence,

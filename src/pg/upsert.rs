@@ -2,6 +2,7 @@
 
 use super::create::{self, Key};
 use super::eligible;
+use super::entries::Waiting;
 use super::general::General;
 use super::heap::Given;
 use super::progress::{Direction, Progress};
@@ -23,6 +24,7 @@ pub struct Upsert {
     /// Told to the encode threads for tables that rows go straight into.
     compression: Rules,
     targets: HashMap<String, Target>,
+    waiting: Waiting,
     /// Lines stored, by type.
     stored: BTreeMap<String, u64>,
     progress: Option<Progress>,
@@ -43,7 +45,15 @@ enum Way {
 
 impl Upsert {
     pub fn new(definitions: &'static Definitions, create_tables: bool, compression: Rules) -> Upsert {
-        Upsert { definitions, create_tables, compression, targets: HashMap::new(), stored: BTreeMap::new(), progress: None }
+        Upsert {
+            definitions,
+            create_tables,
+            compression,
+            targets: HashMap::new(),
+            waiting: Waiting::default(),
+            stored: BTreeMap::new(),
+            progress: None,
+        }
     }
 
     /// Finds or creates a type's table. The name must be as FHIR, or whoever made the type, spells it.
@@ -76,7 +86,7 @@ impl Upsert {
                 if let Some(rule) = compression::rule(found.oid, &layout, resource_type) {
                     self.compression.set(resource_type, rule);
                 }
-                let given = Given::new(&found, layout, sequence, resource_type)?;
+                let given = Given::new(&found, layout, sequence, resource_type, &self.waiting)?;
                 Way::Straight(Box::new(Straight::open(&found, given, general, key, alone)))
             }
             refused => {
