@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// behind and ends with that: it owns all that it uses.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// How much lower the threads' priority is than the main thread's.
-const NICENESS: i32 = 5;
+const NICENESS: i32 = 10;
 /// Deep JSON is parsed on these.
 const STACK: usize = 8 * 1024 * 1024;
 
