@@ -128,6 +128,23 @@ pub enum Error {
     Null(&'static str),
     #[error("invalid value for option \"{name}\": expected {expected}")]
     InvalidOption { name: &'static str, expected: &'static str },
+    /// A query of the caller's that is none, or several.
+    #[error("query must be one statement, found {0}")]
+    NotOneStatement(u32),
+    /// A query of the caller's that does more than read; its name as SQL spells it.
+    #[error("cannot run {0}: bulk.dump_sql only reads")]
+    NotReadOnly(String),
+    /// Where columns are told apart by name.
+    #[error("column \"{0}\" appears more than once")]
+    DuplicateColumn(String),
+    /// A type that cannot be read back.
+    #[error("column \"{column}\" is of type {kind}, which cannot be inserted")]
+    Pseudotype { column: String, kind: String },
+    #[error("more than {0} columns")]
+    TooManyColumns(usize),
+    /// A row of a query that has no room in a value.
+    #[error("a row of the query is too large")]
+    RowTooLarge,
     #[error("permission denied to {action}")]
     MissingRole { action: &'static str, role: &'static str },
     #[error("the database's encoding must be UTF8")]

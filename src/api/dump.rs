@@ -2,8 +2,10 @@
 
 use crate::error::Error;
 use crate::fhir::{Format, definitions};
-use crate::op::dump::{Dump, Form, Piece, Plan};
+use crate::op::dump::Ndjson;
 use crate::op::line::Recipe;
+use crate::op::piece::{Form, Piece};
+use crate::op::pipe::Pipe;
 use crate::pg::rows::Rows;
 use crate::pg::values::{Chunks, Lines, Varlena};
 use crate::pg::wait::Backend;
@@ -56,21 +58,17 @@ fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn It
     };
     lifecycle::stop_threads_at_exit();
     let rows = Rows::open(&found, request.since, fcinfo)?;
-    let plan = Plan {
-        recipe: Recipe {
-            definitions,
-            resource_type,
-            table: found.plain_name,
-            has_created_at: found.has_cts,
-            has_last_updated: found.has_ts,
-            stored: setting::resource_format(),
-            to: if request.fhir.unwrap_or(false) { Format::Fhir } else { Format::Aidbox },
-            created_at_url: setting::created_at_url(),
-            max_depth: setting::max_depth(),
-        },
-        form: request.form,
-        threads: setting::dump_threads(),
+    let recipe = Recipe {
+        definitions,
+        resource_type,
+        table: found.plain_name,
+        has_created_at: found.has_cts,
+        has_last_updated: found.has_ts,
+        stored: setting::resource_format(),
+        to: if request.fhir.unwrap_or(false) { Format::Fhir } else { Format::Aidbox },
+        created_at_url: setting::created_at_url(),
+        max_depth: setting::max_depth(),
     };
-    let mut dump = Dump::new(rows, plan);
-    Ok(Box::new(std::iter::from_fn(move || report::ok(dump.next_piece(&mut Backend)))))
+    let mut pipe = Pipe::new(rows, Ndjson { recipe, form: request.form }, setting::dump_threads());
+    Ok(Box::new(std::iter::from_fn(move || report::ok(pipe.next(&mut Backend)))))
 }

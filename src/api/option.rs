@@ -1,6 +1,8 @@
 //! The keys of `options` and of a request's body.
 
 use crate::error::Error;
+use crate::op::field::Delimited;
+use crate::pg::printer::Format;
 use serde_json::{Map, Value};
 
 /// What a load can be told.
@@ -9,6 +11,10 @@ pub struct LoadOptions {
     /// Whether a missing table of an R4 type is created.
     pub create_tables: bool,
 }
+
+/// What `bulk.dump_sql` can be told. Each key counts for some formats only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpOptions(Map<String, Value>);
 
 /// A request to load: what and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +26,15 @@ pub struct LoadRequest {
 
 const OPTIONS: &[&str] = &["create-tables"];
 const REQUEST: &[&str] = &["source", "resourceType", "create-tables"];
+
+const DELIMITED: &[&str] = &["header", "null", "delimiter"];
+const SQL: &[&str] = &["table"];
+const ELASTIC_BULK: &[&str] = &["index", "id"];
+
+/// No options.
+pub fn none() -> Value {
+    Value::Object(Map::new())
+}
 
 fn object(value: &Value, name: &'static str) -> Result<Map<String, Value>, Error> {
     value.as_object().cloned().ok_or(Error::InvalidOption { name, expected: "a JSON object" })
@@ -37,6 +52,59 @@ fn boolean(object: &Map<String, Value>, name: &'static str, default: bool) -> Re
         None | Some(Value::Null) => Ok(default),
         Some(Value::Bool(value)) => Ok(*value),
         Some(_) => Err(Error::InvalidOption { name, expected: "true or false" }),
+    }
+}
+
+fn string(object: &Map<String, Value>, name: &'static str) -> Result<Option<String>, Error> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value.clone())),
+        Some(_) => Err(Error::InvalidOption { name, expected: "a string" }),
+    }
+}
+
+impl DumpOptions {
+    /// Reads the argument `options`.
+    pub fn read(options: &Value) -> Result<DumpOptions, Error> {
+        object(options, "options").map(DumpOptions)
+    }
+
+    /// The format of this name with its options.
+    pub fn format(&self, name: &str) -> Result<Format, Error> {
+        let expected = "tsv, csv, ndjson, json, sql or elastic-bulk";
+        let check = |known| check_keys(&self.0, known);
+        match name {
+            "tsv" | "csv" => {
+                check(DELIMITED)?;
+                Ok(Format::Delimited { delimited: self.delimited(name == "csv")?, header: boolean(&self.0, "header", false)? })
+            }
+            "ndjson" | "json" => check(&[]).map(|()| Format::Json),
+            "sql" => {
+                check(SQL)?;
+                let missing = Error::InvalidOption { name: "table", expected: "the name of the table that the statements insert into" };
+                Ok(Format::Sql { table: string(&self.0, "table")?.ok_or(missing)? })
+            }
+            "elastic-bulk" => {
+                check(ELASTIC_BULK)?;
+                Ok(Format::ElasticBulk { index: string(&self.0, "index")?, id: string(&self.0, "id")? })
+            }
+            _ => Err(Error::InvalidOption { name: "format", expected }),
+        }
+    }
+
+    /// What COPY takes, it takes: the rules of both formats are COPY's.
+    fn delimited(&self, csv: bool) -> Result<Delimited, Error> {
+        let delimiter = string(&self.0, "delimiter")?.unwrap_or_else(|| if csv { "," } else { "\t" }.to_owned());
+        let null = string(&self.0, "null")?.unwrap_or_else(|| if csv { "" } else { "\\N" }.to_owned());
+        let reserved: &[u8] = if csv { b"\"\r\n" } else { b"\\\r\n.abcdefghijklmnopqrstuvwxyz0123456789" };
+        let &[delimiter] = delimiter.as_bytes() else { return Err(Error::InvalidOption { name: "delimiter", expected: "one byte" }) };
+        if reserved.contains(&delimiter) || delimiter == 0 {
+            return Err(Error::InvalidOption { name: "delimiter", expected: "a byte that means nothing else in this format" });
+        }
+        if null.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0) || byte == delimiter || (csv && byte == b'"')) {
+            return Err(Error::InvalidOption { name: "null", expected: "a text without line ends, quotes and the delimiter" });
+        }
+        Ok(if csv { Delimited::csv(delimiter, &null) } else { Delimited::text(delimiter, &null) })
     }
 }
 

@@ -7,7 +7,7 @@ use crate::fhir::envelope::{self, Row};
 use crate::fhir::instant::{self, Instant};
 use crate::fhir::{Format, convert};
 use crate::jsonb::text::{self, Style};
-use crate::jsonb::{Document, decode, toast};
+use crate::jsonb::{Document, Value, decode, toast};
 
 /// Bytes that reused memory may keep from one row to the next.
 const KEEP: usize = 1 << 20;
@@ -40,14 +40,8 @@ pub struct Writer {
 impl Writer {
     /// Appends a row's line, without its end.
     pub fn line(&mut self, recipe: &Recipe, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let (root, resource_type) = self.read(recipe, row)?;
         let document = &mut self.document;
-        let utf8 = |bytes| std::str::from_utf8(bytes).map_err(|_| Fault::Encoding);
-        let resource_type = row.resource_type.map_or(Ok(recipe.resource_type.as_str()), utf8)?;
-        let resource = toast::plain(row.resource, &mut self.inflated)?;
-        let mut root = decode::decode(document, resource, 2 * recipe.max_depth + 8)?;
-        if recipe.stored != recipe.to {
-            root = convert::resource(recipe.definitions, document, root, resource_type, recipe.to);
-        }
         let (version_id, last_updated, created_at) =
             (row.version.to_string(), row.last_updated.and_then(instant::from_timestamp), row.created_at.and_then(instant::from_timestamp));
         let facts = Row {
@@ -68,9 +62,35 @@ impl Writer {
             return Err(Fault::TooLarge);
         }
         text::write(document, root, style, out);
-        document.shrink(KEEP);
-        self.inflated.clear();
-        self.inflated.shrink_to(KEEP);
+        self.shrink();
         Ok(())
     }
+
+    /// Reads a row's resource into the document, in the format asked for; with it the row's type.
+    pub fn read<'a>(&mut self, recipe: &'a Recipe, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
+        let resource_type = row.resource_type.map_or(Ok(recipe.resource_type.as_str()), utf8)?;
+        let resource = toast::plain(row.resource, &mut self.inflated)?;
+        let mut root = decode::decode(&mut self.document, resource, 2 * recipe.max_depth + 8)?;
+        if recipe.stored != recipe.to {
+            root = convert::resource(recipe.definitions, &mut self.document, root, resource_type, recipe.to);
+        }
+        Ok((root, resource_type))
+    }
+
+    /// What `read` read into.
+    pub fn document(&mut self) -> &mut Document {
+        &mut self.document
+    }
+
+    /// Gives back memory after an unusually large row.
+    pub fn shrink(&mut self) {
+        self.document.shrink(KEEP);
+        self.inflated.clear();
+        self.inflated.shrink_to(KEEP);
+    }
+}
+
+/// Text of the database.
+pub fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|_| Fault::Encoding)
 }

@@ -3,9 +3,14 @@
 
 pub mod batch;
 pub mod crew;
+pub mod csv;
 pub mod dump;
+pub mod field;
+pub mod gzip;
 pub mod line;
 pub mod load;
+pub mod piece;
+pub mod pipe;
 pub mod queue;
 pub mod rows;
 pub mod seen;

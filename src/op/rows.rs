@@ -1,6 +1,6 @@
 //! Stored rows on their way out of the backend: packed, as raw as they came, to be turned into lines elsewhere.
 
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::jsonb::toast;
 use std::ops::Range;
 
@@ -34,10 +34,11 @@ pub struct StoredRow<'a> {
     pub resource: &'a [u8],
 }
 
-/// Where rows come from. Called on the main thread.
-pub trait Rows {
-    /// Adds rows until the block has about this many bytes, or rows. False when there are no more.
-    fn fill(&mut self, block: &mut RowBlock, bytes: usize, rows: usize) -> Result<bool, Error>;
+impl StoredRow<'_> {
+    /// What is wrong with it.
+    pub fn error(&self, table: &str, fault: Fault) -> Error {
+        Error::Row { table: table.to_owned(), id: String::from_utf8_lossy(self.id).chars().take(100).collect(), fault }
+    }
 }
 
 impl RowBlock {

@@ -11,6 +11,8 @@ pub mod general;
 pub mod heap;
 pub mod lifecycle;
 pub mod memory;
+pub mod nested;
+pub mod printer;
 pub mod progress;
 pub mod report;
 pub mod role;

@@ -18,6 +18,11 @@ fn code(error: &Error) -> Code {
         Error::Null(_) | Error::NullColumn { .. } => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
         Error::NoCreationTime(_) => Code::ERRCODE_UNDEFINED_COLUMN,
         Error::UnknownOption { .. } | Error::InvalidOption { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        Error::NotOneStatement(_) => Code::ERRCODE_SYNTAX_ERROR,
+        Error::NotReadOnly(_) => Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        Error::DuplicateColumn(_) => Code::ERRCODE_DUPLICATE_COLUMN,
+        Error::Pseudotype { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        Error::TooManyColumns(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::MissingRole { .. } => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::DatabaseEncoding => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::Memory => Code::ERRCODE_OUT_OF_MEMORY,
@@ -75,6 +80,9 @@ fn hint(error: &Error) -> Option<String> {
             Some("Sources are http, https and file URLs, or absolute paths.".to_owned())
         }
         Error::UnknownOption { known, .. } => Some(format!("Known options are {}.", known.join(", "))),
+        Error::NotReadOnly(_) => Some("SELECT, VALUES, TABLE and WITH are read.".to_owned()),
+        Error::DuplicateColumn(_) => Some("Give each column of the query a name of its own.".to_owned()),
+        Error::Pseudotype { .. } => Some("Cast it to a type that a table can have.".to_owned()),
         Error::MissingRole { role, .. } => Some(format!("This takes a member of the role \"{role}\".")),
         _ => None,
     }

@@ -3,7 +3,8 @@
 use crate::fhir::Format;
 use crate::store::address::Allowed;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::{CStr, CString};
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString, c_int};
 
 /// `bulk.resource_format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, pgrx::PostgresGucEnum)]
@@ -91,7 +92,7 @@ pub fn register() {
 
 fn reserve(prefix: &CStr) {
     // SAFETY: a NUL-terminated string; called once, while the library is loaded.
-    unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) }
+    unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) }
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {
@@ -146,4 +147,24 @@ pub fn max_line() -> usize {
 
 pub fn max_depth() -> usize {
     usize::try_from(MAX_DEPTH.get()).unwrap_or(10)
+}
+
+/// Runs `work` under other values of settings; after an ERROR the transaction's end sets them back.
+pub fn within<T>(values: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
+    if values.is_empty() {
+        return work();
+    }
+    // SAFETY: what is set from here on ends with the level, at the latest when the transaction does.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    for (name, value) in values {
+        let (context, source, action) =
+            (pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION, pg_sys::GucAction::GUC_ACTION_SAVE);
+        let severity = c_int::from(pgrx::PgLogLevel::ERROR as u8);
+        // SAFETY: a setting that every version has, and a value for it, both NUL-terminated.
+        unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, severity, false) };
+    }
+    let result = work();
+    // SAFETY: the level of above.
+    unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    result
 }

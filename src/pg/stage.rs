@@ -1,7 +1,7 @@
 //! Rows of a batch as a relation that one statement reads, as a trigger reads its transition tables. Values stay as the threads made
 //! them, compressed: in an array they would be inflated.
 
-use super::diagnostics;
+use super::{diagnostics, setting};
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
 use pgrx::datum::DatumWithOid;
@@ -12,6 +12,9 @@ use std::ffi::{CStr, c_int};
 const NAME: &CStr = c"bulk_rows";
 const COLUMNS: [(&CStr, pg_sys::Oid); 3] = [(c"number", pg_sys::INT8OID), (c"id", pg_sys::TEXTOID), (c"resource", pg_sys::JSONBOID)];
 
+/// The planner's settings under which it looks rows up by their key.
+const BY_INDEX: [(&CStr, &CStr); 3] = [(c"enable_seqscan", c"off"), (c"enable_hashjoin", c"off"), (c"enable_mergejoin", c"off")];
+
 /// Runs a statement that reads `bulk_rows` (number from 0, id, resource) and returns numbers: true at the index of each that came. It is planned
 /// to look rows up by their key: a table of a few thousand rows, or one never analyzed, would else be read whole for every batch.
 pub fn mark(batch: &Batch, rows: &[&Row], statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<bool>, Error> {
@@ -19,7 +22,7 @@ pub fn mark(batch: &Batch, rows: &[&Row], statement: &str, arguments: &[DatumWit
         Spi::connect_mut(|client| {
             let store = stage(batch, rows);
             let mut marked = vec![false; rows.len()];
-            for row in by_index(|| client.update(statement, None, arguments))? {
+            for row in setting::within(&BY_INDEX, || client.update(statement, None, arguments))? {
                 let number = row.get::<i64>(1)?.and_then(|number| usize::try_from(number).ok());
                 if let Some(place) = number.and_then(|number| marked.get_mut(number)) {
                     *place = true;
@@ -66,23 +69,4 @@ fn stage(batch: &Batch, rows: &[&Row]) -> *mut pg_sys::Tuplestorestate {
     // SAFETY: all that it points to lives as long as the connection.
     unsafe { pg_sys::SPI_register_relation(relation.into_pg()) };
     store
-}
-
-fn by_index<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: what is set from here on ends with the level, at the latest when the transaction does.
-    let level = unsafe { pg_sys::NewGUCNestLevel() };
-    for name in [c"enable_seqscan", c"enable_hashjoin", c"enable_mergejoin"] {
-        turn_off(name);
-    }
-    let result = work();
-    // SAFETY: the level of above.
-    unsafe { pg_sys::AtEOXact_GUC(true, level) };
-    result
-}
-
-fn turn_off(name: &CStr) {
-    let (context, source, action) = (pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION, pg_sys::GucAction::GUC_ACTION_SAVE);
-    let level = c_int::from(pgrx::PgLogLevel::ERROR as u8);
-    // SAFETY: a setting that every version has, and a value for it, both NUL-terminated.
-    unsafe { pg_sys::set_config_option(name.as_ptr(), c"off".as_ptr(), context, source, action, true, level, false) };
 }

@@ -30,6 +30,30 @@ pub fn type_name(definitions: &Definitions, name: &str) -> Result<String, Error>
     Ok(definitions.resource_name(name).unwrap_or(name).to_owned())
 }
 
+/// The parts of a name as SQL spells it: one to three. None when it is no name.
+pub fn parts_of(name: &str) -> Option<Vec<String>> {
+    let name = CString::new(name).ok()?;
+    // The function writes into it.
+    // SAFETY: copies a NUL-terminated string.
+    let copy = unsafe { pg_sys::pstrdup(name.as_ptr()) };
+    let mut list = std::ptr::null_mut();
+    // SAFETY: a string of ours, and where the list goes.
+    let is_name = unsafe { pg_sys::SplitIdentifierString(copy, b'.' as std::ffi::c_char, &mut list) };
+    // SAFETY: null for none, else a list.
+    let cells = unsafe { list.as_ref() }.map_or(&[][..], |list| {
+        // SAFETY: a list has as many elements as it says.
+        unsafe { std::slice::from_raw_parts(list.elements, list.length as usize) }
+    });
+    let part = |cell: &pg_sys::ListCell| {
+        // SAFETY: a list of pointers.
+        let text = unsafe { cell.ptr_value };
+        // SAFETY: a NUL-terminated string in the copy.
+        unsafe { CStr::from_ptr(text.cast()) }.to_string_lossy().into_owned()
+    };
+    let parts: Vec<String> = cells.iter().map(part).collect();
+    (is_name && (1..=3).contains(&parts.len())).then_some(parts)
+}
+
 /// Schemas of the search path in their order, without the system's.
 pub fn search_path() -> Vec<pg_sys::Oid> {
     let mut schemas = [pg_sys::InvalidOid; 64];

@@ -1,7 +1,7 @@
 //! The values of a set-returning function, given out where they lie: what the threads made is not copied once more.
 
 use crate::jsonb::varlena;
-use crate::op::dump::Piece;
+use crate::op::piece::Piece;
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::Datum;
 use pgrx::pg_sys;

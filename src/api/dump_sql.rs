@@ -1,0 +1,71 @@
+//! `bulk.dump_sql` and `bulk.dump_sql_bytes`: the rows of any query that only reads, in the format asked for.
+
+use super::option::{self, DumpOptions};
+use crate::error::Error;
+use crate::op::gzip::Gzip;
+use crate::op::piece::{Form, Piece};
+use crate::op::pipe::{Feed, Pipe, Size};
+use crate::pg::printer::Printer;
+use crate::pg::values::{Chunks, Lines, Varlena};
+use crate::pg::wait::Backend;
+use crate::pg::{lifecycle, report, setting};
+use pgrx::JsonB;
+use pgrx::prelude::*;
+
+/// A row a row: a line without its end. (A line of CSV may hold line ends, in quotes.)
+#[pg_extern(sql = false)]
+fn dump_sql(
+    query: Option<&str>,
+    format: Option<&str>,
+    options: Option<JsonB>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> SetOfIterator<'static, Varlena> {
+    let mut printer = report::ok(open(query, format, options, Form::Lines, fcinfo));
+    SetOfIterator::new(Lines::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more)))))
+}
+
+/// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
+#[pg_extern(sql = false)]
+fn dump_sql_bytes(
+    query: Option<&str>,
+    format: Option<&str>,
+    options: Option<JsonB>,
+    gzip: Option<bool>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> SetOfIterator<'static, Varlena> {
+    let mut printer = report::ok(open(query, format, options, Form::Body, fcinfo));
+    let pieces: Box<dyn Iterator<Item = Piece>> = if gzip.unwrap_or(false) {
+        lifecycle::stop_threads_at_exit();
+        let mut pipe = Pipe::new(printer, Gzip, setting::dump_threads());
+        Box::new(std::iter::from_fn(move || report::ok(pipe.next(&mut Backend))))
+    } else {
+        Box::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more))))
+    };
+    SetOfIterator::new(Chunks::new(pieces))
+}
+
+fn open(
+    query: Option<&str>,
+    format: Option<&str>,
+    options: Option<JsonB>,
+    form: Form,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Result<Printer, Error> {
+    lifecycle::require_utf8()?;
+    let query = query.ok_or(Error::Null("query"))?;
+    let options = DumpOptions::read(&options.map_or_else(option::none, |options| options.0))?;
+    Printer::open(query, options.format(format.unwrap_or("tsv"))?, form, fcinfo)
+}
+
+/// The pieces that `next` gives, a small one first.
+fn pieces(mut next: impl FnMut(Size) -> Result<(Piece, bool), Error>) -> impl Iterator<Item = Piece> {
+    let (mut size, mut more) = (Size::FIRST, true);
+    std::iter::from_fn(move || {
+        if !more {
+            return None;
+        }
+        let (piece, rest) = report::ok(next(std::mem::replace(&mut size, Size::LATER)));
+        more = rest;
+        Some(piece)
+    })
+}
