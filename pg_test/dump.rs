@@ -305,7 +305,7 @@ fn one_liners() {
 }
 
 /// Runs a README line in a directory of its own, with psql pointed at the test's database.
-fn run_in_shell(database: &Database, line: &str) -> tempfile::TempDir {
+pub fn run_in_shell(database: &Database, line: &str) -> tempfile::TempDir {
     let directory = server_directory();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let psql = database.psql();

@@ -7,6 +7,8 @@
 mod cluster;
 mod convert;
 mod dump;
+mod dump_csv;
+mod dump_sql;
 mod errors;
 mod fast;
 mod http;
@@ -34,6 +36,8 @@ fn main() {
     let tests = [
         convert::tests(),
         dump::tests(),
+        dump_csv::tests(),
+        dump_sql::tests(),
         errors::tests(),
         fast::tests(),
         http::tests(),

@@ -140,8 +140,9 @@ pub enum Error {
     /// A type that cannot be read back.
     #[error("column \"{column}\" is of type {kind}, which cannot be inserted")]
     Pseudotype { column: String, kind: String },
-    #[error("more than {0} columns")]
-    TooManyColumns(usize),
+    /// Of all resources of a type together.
+    #[error("resources have more than {0} paths between them")]
+    TooManyPaths(usize),
     /// A row of a query that has no room in a value.
     #[error("a row of the query is too large")]
     RowTooLarge,

@@ -11,8 +11,8 @@ use crate::jsonb::{Document, Str, Value};
 use rustc_hash::FxHashMap;
 use std::cmp::Ordering;
 
-/// Columns that a table may come to: they and their names are held in memory.
-const MOST_COLUMNS: usize = 1_000_000;
+/// Steps of paths that a table may come to: they are held in memory, about 100 bytes each.
+const MOST_STEPS: usize = 250_000;
 
 /// Finds the paths of blocks of rows.
 #[derive(Debug, Clone)]
@@ -71,6 +71,8 @@ impl Paths {
     fn note(&mut self, node: u32, document: &Document, value: Value) {
         match value {
             Value::Null => {}
+            // Too many already: `merge` says so.
+            _ if self.nodes.len() > MOST_STEPS => {}
             Value::Array(span) if span.len > 0 => {
                 for (place, &element) in document.elements(span).iter().enumerate() {
                     let child = self.child(node, place.to_string().as_bytes());
@@ -90,7 +92,7 @@ impl Paths {
     /// Adds the paths of others. An error when there are too many.
     pub fn merge(&mut self, others: &Paths) -> Result<(), Error> {
         self.merge_node(0, others, 0);
-        if self.nodes.len() > MOST_COLUMNS { Err(Error::TooManyColumns(MOST_COLUMNS)) } else { Ok(()) }
+        if self.nodes.len() > MOST_STEPS { Err(Error::TooManyPaths(MOST_STEPS)) } else { Ok(()) }
     }
 
     fn merge_node(&mut self, node: u32, others: &Paths, other: u32) {

@@ -22,7 +22,7 @@ fn code(error: &Error) -> Code {
         Error::NotReadOnly(_) => Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
         Error::DuplicateColumn(_) => Code::ERRCODE_DUPLICATE_COLUMN,
         Error::Pseudotype { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-        Error::TooManyColumns(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        Error::TooManyPaths(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::MissingRole { .. } => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::DatabaseEncoding => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::Memory => Code::ERRCODE_OUT_OF_MEMORY,
@@ -79,6 +79,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Source { fault: SourceFault::Unsupported, .. } => {
             Some("Sources are http, https and file URLs, or absolute paths.".to_owned())
         }
+        Error::UnknownOption { known: [], .. } => Some("The format takes no options.".to_owned()),
         Error::UnknownOption { known, .. } => Some(format!("Known options are {}.", known.join(", "))),
         Error::NotReadOnly(_) => Some("SELECT, VALUES, TABLE and WITH are read.".to_owned()),
         Error::DuplicateColumn(_) => Some("Give each column of the query a name of its own.".to_owned()),
