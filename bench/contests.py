@@ -18,7 +18,13 @@ BARE = "copy (select resource::text)"
 BYTES, BYTES_FHIR, BYTES_GZIP = "bulk.dump_bytes, Aidbox", "bulk.dump_bytes, FHIR", "bulk.dump_bytes, FHIR, gzip"
 GZIP = "copy (select (resource || jsonb_build_object(…))::text) to program 'gzip -1'"
 
+COPY_QUERY, QUERY = "copy (query)", "bulk.dump_sql_bytes"
+
 COLUMNS = "id, txid, cts, ts, resource_type, status, resource"
+
+# Formats of bulk.dump_sql and what COPY calls them; queries whose rows are wide and narrow.
+FORMS = {"tsv": "text", "csv": "csv"}
+QUERIES = [("all", f"select {COLUMNS} from {{table}}"), ("few", "select id, txid, ts, status from {table}")]
 
 
 class Bench:
@@ -173,6 +179,21 @@ class Bench:
                 chunks(BYTES_FHIR, ", fhir => true"),
             ]),
             contest("dump, gzipped", [to_gzip, chunks(BYTES_GZIP, ", fhir => true, gzip => true")]),
+            *(contest(f"query of {what} columns as {form}", self._query(query.format(table=table), form, copy)) for what, query in QUERIES for form in FORMS),
+        ]
+
+    def _query(self, query: str, form: str, copy) -> list[Contender]:
+        """The same rows by COPY and by us, whose bytes must be the same."""
+        ours = f"select bulk.dump_sql_bytes($q${query}$q$, '{form}')"
+        theirs = f"{query}) to stdout (format {FORMS[form]}"
+        with self.cluster.admin.cursor() as cursor, cursor.copy(f"copy ({theirs})") as rows:
+            expected = b"".join(rows)
+        found = b"".join(bytes(chunk) for (chunk,) in self.cluster.admin.execute(ours))
+        if found != expected:
+            raise RuntimeError(f"bulk.dump_sql and COPY differ: {query} as {form}")
+        return [
+            Contender(COPY_QUERY, lambda: self.cluster.psql(f"copy ({theirs});")),
+            copy(QUERY, ours, " (format binary)"),
         ]
 
     def _check_dump(self, source: Source):

@@ -26,6 +26,8 @@ def floors(found: list[Contest], gzip: tuple[int, int] | None) -> list[tuple[str
         if names.BARE in has and "Observation" in contest.name:
             rows.append((contest.name, seconds(names.BARE) / seconds(names.BYTES), 1.2))
             rows.append((f"{contest.name}: FHIR against Aidbox", seconds(names.BYTES) / seconds(names.BYTES_FHIR), 0.8))
+        if names.QUERY in has:
+            rows.append((contest.name, seconds(names.COPY_QUERY) / seconds(names.QUERY), 0.9))
     if gzip:
         ours, theirs = gzip
         rows.append(("size of gzip -1 against ours", theirs / ours, 1 / 1.05))

@@ -15,6 +15,7 @@ mod http;
 mod integrity;
 mod load;
 mod memory;
+mod options;
 mod rights;
 mod roundtrip;
 mod shutdown;
@@ -43,6 +44,7 @@ fn main() {
         http::tests(),
         load::tests(),
         memory::tests(),
+        options::tests(),
         rights::tests(),
         roundtrip::tests(),
         shutdown::tests(),

@@ -146,6 +146,11 @@ pub enum Then {
 
 impl Faulty {
     pub fn start(answer: Vec<u8>, then: Then) -> Faulty {
+        Faulty::in_turn(vec![answer], then)
+    }
+
+    /// Answers one request after another with these; with the last for ever.
+    pub fn in_turn(answers: Vec<Vec<u8>>, then: Then) -> Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -159,7 +164,8 @@ impl Faulty {
                 let Ok(mut connection) = connection else { continue };
                 let mut request = [0; 4096];
                 let _ = connection.read(&mut request);
-                counting.fetch_add(1, Ordering::Relaxed);
+                let number = counting.fetch_add(1, Ordering::Relaxed);
+                let answer = &answers[number.min(answers.len() - 1)];
                 let whole = if let Then::Trickle(whole) = then { whole } else { answer.len() };
                 let _ = connection.write_all(&answer[..whole]);
                 for byte in &answer[whole..] {

@@ -5,11 +5,11 @@ use crate::error::Error;
 use crate::op::gzip::Gzip;
 use crate::op::piece::{Form, Piece};
 use crate::op::pipe::{Feed, Pipe, Size};
+use crate::pg::argument::Json;
 use crate::pg::printer::Printer;
 use crate::pg::values::{Chunks, Lines, Varlena};
 use crate::pg::wait::Backend;
 use crate::pg::{lifecycle, report, setting};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 
 /// A row a row: a line without its end. (A line of CSV may hold line ends, in quotes.)
@@ -17,7 +17,7 @@ use pgrx::prelude::*;
 fn dump_sql(
     query: Option<&str>,
     format: Option<&str>,
-    options: Option<JsonB>,
+    options: Option<Json>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
     let mut printer = report::ok(open(query, format, options, Form::Lines, fcinfo));
@@ -29,7 +29,7 @@ fn dump_sql(
 fn dump_sql_bytes(
     query: Option<&str>,
     format: Option<&str>,
-    options: Option<JsonB>,
+    options: Option<Json>,
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
@@ -47,13 +47,13 @@ fn dump_sql_bytes(
 fn open(
     query: Option<&str>,
     format: Option<&str>,
-    options: Option<JsonB>,
+    options: Option<Json>,
     form: Form,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<Printer, Error> {
     lifecycle::require_utf8()?;
     let query = query.ok_or(Error::Null("query"))?;
-    let options = DumpOptions::read(&options.map_or_else(option::none, |options| options.0))?;
+    let options = DumpOptions::read(options.as_ref().map_or(option::NONE, |options| &options.0))?;
     Printer::open(query, options.format(format.unwrap_or("tsv"))?, form, fcinfo)
 }
 

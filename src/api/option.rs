@@ -1,15 +1,27 @@
 //! The keys of `options` and of a request's body.
 
 use crate::error::Error;
+use crate::jsonb::text::Style;
+use crate::jsonb::{self, Document, parse};
 use crate::op::field::Delimited;
 use crate::pg::printer::Format;
+use crate::store::opened::{self, HeaderMap};
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 /// What a load can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Whether a missing table of an R4 type is created.
     pub create_tables: bool,
+    /// The text of an object that is laid over every resource.
+    pub merge: Option<String>,
+    pub strip_nulls: bool,
+    /// For sources on web servers.
+    pub headers: HeaderMap,
+    pub connect_timeout: Option<Duration>,
+    pub read_timeout: Option<Duration>,
+    pub retries: u32,
 }
 
 /// What `bulk.dump_sql` can be told. Each key counts for some formats only.
@@ -24,16 +36,28 @@ pub struct LoadRequest {
     pub options: LoadOptions,
 }
 
-const OPTIONS: &[&str] = &["create-tables"];
-const REQUEST: &[&str] = &["source", "resourceType", "create-tables"];
-
+/// A request's own keys stand first, the options after them.
+const REQUEST: &[&str] =
+    &["source", "resourceType", "create-tables", "merge", "strip-nulls", "headers", "connect-timeout", "read-timeout", "retries"];
+const OPTIONS: &[&str] = REQUEST.split_at(2).1;
 const DELIMITED: &[&str] = &["header", "null", "delimiter"];
 const SQL: &[&str] = &["table"];
 const ELASTIC_BULK: &[&str] = &["index", "id"];
 
 /// No options.
-pub fn none() -> Value {
-    Value::Object(Map::new())
+pub const NONE: &str = "{}";
+
+fn value(text: &str, name: &'static str) -> Result<Value, Error> {
+    serde_json::from_str(text).map_err(|_| Error::InvalidOption { name, expected: "a JSON object" })
+}
+
+/// The text of a member of an object: `serde_json` would round its numbers.
+fn literal(text: &str, key: &str) -> Option<String> {
+    let mut document = Document::new();
+    let jsonb::Value::Object(span) = parse::parse(&mut document, text, 1000).ok()? else { return None };
+    let mut out = Vec::new();
+    jsonb::text::write(&document, document.get(span, key)?, Style::Compact, &mut out);
+    String::from_utf8(out).ok()
 }
 
 fn object(value: &Value, name: &'static str) -> Result<Map<String, Value>, Error> {
@@ -63,10 +87,35 @@ fn string(object: &Map<String, Value>, name: &'static str) -> Result<Option<Stri
     }
 }
 
+/// A number from 0 to `most`; 0 where it is not given.
+fn whole(object: &Map<String, Value>, name: &'static str, expected: &'static str, most: u64) -> Result<u64, Error> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(0),
+        Some(value) => value.as_u64().filter(|&value| value <= most).ok_or(Error::InvalidOption { name, expected }),
+    }
+}
+
+/// A time; None for 0, which is no limit.
+fn milliseconds(object: &Map<String, Value>, name: &'static str) -> Result<Option<Duration>, Error> {
+    let value = whole(object, name, "a whole number of milliseconds, 0 for no limit", u64::from(u32::MAX))?;
+    Ok((value > 0).then(|| Duration::from_millis(value)))
+}
+
+fn headers(object: &Map<String, Value>) -> Result<HeaderMap, Error> {
+    let wrong = Error::InvalidOption { name: "headers", expected: "an object of HTTP headers, whose values are strings" };
+    let given = match object.get("headers") {
+        None | Some(Value::Null) => return Ok(HeaderMap::new()),
+        Some(Value::Object(given)) => given,
+        Some(_) => return Err(wrong),
+    };
+    let pairs: Option<Vec<_>> = given.iter().map(|(name, value)| Some((name.as_str(), value.as_str()?))).collect();
+    pairs.and_then(|pairs| opened::headers(pairs.into_iter())).ok_or(wrong)
+}
+
 impl DumpOptions {
     /// Reads the argument `options`.
-    pub fn read(options: &Value) -> Result<DumpOptions, Error> {
-        object(options, "options").map(DumpOptions)
+    pub fn read(text: &str) -> Result<DumpOptions, Error> {
+        object(&value(text, "options")?, "options").map(DumpOptions)
     }
 
     /// The format of this name with its options.
@@ -109,22 +158,51 @@ impl DumpOptions {
 }
 
 impl LoadOptions {
-    /// Reads the argument `options`.
-    pub fn read(options: &Value) -> Result<LoadOptions, Error> {
-        let object = object(options, "options")?;
-        check_keys(&object, OPTIONS)?;
-        LoadOptions::from_object(&object)
+    /// These, and what else is set beside them.
+    pub fn or(self, others: LoadOptions) -> LoadOptions {
+        LoadOptions {
+            create_tables: self.create_tables && others.create_tables,
+            merge: self.merge.or(others.merge),
+            strip_nulls: self.strip_nulls || others.strip_nulls,
+            headers: if self.headers.is_empty() { others.headers } else { self.headers },
+            connect_timeout: self.connect_timeout.or(others.connect_timeout),
+            read_timeout: self.read_timeout.or(others.read_timeout),
+            retries: self.retries.max(others.retries),
+        }
     }
 
-    fn from_object(object: &Map<String, Value>) -> Result<LoadOptions, Error> {
-        Ok(LoadOptions { create_tables: boolean(object, "create-tables", true)? })
+    /// Reads the argument `options`.
+    pub fn read(text: &str) -> Result<LoadOptions, Error> {
+        let object = object(&value(text, "options")?, "options")?;
+        check_keys(&object, OPTIONS)?;
+        LoadOptions::from_object(&object, text)
+    }
+
+    fn from_object(object: &Map<String, Value>, text: &str) -> Result<LoadOptions, Error> {
+        let wrong = Error::InvalidOption { name: "merge", expected: "a JSON object without id and resourceType" };
+        let merge = match object.get("merge") {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(members)) if !members.contains_key("id") && !members.contains_key("resourceType") => {
+                Some(literal(text, "merge").ok_or(wrong)?)
+            }
+            Some(_) => return Err(wrong),
+        };
+        Ok(LoadOptions {
+            create_tables: boolean(object, "create-tables", true)?,
+            merge,
+            strip_nulls: boolean(object, "strip-nulls", false)?,
+            headers: headers(object)?,
+            connect_timeout: milliseconds(object, "connect-timeout")?,
+            read_timeout: milliseconds(object, "read-timeout")?,
+            retries: u32::try_from(whole(object, "retries", "a whole number from 0 to 100", 100)?).unwrap_or(0),
+        })
     }
 }
 
 impl LoadRequest {
     /// Reads the body of `$load`.
-    pub fn read(request: &Value) -> Result<LoadRequest, Error> {
-        let object = object(request, "request")?;
+    pub fn read(text: &str) -> Result<LoadRequest, Error> {
+        let object = object(&value(text, "request")?, "request")?;
         check_keys(&object, REQUEST)?;
         let wrong = Error::InvalidOption { name: "source", expected: "a URL or a list of URLs" };
         let sources = match object.get("source") {
@@ -139,7 +217,7 @@ impl LoadRequest {
             Some(Value::String(name)) => Some(name.clone()),
             Some(_) => return Err(Error::InvalidOption { name: "resourceType", expected: "the name of a resource type" }),
         };
-        Ok(LoadRequest { sources, resource_type, options: LoadOptions::from_object(&object)? })
+        Ok(LoadRequest { sources, resource_type, options: LoadOptions::from_object(&object, text)? })
     }
 }
 
@@ -150,14 +228,15 @@ mod tests {
 
     #[test]
     fn requests_are_read_and_unknown_keys_named() {
-        let request = LoadRequest::read(&json!({"source": ["a", "b"], "resourceType": "Patient", "create-tables": false})).unwrap();
+        let request =
+            LoadRequest::read(r#"{"source": ["a", "b"], "resourceType": "Patient", "create-tables": false, "merge": {"n": 1.10}}"#)
+                .unwrap();
         assert_eq!(request.sources, ["a", "b"]);
         assert!(!request.options.create_tables);
-        assert!(
-            matches!(LoadRequest::read(&json!({"source": "a", "sauce": 1})), Err(Error::UnknownOption { name, .. }) if name == "sauce")
-        );
+        assert_eq!(request.options.merge.as_deref(), Some(r#"{"n":1.10}"#));
+        assert!(matches!(LoadRequest::read(r#"{"source": "a", "sauce": 1}"#), Err(Error::UnknownOption { name, .. }) if name == "sauce"));
         for wrong in [json!({}), json!([]), json!({"source": []}), json!({"source": [1]}), json!({"source": "a", "create-tables": "x"})] {
-            assert!(matches!(LoadRequest::read(&wrong), Err(Error::InvalidOption { .. })), "{wrong}");
+            assert!(matches!(LoadRequest::read(&wrong.to_string()), Err(Error::InvalidOption { .. })), "{wrong}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! FHIR itself: what the definitions say, the two JSON formats and the lines of NDJSON. Pure: no server needed.
 
+pub mod change;
 pub mod convert;
 pub mod definitions;
 pub mod envelope;

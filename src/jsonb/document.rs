@@ -287,6 +287,11 @@ impl Document {
         elements.chain(self.members.iter().map(|member| count(member.key) + of_value(member.value))).sum()
     }
 
+    /// Whether any object has a member that is null.
+    pub fn has_null_members(&self) -> bool {
+        self.members.iter().any(|member| member.value == Value::Null)
+    }
+
     /// The value of a key; the last one where a key stands twice, as in jsonb.
     pub fn get(&self, span: Span, key: &str) -> Option<Value> {
         self.find(span, key).map(|index| self.members[index].value)

@@ -2,6 +2,7 @@
 
 use super::seen;
 use crate::error::{Error, Fault, Place};
+use crate::fhir::change::Changes;
 use crate::fhir::definitions::Definitions;
 use crate::fhir::ndjson::{Block, Line};
 use crate::fhir::{Format, envelope};
@@ -46,6 +47,8 @@ pub struct Recipe {
     /// What the tables hold.
     pub stored: Format,
     pub created_at_url: String,
+    /// Before anything else is done with a line.
+    pub changes: Changes,
     pub compression: Rules,
     /// In bytes.
     pub max_line: usize,
@@ -220,6 +223,7 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
     }
     let text = std::str::from_utf8(line.bytes).map_err(|error| (Fault::Encoding, error.valid_up_to()))?;
     let root = parse::parse(document, text, recipe.max_depth).map_err(|error| (error.fault, error.byte))?;
+    let root = recipe.changes.apply(document, root);
     let whole = |fault| (fault, 0);
     let identity = envelope::identify(document, root).map_err(whole)?;
     let resource_type = match (&recipe.resource_type, identity.resource_type) {

@@ -6,42 +6,103 @@ use super::address::Allowed;
 use super::inflate::Broken;
 use super::opened::{Access, Opened};
 use crate::error::SourceFault;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;
-use ureq::config::{Config, RedirectAuthHeaders};
-use ureq::http::Uri;
+use std::time::{Duration, SystemTime};
+use ureq::Body;
+use ureq::config::Config;
+use ureq::http::{HeaderMap, Response, Uri};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::Url;
 
 /// Redirects that are followed.
 const REDIRECTS: u32 = 10;
+/// Between two tries, whatever the server asks.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Asks for an object. The body's bytes are as sent: no content encoding is asked for or undone.
+/// Asks for an object. The body's bytes are as sent: no content encoding is asked for or undone. What may pass (429, 5xx, a connection
+/// that fails) is tried again as often as `access` says.
 pub fn open(url: &Url, access: &Access, interrupt: &Interrupt) -> Result<Opened, SourceFault> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
-        .max_redirects(REDIRECTS)
-        .redirect_auth_headers(RedirectAuthHeaders::Never)
+        // Followed here: headers must not be.
+        .max_redirects(0)
         // Variables of the postmaster's environment are nobody's decision here.
         .proxy(None)
+        .timeout_resolve(access.connect_timeout)
+        .timeout_connect(access.connect_timeout)
+        .timeout_per_read(access.read_timeout)
         .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
         .build();
     let resolver = CheckedResolver { allowed: access.allowed_hosts.clone(), inner: DefaultResolver::default() };
     let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
     interrupt.watch(&agent);
-    let response = agent.get(url.as_str()).call().map_err(fault)?;
-    match response.status().as_u16() {
-        200 => {}
-        status @ (401 | 403) => return Err(SourceFault::Denied(status)),
-        status @ (404 | 410) => return Err(SourceFault::NotFound(status)),
-        status => return Err(SourceFault::Status(status)),
-    }
+    let mut attempt = 0;
+    let response = loop {
+        let (fault, pause) = match follow(&agent, url, &access.headers) {
+            Ok(response) => match response.status().as_u16() {
+                200 => break response,
+                status @ (401 | 403) => return Err(SourceFault::Denied(status)),
+                status @ (404 | 410) => return Err(SourceFault::NotFound(status)),
+                status @ (429 | 500 | 502 | 503 | 504) => (SourceFault::Status(status), retry_after(&response)),
+                status => return Err(SourceFault::Status(status)),
+            },
+            Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Timeout)) => (fault, None),
+            Err(fault) => return Err(fault),
+        };
+        if attempt == access.retries || interrupt.wait(pause.unwrap_or_else(|| back_off(attempt))) {
+            return Err(fault);
+        }
+        attempt += 1;
+    };
     let chunked = response.headers().get("transfer-encoding").is_some();
     let body = response.into_body();
     let length = body.content_length();
     let reader = body.into_with_config().limit(u64::MAX).reader();
     Ok(Opened { reader: Box::new(Counted { reader, length, read: 0 }), delimited: chunked || length.is_some() })
+}
+
+/// Makes a request and follows redirects, without headers and credentials once one leads to another origin.
+fn follow(agent: &ureq::Agent, url: &Url, headers: &HeaderMap) -> Result<Response<Body>, SourceFault> {
+    let mut next = url.clone();
+    for _ in 0..=REDIRECTS {
+        let mut request = agent.get(next.as_str());
+        if next.origin() == url.origin() {
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+        }
+        let response = request.call().map_err(fault)?;
+        if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(response);
+        }
+        let unknown = || SourceFault::Unreachable("it redirects to what is no URL of a web server".to_owned());
+        let location = response.headers().get("location").and_then(|value| value.to_str().ok()).ok_or_else(unknown)?;
+        next = next.join(location).map_err(|_| unknown())?;
+        if !matches!(next.scheme(), "http" | "https") {
+            return Err(unknown());
+        }
+    }
+    Err(SourceFault::Unreachable(format!("more than {REDIRECTS} redirects")))
+}
+
+/// What the server asks to wait, in seconds or until a time.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let text = response.headers().get("retry-after")?.to_str().ok()?.trim();
+    let asked = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+    };
+    Some(asked.min(LONGEST_PAUSE))
+}
+
+/// From a quarter of a second, doubled each time; a random half of it, so that many who failed together do not come together again.
+fn back_off(attempt: u32) -> Duration {
+    let most = Duration::from_millis(250).saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
+    let random = RandomState::new().hash_one(attempt) as u32;
+    most / 2 + (most / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// What an error of the client means. Its text never holds the URL.
@@ -55,7 +116,6 @@ fn fault(error: ureq::Error) -> SourceFault {
         ureq::Error::BadUri(_) => SourceFault::Unsupported,
         ureq::Error::HostNotFound => SourceFault::Unreachable("host not found".to_owned()),
         ureq::Error::Io(error) => SourceFault::Unreachable(error.to_string()),
-        ureq::Error::TooManyRedirects => SourceFault::Unreachable(format!("more than {REDIRECTS} redirects")),
         ureq::Error::Tls(what) => SourceFault::Unreachable(what.to_owned()),
         ureq::Error::Rustls(error) => SourceFault::Unreachable(error.to_string()),
         ureq::Error::ConnectionFailed => SourceFault::Unreachable("the connection failed".to_owned()),
@@ -103,7 +163,11 @@ impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => self.truncated(),
-            _ => Broken::io(SourceFault::Read(error.to_string())),
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Broken::io(SourceFault::Timeout),
+            _ => match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+                Some(ureq::Error::Timeout(_)) => Broken::io(SourceFault::Timeout),
+                _ => Broken::io(SourceFault::Read(error.to_string())),
+            },
         })?;
         self.read += count as u64;
         if count == 0 && !buffer.is_empty() && self.length.is_some_and(|length| self.read < length) {

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a sleeper takes to see that it shall stop.
+const NAP: Duration = Duration::from_millis(20);
 
 /// Shared by the threads of one operation and whoever may end it.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +25,18 @@ impl Interrupt {
     /// Whether `stop` was called.
     pub fn is_stopped(&self) -> bool {
         self.0.stopped.load(Ordering::Acquire)
+    }
+
+    /// Sleeps; true at once when `stop` is or was called.
+    pub fn wait(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.is_stopped() || left.is_zero() {
+                return self.is_stopped();
+            }
+            std::thread::sleep(left.min(NAP));
+        }
     }
 
     /// Ends all work: readers see it at their next read, and a read that hangs on a socket returns.
