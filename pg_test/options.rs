@@ -13,6 +13,10 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("merge lays an object over every resource, strip-nulls takes nulls out, as the server's own functions do", changes),
         test("wrong options are errors that say what is expected", wrong),
+        test("update keeps every version in the history, also those that the load itself replaces", versions),
+        test("no version is lost when sessions update the same ids at once", versions_at_once),
+        test("on-conflict: ids that exist are refused with their line, or passed over", conflicts),
+        test("odd tables keep versions and refuse ids as others do", odd_tables),
         test("headers go to the source, and never to where a redirect leads", headers),
         test("what passes is tried again as often as asked, when the server asks", retries),
         test("a server that keeps silent ends in an error after the timeouts", timeouts),
@@ -103,6 +107,156 @@ fn wrong() {
     assert_eq!(error.code, "22P05", "{error:?}");
 }
 
+fn lines(count: u64, ids: u64, version: &str) -> String {
+    (0..count).map(|line| format!("{{\"id\":\"{}\",\"line\":{line},\"version\":\"{version}\"}}\n", line % ids)).collect()
+}
+
+fn versions() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let load = |lines: &str, options: &str| {
+        let file = File::new(lines.as_bytes());
+        (format!("bulk.load('{}', 'Patient', options => '{options}')", file.url()), file)
+    };
+    let (first, _kept) = load(&lines(3000, 3000, "a"), "{}");
+    client
+        .batch_execute(&format!(
+            "select {first}; create table before as table patient; update patient set cts = '2001-01-01', ts = '2002-02-02' where id = '7'"
+        ))
+        .unwrap();
+    let (second, _kept) = load(&lines(2000, 2000, "b"), r#"{"update": true}"#);
+    assert_eq!(value(&mut client, &second), r#"{"total": 2000}"#);
+    assert_eq!(value(&mut client, "select count(*) from patient_history"), "2000");
+    let same = "select count(*) from patient_history h join before b using (id, txid) where h.resource = b.resource and h.status = 'created' and h.resource_type = 'Patient'";
+    assert_eq!(value(&mut client, same), "2000");
+    assert_eq!(
+        value(&mut client, "select row(cts, ts) from patient_history where id = '7'").replace("+00", ""),
+        r#"("2001-01-01 00:00:00","2002-02-02 00:00:00")"#
+    );
+    assert_eq!(
+        value(
+            &mut client,
+            "select row(count(*), count(distinct txid), min(txid) > (select max(txid) from patient_history)) from patient where resource->>'version' = 'b' and status = 'updated'"
+        ),
+        "(2000,2000,t)"
+    );
+    assert_eq!(value(&mut client, "select cts = '2001-01-01' and ts > '2020-01-01' from patient where id = '7'"), "true");
+    // Lines of one id, near and far: each was a version. Ids 3000 to 3999 are new.
+    let (third, _kept) = load(&lines(12_000, 4000, "c"), r#"{"update": true, "on-conflict": "overwrite"}"#);
+    assert_eq!(value(&mut client, &third), r#"{"total": 12000}"#);
+    assert_eq!(
+        value(
+            &mut client,
+            "select row(count(*), min((resource->>'line')::int), count(distinct txid)) from patient where resource->>'version' = 'c'"
+        ),
+        "(4000,8000,4000)"
+    );
+    let chain = "select count(*) from (select id, txid, (resource->>'line')::int as line, lag((resource->>'line')::int) over (partition by id order by txid) as before
+        from (select * from patient union all select * from patient_history) x where resource->>'version' = 'c') y";
+    assert_eq!(value(&mut client, chain), "12000");
+    assert_eq!(value(&mut client, &format!("{chain} where line <> before + 4000")), "0");
+    let states = "select string_agg(status::text, ' ' order by txid) from (select * from patient union all select * from patient_history) x where id = 'ID'";
+    assert_eq!(value(&mut client, &states.replace("ID", "5")), "created updated updated updated updated");
+    assert_eq!(value(&mut client, &states.replace("ID", "3500")), "created updated updated");
+    // Deleted as Aidbox does it.
+    client.batch_execute("with gone as (delete from patient where id = '5' returning *) insert into patient_history select id, nextval('transaction_id_seq'), cts, now(), resource_type, 'deleted', resource from gone").unwrap();
+    let (fourth, _kept) = load("{\"id\":\"5\"}\n{\"id\":\"5\",\"again\":1}\n", r#"{"update": true}"#);
+    assert_eq!(value(&mut client, &fourth), r#"{"total": 2}"#);
+    assert!(value(&mut client, &states.replace("ID", "5")).ends_with("deleted recreated updated"));
+    // By default history is left alone.
+    let before = value(&mut client, "select count(*) from patient_history");
+    client.batch_execute(&format!("select {first}")).unwrap();
+    assert_eq!(value(&mut client, "select count(*) from patient_history"), before);
+}
+
+fn versions_at_once() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
+    let files: Vec<File> = (0..4).map(|session| File::new(lines(9000, 1500, &session.to_string()).as_bytes())).collect();
+    std::thread::scope(|scope| {
+        for file in &files {
+            let mut client = database.connect();
+            scope.spawn(move || {
+                client.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{{\"update\": true}}')", file.url())).unwrap()
+            });
+        }
+    });
+    assert_eq!(value(&mut client, "select count(*) from patient"), "1500");
+    let all = "(select * from patient union all select * from patient_history) x";
+    assert_eq!(
+        value(
+            &mut client,
+            &format!("select row(count(*), count(distinct txid), count(distinct (resource->>'version', resource->>'line'))) from {all}")
+        ),
+        "(36000,36000,36000)"
+    );
+    // Each session's versions of an id are one behind another: a whole load is one transaction.
+    assert_eq!(value(&mut client, &format!("select count(*) from {all} where status = 'created'")), "1500");
+}
+
+fn conflicts() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let load = |file: &File, mode: &str| format!("bulk.load('{}', 'Patient', options => '{{\"on-conflict\": \"{mode}\"}}')", file.url());
+    let first = File::new(lines(1000, 1000, "a").as_bytes());
+    assert_eq!(value(&mut client, &load(&first, "error")), r#"{"total": 1000}"#);
+    let more = File::new(format!("{}{}", lines(5, 5, "x").replace("\"id\":\"", "\"id\":\"new-"), lines(3, 3, "b")).as_bytes());
+    let error = failure(&mut client, &format!("select {}", load(&more, "error")));
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("23505", "resource with this id exists already"));
+    assert!(error.detail.ends_with("line 6, byte 1."), "{error:?}");
+    assert_eq!(value(&mut client, "select count(*) from patient"), "1000");
+    let twice = File::new(lines(3000, 2900, "n").replace("\"id\":\"", "\"id\":\"twice-").as_bytes());
+    let error = failure(&mut client, &format!("select {}", load(&twice, "error")));
+    assert!(error.code == "23505" && error.detail.ends_with("line 2901, byte 1."), "{error:?}");
+    assert_eq!(value(&mut client, &load(&more, "skip")), r#"{"total": 5}"#);
+    assert_eq!(value(&mut client, "select row(count(*), count(*) filter (where resource->>'version' = 'b')) from patient"), "(1005,0)");
+    // The first line of an id is the one that is stored.
+    assert_eq!(value(&mut client, &load(&twice, "skip")), r#"{"total": 2900}"#);
+    assert_eq!(value(&mut client, "select max((resource->>'line')::int) from patient where id like 'twice-%'"), "2899");
+    assert_eq!(value(&mut client, "select count(*) from patient_history"), "0");
+    assert_eq!(failure(&mut client, &format!("select {}", load(&more, "ignore"))).code, "22023");
+    assert_eq!(
+        value(
+            &mut client,
+            &format!("bulk.load('{{\"source\": \"{}\", \"on-conflict\": \"skip\", \"resourceType\": \"Patient\"}}')", more.url())
+        ),
+        r#"{"total": 0}"#
+    );
+}
+
+fn odd_tables() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(lines(10, 5, "a").as_bytes());
+    let load = |options: &str| format!("bulk.load('{}', 'Patient', options => '{options}')", file.url());
+    let update = load(r#"{"update": true}"#);
+    // Partitioned, with other columns in another order; what a trigger keeps from being stored is nobody's version.
+    client
+        .batch_execute(
+            "create type resource_status as enum ('created', 'updated', 'deleted', 'recreated');
+             create table patient (note text default 'x', resource jsonb not null, id text primary key, status resource_status not null, txid bigint not null, ts timestamptz, size int generated always as (length(id)) stored) partition by hash (id);
+             create table patient_0 partition of patient for values with (modulus 2, remainder 0); create table patient_1 partition of patient for values with (modulus 2, remainder 1);
+             create table patient_history (id text, txid bigint, status resource_status, resource jsonb, ts timestamptz, note text, primary key (id, txid));
+             create function swallow() returns trigger language plpgsql as 'begin if new.id = ''3'' then return null; end if; return new; end';
+             create trigger swallow before insert on patient for each row execute function swallow()",
+        )
+        .unwrap();
+    assert_eq!(value(&mut client, &update), r#"{"total": 10}"#);
+    assert_eq!(value(&mut client, "select row(count(*), min((resource->>'line')::int)) from patient"), "(4,5)");
+    assert_eq!(value(&mut client, "select row(count(*), max((resource->>'line')::int), min(note)) from patient_history"), "(4,4,x)");
+    assert_eq!(value(&mut client, &load(r#"{"on-conflict": "skip"}"#)), r#"{"total": 0}"#);
+    assert_eq!(failure(&mut client, &format!("select {}", load(r#"{"on-conflict": "error"}"#))).code, "23505");
+    // Whoever may not write the history keeps none.
+    let role = format!("writer_{}", database.name);
+    client.batch_execute(&format!("create role {role} login; grant pg_read_server_files to {role}; grant select, insert, update on patient to {role}; grant select on patient_history to {role}; grant usage on sequence transaction_id_seq to {role}")).unwrap();
+    let mut writer = database.connect_as(&role);
+    assert_eq!(failure(&mut writer, &format!("select {update}")).code, "42501");
+    client.batch_execute("drop table patient_history").unwrap();
+    let error = failure(&mut client, &format!("select {update}"));
+    assert!(error.code == "42P01" && error.hint.contains("create_resource_table"), "{error:?}");
+}
+
 fn headers() {
     let directory = server_directory();
     fs::write(directory.path().join("lines"), gzip(b"{\"id\":\"1\"}\n")).unwrap();
@@ -134,7 +288,7 @@ fn retries() {
         status("500 Oops\r\nRetry-After: Thu, 01 Jan 1970 00:00:00 GMT"),
     ];
     for (retries, requests) in [(4, 5), (10, 5)] {
-        let server = Faulty::in_turn([&failing[..], &[good.clone()]].concat(), Then::Close);
+        let server = Faulty::in_turn([&failing[..], std::slice::from_ref(&good)].concat(), Then::Close);
         let began = Instant::now();
         let load = format!("bulk.load('{}', 'Patient', options => '{{\"retries\": {retries}}}')", server.url());
         assert_eq!(value(&mut client, &load), r#"{"total": 1}"#);

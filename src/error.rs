@@ -55,6 +55,9 @@ pub enum Fault {
     WrongType { expected: String, found: String },
     #[error("unknown resource type \"{0}\"")]
     UnknownType(String),
+    /// Where ids must be new: in the table, or in an earlier line.
+    #[error("resource with this id exists already")]
+    Exists,
 }
 
 /// What went wrong with a source as a whole.
@@ -108,6 +111,9 @@ pub enum Error {
     InvalidType(String),
     #[error("table \"{table}\" is not a resource table: {reason}")]
     WrongShape { table: String, reason: String },
+    /// Earlier versions are to be kept, and there is no table for them.
+    #[error("table \"{0}\" has no history table")]
+    NoHistory(String),
     /// Two types that differ in case only.
     #[error("resource type \"{0}\" has the table of another type of the same load")]
     SameTable(String),

@@ -64,7 +64,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         retries: request.options.retries,
     };
     let compression = Rules::default();
-    let mut sink = Upsert::new(definitions, request.options.create_tables, compression.clone());
+    let mut sink = Upsert::new(definitions, request.options.create_tables, request.options.policy, compression.clone());
     if let Some(name) = &resource_type {
         sink.prepare(name)?;
     }

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::jsonb::text::Style;
 use crate::jsonb::{self, Document, parse};
 use crate::op::field::Delimited;
+use crate::op::policy::{OnConflict, Policy};
 use crate::pg::printer::Format;
 use crate::store::opened::{self, HeaderMap};
 use serde_json::{Map, Value};
@@ -22,6 +23,7 @@ pub struct LoadOptions {
     pub connect_timeout: Option<Duration>,
     pub read_timeout: Option<Duration>,
     pub retries: u32,
+    pub policy: Policy,
 }
 
 /// What `bulk.dump_sql` can be told. Each key counts for some formats only.
@@ -37,8 +39,19 @@ pub struct LoadRequest {
 }
 
 /// A request's own keys stand first, the options after them.
-const REQUEST: &[&str] =
-    &["source", "resourceType", "create-tables", "merge", "strip-nulls", "headers", "connect-timeout", "read-timeout", "retries"];
+const REQUEST: &[&str] = &[
+    "source",
+    "resourceType",
+    "create-tables",
+    "merge",
+    "strip-nulls",
+    "headers",
+    "connect-timeout",
+    "read-timeout",
+    "retries",
+    "update",
+    "on-conflict",
+];
 const OPTIONS: &[&str] = REQUEST.split_at(2).1;
 const DELIMITED: &[&str] = &["header", "null", "delimiter"];
 const SQL: &[&str] = &["table"];
@@ -99,6 +112,17 @@ fn whole(object: &Map<String, Value>, name: &'static str, expected: &'static str
 fn milliseconds(object: &Map<String, Value>, name: &'static str) -> Result<Option<Duration>, Error> {
     let value = whole(object, name, "a whole number of milliseconds, 0 for no limit", u64::from(u32::MAX))?;
     Ok((value > 0).then(|| Duration::from_millis(value)))
+}
+
+fn policy(object: &Map<String, Value>) -> Result<Policy, Error> {
+    let wrong = Error::InvalidOption { name: "on-conflict", expected: "overwrite, error or skip" };
+    let on_conflict = match string(object, "on-conflict").map_err(|_| wrong.clone())?.as_deref() {
+        None | Some("overwrite") => OnConflict::Overwrite,
+        Some("error") => OnConflict::Error,
+        Some("skip") => OnConflict::Skip,
+        Some(_) => return Err(wrong),
+    };
+    Ok(Policy { on_conflict, keep_history: boolean(object, "update", false)? })
 }
 
 fn headers(object: &Map<String, Value>) -> Result<HeaderMap, Error> {
@@ -168,6 +192,7 @@ impl LoadOptions {
             connect_timeout: self.connect_timeout.or(others.connect_timeout),
             read_timeout: self.read_timeout.or(others.read_timeout),
             retries: self.retries.max(others.retries),
+            policy: if self.policy == Policy::default() { others.policy } else { self.policy },
         }
     }
 
@@ -194,6 +219,7 @@ impl LoadOptions {
             headers: headers(object)?,
             connect_timeout: milliseconds(object, "connect-timeout")?,
             read_timeout: milliseconds(object, "read-timeout")?,
+            policy: policy(object)?,
             retries: u32::try_from(whole(object, "retries", "a whole number from 0 to 100", 100)?).unwrap_or(0),
         })
     }

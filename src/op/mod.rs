@@ -11,6 +11,7 @@ pub mod line;
 pub mod load;
 pub mod piece;
 pub mod pipe;
+pub mod policy;
 pub mod queue;
 pub mod rows;
 pub mod seen;

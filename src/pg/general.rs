@@ -7,6 +7,14 @@ use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
+use std::collections::HashSet;
+
+/// What becomes of ids that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExisting {
+    Overwrite,
+    PassOver,
+}
 
 /// How to write to one table.
 #[derive(Debug)]
@@ -16,12 +24,23 @@ pub struct General {
 }
 
 impl General {
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid) -> General {
-        General { statement: statement(table, resource_type), sequence }
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting) -> General {
+        General { statement: statement(table, resource_type, existing), sequence }
     }
 
     /// Writes rows with distinct ids over what is there.
     pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
+        self.run(batch, rows).map(drop)
+    }
+
+    /// Inserts rows with distinct ids; true at the index of each that came to be.
+    pub fn insert(&self, batch: &Batch, rows: &[&Row]) -> Result<Vec<bool>, Error> {
+        let ids = if rows.is_empty() { HashSet::new() } else { self.run(batch, rows)? };
+        Ok(rows.iter().map(|row| ids.contains(batch.id(row))).collect())
+    }
+
+    /// The ids that the statement returns.
+    fn run(&self, batch: &Batch, rows: &[&Row]) -> Result<HashSet<String>, Error> {
         let written = diagnostics::keep(Some(&batch.extent()), || {
             Spi::connect_mut(|client| {
                 let arguments = [
@@ -34,7 +53,11 @@ impl General {
                     // SAFETY: an oid is passed by value.
                     unsafe { DatumWithOid::new(self.sequence, pg_sys::REGCLASSOID) },
                 ];
-                client.update(&self.statement, None, &arguments).map(|_| ())
+                let mut ids = HashSet::new();
+                for row in client.update(&self.statement, None, &arguments)? {
+                    ids.extend(row.get::<String>(1)?);
+                }
+                Ok::<_, pgrx::spi::Error>(ids)
             })
         });
         written.map_err(|error| Error::Internal(error.to_string()))
@@ -42,7 +65,7 @@ impl General {
 }
 
 /// $1 ids, $2 resources, $3 whether the id stood in an earlier line of the batch, $4 the sequence.
-fn statement(table: &Table, resource_type: &str) -> String {
+fn statement(table: &Table, resource_type: &str, existing: OnExisting) -> String {
     let status = &table.status_type;
     let created = match table::history(table) {
         Some((_, history)) => format!(
@@ -70,13 +93,16 @@ fn statement(table: &Table, resource_type: &str) -> String {
     }
     let kept = columns.iter().filter(|name| !matches!(**name, "id" | "cts" | "status"));
     let updates: Vec<String> = kept.map(|name| format!("{name} = excluded.{name}")).collect();
+    let then = match existing {
+        OnExisting::Overwrite => format!("update set status = 'updated'::{status}, {}", updates.join(", ")),
+        OnExisting::PassOver => "nothing returning id::pg_catalog.text".to_owned(),
+    };
     format!(
         "insert into {} ({}) select {} from (select pg_catalog.unnest($1) as id, pg_catalog.unnest($2) as resource, \
-         pg_catalog.unnest($3) as repeated) u on conflict (id) do update set status = 'updated'::{status}, {}",
+         pg_catalog.unnest($3) as repeated) u on conflict (id) do {then}",
         table.name,
         columns.join(", "),
         values.join(", "),
-        updates.join(", ")
     )
 }
 

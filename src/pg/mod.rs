@@ -2,6 +2,7 @@
 //! `api`. Everything here runs on the main thread.
 
 pub mod argument;
+pub mod careful;
 pub mod compat;
 pub mod compression;
 pub mod create;

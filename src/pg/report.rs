@@ -10,7 +10,7 @@ fn code(error: &Error) -> Code {
     match error {
         Error::Line { fault, .. } | Error::Row { fault, .. } => fault_code(fault),
         Error::Source { fault, .. } => source_code(fault),
-        Error::UnknownType(_) => Code::ERRCODE_UNDEFINED_TABLE,
+        Error::UnknownType(_) | Error::NoHistory(_) => Code::ERRCODE_UNDEFINED_TABLE,
         Error::InvalidType(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::WrongShape { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
         Error::SameTable(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -42,6 +42,7 @@ fn fault_code(fault: &Fault) -> Code {
         Fault::NoId | Fault::NoType => Code::ERRCODE_NOT_NULL_VIOLATION,
         Fault::BadId | Fault::WrongType { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Fault::UnknownType(_) => Code::ERRCODE_UNDEFINED_TABLE,
+        Fault::Exists => Code::ERRCODE_UNIQUE_VIOLATION,
     }
 }
 
@@ -81,6 +82,7 @@ fn hint(error: &Error) -> Option<String> {
         }
         Error::UnknownOption { known: [], .. } => Some("The format takes no options.".to_owned()),
         Error::UnknownOption { known, .. } => Some(format!("Known options are {}.", known.join(", "))),
+        Error::NoHistory(_) => Some("bulk.create_resource_table creates it.".to_owned()),
         Error::NotReadOnly(_) => Some("SELECT, VALUES, TABLE and WITH are read.".to_owned()),
         Error::DuplicateColumn(_) => Some("Give each column of the query a name of its own.".to_owned()),
         Error::Pseudotype { .. } => Some("Cast it to a type that a table can have.".to_owned()),

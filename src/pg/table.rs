@@ -161,6 +161,27 @@ pub fn history(table: &Table) -> Option<(pg_sys::Oid, String)> {
     readable(oid).then(|| (oid, qualified(table.schema, &name)))
 }
 
+/// The table of earlier versions, and the columns that it shares with its table, ready for SQL.
+pub struct HistoryColumns {
+    pub table: String,
+    pub names: Vec<String>,
+}
+
+/// Where a table's versions are kept.
+pub fn history_columns(table: &Table) -> Result<HistoryColumns, Error> {
+    let (oid, name) = find_history(table).ok_or_else(|| Error::NoHistory(table.plain_name.clone()))?;
+    let columns = |oid| {
+        // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+        let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+        let descriptor = relation.tuple_desc();
+        let plain = descriptor.iter().filter(|column| !column.is_dropped() && column.attgenerated == 0);
+        plain.map(|column| column.name().to_owned()).collect::<Vec<String>>()
+    };
+    let theirs = columns(oid);
+    let shared = columns(table.oid).into_iter().filter(|name| theirs.contains(name));
+    Ok(HistoryColumns { table: qualified(table.schema, &name), names: shared.map(pgrx::spi::quote_identifier).collect() })
+}
+
 /// The name of the table of earlier versions that the current user may not read.
 pub fn unreadable_history(table: &Table) -> Option<String> {
     find_history(table).filter(|(oid, _)| !readable(*oid)).map(|(_, name)| name)

@@ -1,9 +1,10 @@
 //! Where rows of a load go: the straight way where a table allows it, else the general way.
 
+use super::careful::Careful;
 use super::create::{self, Key};
 use super::eligible;
 use super::entries::Waiting;
-use super::general::General;
+use super::general::{General, OnExisting};
 use super::heap::Given;
 use super::progress::{Direction, Progress};
 use super::straight::Straight;
@@ -12,6 +13,7 @@ use crate::error::{Error, Fault};
 use crate::fhir::definitions::Definitions;
 use crate::op::Sink;
 use crate::op::batch::{Batch, Occurrence, Row, Rules};
+use crate::op::policy::Policy;
 use pgrx::pg_sys;
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,6 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 pub struct Upsert {
     definitions: &'static Definitions,
     create_tables: bool,
+    policy: Policy,
     /// Told to the encode threads for tables that rows go straight into.
     compression: Rules,
     targets: HashMap<String, Target>,
@@ -41,13 +44,15 @@ struct Target {
 enum Way {
     Straight(Box<Straight>),
     General(General),
+    Careful(Box<Careful>),
 }
 
 impl Upsert {
-    pub fn new(definitions: &'static Definitions, create_tables: bool, compression: Rules) -> Upsert {
+    pub fn new(definitions: &'static Definitions, create_tables: bool, policy: Policy, compression: Rules) -> Upsert {
         Upsert {
             definitions,
             create_tables,
+            policy,
             compression,
             targets: HashMap::new(),
             waiting: Waiting::default(),
@@ -67,7 +72,8 @@ impl Upsert {
         }
         // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
         let alone = self.targets.values().all(|target| matches!(target.way, Way::Straight(_)));
-        let key = if alone { Key::Later } else { Key::AtOnce };
+        let plain = self.policy == Policy::default();
+        let key = if alone && plain { Key::Later } else { Key::AtOnce };
         let (found, key) = match table::lookup_for_writing(resource_type)? {
             Some(found) => (found, Key::AtOnce),
             None if self.create_tables && self.definitions.resource(resource_type).is_some() => create::ensure(resource_type, key)?,
@@ -80,7 +86,12 @@ impl Upsert {
             pgrx::notice!("no right to read table \"{history}\": resources deleted before become \"created\", not \"recreated\"");
         }
         let sequence = create::ensure_sequence(found.schema);
-        let general = General::new(&found, resource_type, sequence);
+        if !plain {
+            let careful = Careful::new(&found, resource_type, sequence, self.policy)?;
+            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: Way::Careful(Box::new(careful)) });
+            return Ok(());
+        }
+        let general = General::new(&found, resource_type, sequence, OnExisting::Overwrite);
         let way = match eligible::layout(found.oid, key) {
             Ok(layout) if setting::fast_path() => {
                 if let Some(rule) = compression::rule(found.oid, &layout, resource_type) {
@@ -143,8 +154,7 @@ impl Sink for Upsert {
         }
         for (resource_type, rows) in batch.types.iter().zip(&by_type) {
             if let (false, Some(target)) = (rows.is_empty(), self.targets.get_mut(resource_type)) {
-                target.way.write(batch, rows)?;
-                *self.stored.entry(resource_type.clone()).or_default() += rows.len() as u64;
+                *self.stored.entry(resource_type.clone()).or_default() += target.way.write(batch, rows)?;
             }
         }
         if let Some(progress) = &mut self.progress {
@@ -155,11 +165,14 @@ impl Sink for Upsert {
 }
 
 impl Way {
-    fn write(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
-        let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.occurrence != Occurrence::Replaced).collect();
+    /// Returns the lines stored.
+    fn write(&mut self, batch: &Batch, rows: &[&Row]) -> Result<u64, Error> {
+        let last = || rows.iter().copied().filter(|row| row.occurrence != Occurrence::Replaced).collect::<Vec<&Row>>();
         match self {
-            Way::Straight(straight) => straight.write(batch, rows),
-            Way::General(general) => general.write(batch, &rows),
+            Way::Straight(straight) => straight.write(batch, last())?,
+            Way::General(general) => general.write(batch, &last())?,
+            Way::Careful(careful) => return careful.write(batch, rows),
         }
+        Ok(rows.len() as u64)
     }
 }
