@@ -152,8 +152,18 @@ fn odd() {
             format!(",,,5,,,,,,,,,,Basic,{}", z(&|place| place.to_string())),
         ]
     );
+    // Names that could be taken for one another, and places among keys that look like them.
+    client.batch_execute(r#"truncate basic; insert into basic (id, txid, status, resource) values ('1', 1, 'created', '{"a": {"b": 1}, "a.b": 2, "a\\b": 3, "": {"a": 4, "": 5}, "1a": 6, "9": 7, "10": 8}')"#).unwrap();
+    assert_eq!(lines(&mut client, "Basic"), [r"9,10,.,.a,1a,a.b,a\.b,a\\b,id,resourceType", "7,8,5,4,6,1,2,3,1,Basic"]);
+    // A view that is another at every look.
+    client
+        .batch_execute(
+            "create view device as select id, txid, resource_type, status, jsonb_build_object('k' || random(), 1) as resource from basic",
+        )
+        .unwrap();
+    assert_eq!(failure(&mut client, "select bulk.dump_csv('Device')").code, "55000");
     // Tables that hold FHIR show it as Aidbox format, as the documentation has it.
-    client.batch_execute(r#"set bulk.resource_format = fhir; truncate basic; insert into basic (id, txid, status, resource) values ('1', 1, 'created', '{"subject": {"reference": "Patient/7"}}')"#).unwrap();
+    client.batch_execute(r#"drop view device; set bulk.resource_format = fhir; truncate basic; insert into basic (id, txid, status, resource) values ('1', 1, 'created', '{"subject": {"reference": "Patient/7"}}')"#).unwrap();
     assert_eq!(lines(&mut client, "Basic"), ["id,resourceType,subject.id,subject.resourceType", "1,Basic,7,Patient"]);
     client.batch_execute("truncate basic; insert into basic (id, txid, status, resource) values ('bad', 1, 'created', '[1]')").unwrap();
     let failed = failure(&mut client, "select bulk.dump_csv('Basic')");

@@ -31,7 +31,7 @@ fn of_all_kinds(client: &mut Client) {
             r#"create schema "odd Schema"; create type "odd Schema"."Pair" as (a text, "B" int); create domain small as int check (value < 100);
             create type mood as enum ('ok', 'not "ok"');
             create table kinds (id int primary key, "Te xt" text, v varchar(20), c char(5), n numeric, f8 float8, f4 float4, i8 bigint, b boolean, j jsonb, js json, d date,
-                t timestamptz, iv interval, ba bytea, ta text[], ia int[], pair "odd Schema"."Pair", r int4range, u uuid, s small, m mood, ip inet, bits bit varying, tm time, x xml);
+                t timestamptz, iv interval, ba bytea, ta text[], ia int[], pair "odd Schema"."Pair", r int4range, u uuid, s small, m mood, ip inet, bits bit varying, tm time, x xml, b5 bit(5), b5a bit(5)[], c5a char(5)[], f8a float8[], mo money, rc regclass, n2 numeric(10,2), iv0 interval(0));
             insert into kinds (id) values (1);
             insert into kinds values
               (2, E'a\tb\nc\\d\r\x01"e"', '', 'ab', 1.10, 1e300, 0.1, -9223372036854775808, true, '{"a": "x\ty\u00e9\"\\", "n": 1.10}', E'{ "a" :\n 1 }', '2024-02-29',
@@ -40,6 +40,8 @@ fn of_all_kinds(client: &mut Client) {
               (3, '\.', E'\\N', '', 'NaN', 'Infinity', '-Infinity', 0, false, 'null', 'null', 'infinity', '-infinity', '0', '', '{}', '{}', row(null, null), 'empty', null, null, 'ok', '::1', '', '00:00', null),
               (4, 'it''s, "so"', 'x', 'é', 12345678901234567890.123456789, 'NaN', 1e-30, 1, null, '[1, "two", {"three": [true, null]}]', '"x"', '0044-03-15 BC', '0044-03-15 BC', '-1 day', null,
                array['x'], null, row('', 0), '(,)', null, 1, null, null, '1', '12:00', '<b/>');
+            update kinds set b5 = '10110', b5a = array['10110', '00001']::bit(5)[], c5a = array['abcde', 'fg'], f8a = array['-0', 'NaN', 1e-300]::float8[], f8 = '-0', f4 = '-0', mo = 1234.5, rc = 'kinds', n2 = 1.5,
+                iv0 = '1 day 2.6 seconds' where id = 4;
             insert into kinds (id, "Te xt", j) select g, repeat('long ', g), jsonb_build_object('k', repeat('v"', g * 100)) from generate_series(5, 40) g"#,
         )
         .unwrap();
@@ -160,8 +162,22 @@ fn replayed() {
     let differ = r#"select count(*) from (select k::text from kinds k except all select k::text from "odd Schema"."Kinds again" k) x"#;
     assert_eq!(value(&mut client, differ), "0");
     assert_eq!(value(&mut client, r#"select count(*) from "odd Schema"."Kinds again""#), "40");
-    let bytes = r#"select count(*) from kinds k join "odd Schema"."Kinds again" a using (id) where not record_image_eq(row(k.j, k.f8, k.n, k.ba, k.c), row(a.j, a.f8, a.n, a.ba, a.c))"#;
+    let bytes = r#"select count(*) from kinds k join "odd Schema"."Kinds again" a using (id) where not record_image_eq(row(k.j, k.f8, k.f4, k.n, k.ba, k.c, k.f8a, k.c5a, k.b5a, k.mo), row(a.j, a.f8, a.f4, a.n, a.ba, a.c, a.f8a, a.c5a, a.b5a, a.mo))"#;
     assert_eq!(value(&mut client, bytes), "0");
+    assert_eq!(lines(&mut client, "select from kinds limit 1", "sql", r#"{"table": "x"}"#), ["INSERT INTO x DEFAULT VALUES;"]);
+    // The settings are those of the printing, not the query's.
+    let shown = lines(&mut client, "select current_setting('datestyle') as d, '2024-02-01'::date::text as t", "sql", r#"{"table": "x"}"#);
+    assert_eq!(shown, ["INSERT INTO x (d, t) VALUES ('SQL, DMY', '01/02/2024');"]);
+    // Rows that lie outside of their tuples come a few at a time.
+    client
+        .batch_execute(
+            "create table wide (t text); alter table wide alter t set storage external; insert into wide select repeat('x', 2000000) from generate_series(1, 40)",
+        )
+        .unwrap();
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let peak = crate::roundtrip::Peak::watch(pid);
+    let bytes = value(&mut client, r#"select sum(length(l)) from (select bulk.dump_sql('table wide', 'sql', '{"table": "x"}') l) x"#);
+    assert!(bytes.parse::<u64>().unwrap() > 80_000_000 && peak.bytes() < 64 << 20, "{}", peak.bytes());
     assert_eq!(failure(&mut client, "select bulk.dump_sql('select row(1, 2) as r', 'sql', '{\"table\": \"x\"}')").code, "0A000");
 }
 
@@ -198,6 +214,11 @@ fn json() {
         [r#"{"index":{"_id":"7","_index":"rest"}}"#, r#"{"id":7,"t":"x"}"#]
     );
     assert_eq!(lines(&mut client, "select 7 as id", "elastic-bulk", "{}"), [r#"{"index":{}}"#, r#"{"id":7}"#]);
+    assert_eq!(
+        lines(&mut client, r#"select '"x"'::jsonb as _id, '"y"'::json as _index"#, "elastic-bulk", "{}"),
+        [r#"{"index":{"_id":"x","_index":"y"}}"#, "{}"]
+    );
+    assert_eq!(failure(&mut client, "select bulk.dump_sql('select repeat(''x'', 600) as _id, 1 as a', 'elastic-bulk')").code, "54000");
     for format in ["ndjson", "elastic-bulk"] {
         assert_eq!(failure(&mut client, &format!("select bulk.dump_sql('select 1 as a, 2 as a', '{format}')")).code, "42701");
     }
@@ -254,6 +275,9 @@ fn read_only() {
             "create table t (n int); create sequence s;
             create function writes() returns int language plpgsql as $$ begin insert into t values (1); return 1; end $$;
             create function escapes() returns int language plpgsql as $$ begin perform set_config('transaction_read_only', 'off', true); insert into t values (2); return 1; end $$;
+            create function promises() returns int immutable language plpgsql as $$ begin perform writes(); return 1; end $$;
+            create function resets() returns int language plpgsql as $$ begin reset transaction_read_only; insert into t values (4); return 1; end $$;
+            create type mood as enum ('a'); create function as_json(mood) returns json language plpgsql as $$ begin perform writes(); return '1'; end $$; create cast (mood as json) with function as_json(mood);
             create function hides() returns int language plpgsql as $$ begin begin insert into t values (3); exception when others then return 0; end; return 1; end $$",
         )
         .unwrap();
@@ -265,6 +289,7 @@ fn read_only() {
         let error = client.query("select bulk.dump_sql($1)", &[&query]).expect_err(query);
         assert!(["25006", "25001"].contains(&error.code().unwrap().code()), "{query}: {error}");
     }
+    assert_eq!(failure(&mut client, "select bulk.dump_sql('select ''a''::mood as m', 'ndjson')").code, "25006");
     assert_eq!(lines(&mut client, "select hides()", "tsv", "{}"), ["0"]);
     // Between two rows, after an error in a savepoint and at the end the caller's own statements write.
     client.batch_execute("begin; declare c cursor for select bulk.dump_sql('select g from generate_series(1, 3000) g'); fetch 1 from c; insert into t values (10)").unwrap();
@@ -310,6 +335,7 @@ fn options() {
         ("csv", r#"{"header": "yes"}"#, "22023", ""),
         ("elastic-bulk", r#"{"id": "missing"}"#, "22023", ""),
         ("tsv", "[]", "22023", ""),
+        ("tsv", &format!(r#"{{"null": "{}"}}"#, "x".repeat(2000)), "22023", ""),
     ] {
         let failed = failure(&mut client, &format!("select bulk.dump_sql('select 1 as n', '{format}', '{options}')"));
         assert_eq!(failed.code, code, "{format} {options}: {failed:?}");

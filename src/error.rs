@@ -55,6 +55,9 @@ pub enum Fault {
     WrongType { expected: String, found: String },
     #[error("unknown resource type \"{0}\"")]
     UnknownType(String),
+    /// A row that is read twice was not the same: a view over what changes by itself.
+    #[error("resource changed while it was read")]
+    Changed,
     /// Where ids must be new: in the table, or in an earlier line.
     #[error("resource with this id exists already")]
     Exists,
@@ -140,6 +143,9 @@ pub enum Error {
     /// A query of the caller's that does more than read; its name as SQL spells it.
     #[error("cannot run {0}: bulk.dump_sql only reads")]
     NotReadOnly(String),
+    /// What a query of the caller's calls made the transaction writable.
+    #[error("the query made the transaction writable: bulk.dump_sql only reads")]
+    Unprotected,
     /// Where columns are told apart by name.
     #[error("column \"{0}\" appears more than once")]
     DuplicateColumn(String),
@@ -147,9 +153,9 @@ pub enum Error {
     #[error("column \"{column}\" is of type {kind}, which cannot be inserted")]
     Pseudotype { column: String, kind: String },
     /// Of all resources of a type together.
-    #[error("resources have more than {0} paths between them")]
+    #[error("the paths of all resources take more than {0} MB")]
     TooManyPaths(usize),
-    /// A row of a query that has no room in a value.
+    /// A row of a query that has no room in a value, or an `_id` that Elasticsearch would not take.
     #[error("a row of the query is too large")]
     RowTooLarge,
     #[error("permission denied to {action}")]

@@ -53,7 +53,7 @@ fn open(resource_type: Option<&str>, form: Form, fcinfo: pg_sys::FunctionCallInf
             paths.merge(&some)?;
         }
     }
-    let filler = Filler::new(recipe, paths, form);
+    let filler = Filler::new(recipe, paths, form)?;
     let header = std::iter::once(filler.header()?);
     let Some(found) = found else { return Ok(Box::new(header)) };
     let columns = filler.columns();

@@ -57,6 +57,9 @@ const DELIMITED: &[&str] = &["header", "null", "delimiter"];
 const SQL: &[&str] = &["table"];
 const ELASTIC_BULK: &[&str] = &["index", "id"];
 
+/// Bytes of an option that is repeated in every row.
+const MOST_TEXT: usize = 1000;
+
 /// No options.
 pub const NONE: &str = "{}";
 
@@ -95,8 +98,8 @@ fn boolean(object: &Map<String, Value>, name: &'static str, default: bool) -> Re
 fn string(object: &Map<String, Value>, name: &'static str) -> Result<Option<String>, Error> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(value)) => Ok(Some(value.clone())),
-        Some(_) => Err(Error::InvalidOption { name, expected: "a string" }),
+        Some(Value::String(value)) if value.len() <= MOST_TEXT => Ok(Some(value.clone())),
+        Some(_) => Err(Error::InvalidOption { name, expected: "a short string" }),
     }
 }
 
@@ -175,7 +178,7 @@ impl DumpOptions {
             return Err(Error::InvalidOption { name: "delimiter", expected: "a byte that means nothing else in this format" });
         }
         if null.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0) || byte == delimiter || (csv && byte == b'"')) {
-            return Err(Error::InvalidOption { name: "null", expected: "a text without line ends, quotes and the delimiter" });
+            return Err(Error::InvalidOption { name: "null", expected: "a short text without line ends, quotes and the delimiter" });
         }
         Ok(if csv { Delimited::csv(delimiter, &null) } else { Delimited::text(delimiter, &null) })
     }

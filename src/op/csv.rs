@@ -11,8 +11,10 @@ use crate::jsonb::{Document, Str, Value};
 use rustc_hash::FxHashMap;
 use std::cmp::Ordering;
 
-/// Steps of paths that a table may come to: they are held in memory, about 100 bytes each.
-const MOST_STEPS: usize = 250_000;
+/// Bytes that a type's paths may take in memory, and their names.
+const MOST_BYTES: usize = 32 << 20;
+/// What a step takes beside its text, about.
+const STEP: usize = 100;
 
 /// Finds the paths of blocks of rows.
 #[derive(Debug, Clone)]
@@ -23,6 +25,9 @@ pub struct PathFinder(pub Recipe);
 pub struct Paths {
     /// The root stands first.
     nodes: Vec<Node>,
+    bytes: usize,
+    /// Whether some were left out for want of room.
+    too_many: bool,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +36,7 @@ struct Node {
     /// Whether a value stands here.
     leaf: bool,
     /// Its column, once they are numbered.
-    column: u32,
+    column: Option<u32>,
 }
 
 /// A value of a row.
@@ -43,7 +48,7 @@ enum Cell<'a> {
 
 impl Default for Paths {
     fn default() -> Paths {
-        Paths { nodes: vec![Node::default()] }
+        Paths { nodes: vec![Node::default()], bytes: 0, too_many: false }
     }
 }
 
@@ -52,36 +57,42 @@ impl Paths {
     pub fn of_no_rows() -> Paths {
         let mut paths = Paths::default();
         for name in ["id", "resourceType"] {
-            let node = paths.child(0, name.as_bytes());
-            paths.nodes[node as usize].leaf = true;
+            if let Some(node) = paths.child(0, name.as_bytes()) {
+                paths.nodes[node as usize].leaf = true;
+            }
         }
         paths
     }
 
-    fn child(&mut self, parent: u32, step: &[u8]) -> u32 {
+    /// The node one step further; None when there is no room for another.
+    fn child(&mut self, parent: u32, step: &[u8]) -> Option<u32> {
         if let Some(&child) = self.nodes[parent as usize].children.get(step) {
-            return child;
+            return Some(child);
         }
+        self.too_many |= self.bytes + STEP + step.len() > MOST_BYTES;
+        if self.too_many {
+            return None;
+        }
+        self.bytes += STEP + step.len();
         let child = self.nodes.len() as u32;
         self.nodes.push(Node::default());
         self.nodes[parent as usize].children.insert(step.into(), child);
-        child
+        Some(child)
     }
 
+    /// Notes the paths of a value. What is null is not there.
     fn note(&mut self, node: u32, document: &Document, value: Value) {
         match value {
             Value::Null => {}
-            // Too many already: `merge` says so.
-            _ if self.nodes.len() > MOST_STEPS => {}
             Value::Array(span) if span.len > 0 => {
-                for (place, &element) in document.elements(span).iter().enumerate() {
-                    let child = self.child(node, place.to_string().as_bytes());
+                for (place, &element) in document.elements(span).iter().enumerate().filter(|(_, element)| **element != Value::Null) {
+                    let Some(child) = self.child(node, place.to_string().as_bytes()) else { return };
                     self.note(child, document, element);
                 }
             }
             Value::Object(span) if span.len > 0 => {
-                for member in document.members(span) {
-                    let child = self.child(node, document.bytes(member.key));
+                for member in document.members(span).iter().filter(|member| member.value != Value::Null) {
+                    let Some(child) = self.child(node, document.bytes(member.key)) else { return };
                     self.note(child, document, member.value);
                 }
             }
@@ -89,84 +100,118 @@ impl Paths {
         }
     }
 
-    /// Adds the paths of others. An error when there are too many.
+    /// Adds the paths of others.
     pub fn merge(&mut self, others: &Paths) -> Result<(), Error> {
         self.merge_node(0, others, 0);
-        if self.nodes.len() > MOST_STEPS { Err(Error::TooManyPaths(MOST_STEPS)) } else { Ok(()) }
+        self.check()
     }
 
     fn merge_node(&mut self, node: u32, others: &Paths, other: u32) {
         let theirs = &others.nodes[other as usize];
         self.nodes[node as usize].leaf |= theirs.leaf;
         for (step, &other) in &theirs.children {
-            let child = self.child(node, step);
+            let Some(child) = self.child(node, step) else { return };
             self.merge_node(child, others, other);
         }
     }
 
-    /// Numbers the columns in the order of their paths and names them.
-    fn number(&mut self) -> Vec<Vec<u8>> {
-        let mut names = Vec::new();
-        self.number_node(0, &mut Vec::new(), &mut names);
-        names
+    fn check(&self) -> Result<(), Error> {
+        if self.too_many { Err(Error::TooManyPaths(MOST_BYTES >> 20)) } else { Ok(()) }
     }
 
-    fn number_node(&mut self, node: u32, path: &mut Vec<u8>, names: &mut Vec<Vec<u8>>) {
+    /// Numbers the columns in the order of their paths and names them.
+    fn number(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+        let mut names = Names::default();
+        self.number_node(0, &mut names);
+        self.too_many |= names.bytes > MOST_BYTES;
+        self.check().map(|()| names.all)
+    }
+
+    fn number_node(&mut self, node: u32, names: &mut Names) {
         let this = &mut self.nodes[node as usize];
         if this.leaf {
-            this.column = names.len() as u32;
-            names.push(path.clone());
+            this.column = names.push();
         }
         let mut children: Vec<(Box<[u8]>, u32)> = this.children.iter().map(|(step, &child)| (step.clone(), child)).collect();
         children.sort_unstable_by(|(a, _), (b, _)| compare(a, b));
-        let length = path.len();
+        let length = names.path.len();
         for (step, child) in children {
-            if length > 0 {
-                path.push(b'.');
+            if node != 0 {
+                names.path.push(b'.');
             }
-            path.extend_from_slice(&step);
-            self.number_node(child, path, names);
-            path.truncate(length);
+            for &byte in &step {
+                // A dot inside a key is no step.
+                if matches!(byte, b'.' | b'\\') {
+                    names.path.push(b'\\');
+                }
+                names.path.push(byte);
+            }
+            self.number_node(child, names);
+            names.path.truncate(length);
         }
     }
 
     /// Where a value of a row belongs.
-    fn collect(&self, node: u32, document: &Document, value: Value, cells: &mut Vec<(u32, Cell)>) {
+    fn collect(&self, node: u32, document: &Document, value: Value, cells: &mut Vec<(u32, Cell)>) -> Result<(), Fault> {
         let this = &self.nodes[node as usize];
-        let mut put = |cell| cells.push((this.column, cell));
+        let mut put = |cell| this.column.map(|column| cells.push((column, cell))).ok_or(Fault::Changed);
         match value {
-            Value::Null => {}
+            Value::Null => Ok(()),
             Value::Bool(true) => put(Cell::Text("true")),
             Value::Bool(false) => put(Cell::Text("false")),
             Value::Number(text) | Value::String(text) => put(Cell::Stored(text)),
             Value::Array(span) if span.len == 0 => put(Cell::Text("[]")),
             Value::Object(span) if span.len == 0 => put(Cell::Text("{}")),
             Value::Array(span) => {
-                for (place, &element) in document.elements(span).iter().enumerate() {
-                    if let Some(&child) = this.children.get(place.to_string().as_bytes()) {
-                        self.collect(child, document, element, cells);
-                    }
+                for (place, &element) in document.elements(span).iter().enumerate().filter(|(_, element)| **element != Value::Null) {
+                    let child = this.children.get(place.to_string().as_bytes()).ok_or(Fault::Changed)?;
+                    self.collect(*child, document, element, cells)?;
                 }
+                Ok(())
             }
             Value::Object(span) => {
-                for member in document.members(span) {
-                    if let Some(&child) = this.children.get(document.bytes(member.key)) {
-                        self.collect(child, document, member.value, cells);
-                    }
+                for member in document.members(span).iter().filter(|member| member.value != Value::Null) {
+                    let child = this.children.get(document.bytes(member.key)).ok_or(Fault::Changed)?;
+                    self.collect(*child, document, member.value, cells)?;
                 }
+                Ok(())
             }
         }
     }
 
-    fn column(&self, name: &str) -> u32 {
-        self.nodes[0].children.get(name.as_bytes()).map_or(0, |&node| self.nodes[node as usize].column)
+    fn column(&self, name: &str) -> Option<u32> {
+        self.nodes[0].children.get(name.as_bytes()).and_then(|&node| self.nodes[node as usize].column)
     }
 }
 
-/// The order of steps: places in arrays by number, keys by their bytes.
+/// The columns' names as they are found.
+#[derive(Default)]
+struct Names {
+    path: Vec<u8>,
+    all: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Names {
+    /// Names the next column by the path. Names that have no room are counted, not kept.
+    fn push(&mut self) -> Option<u32> {
+        self.bytes += STEP + self.path.len();
+        (self.bytes <= MOST_BYTES).then(|| {
+            self.all.push(self.path.clone());
+            self.all.len() as u32 - 1
+        })
+    }
+}
+
+/// The order of steps: places in arrays by number, then keys by their bytes.
 fn compare(a: &[u8], b: &[u8]) -> Ordering {
-    let is_place = |step: &[u8]| step.iter().all(u8::is_ascii_digit);
-    if is_place(a) && is_place(b) { a.len().cmp(&b.len()).then_with(|| a.cmp(b)) } else { a.cmp(b) }
+    let is_place = |step: &[u8]| !step.is_empty() && step.iter().all(u8::is_ascii_digit);
+    match (is_place(a), is_place(b)) {
+        (true, true) => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
+        (true, false) => Ordering::Less,
+        (false, true) => Ordering::Greater,
+        (false, false) => a.cmp(b),
+    }
 }
 
 /// Reads what is stored of a row: without id, type and the server's part of meta. With it the row's id and type.
@@ -192,10 +237,11 @@ impl Make<RowBlock> for PathFinder {
             let (root, ..) = read(writer, &self.0, &row).map_err(|fault| row.error(&self.0.table, fault))?;
             paths.note(0, writer.document(), root);
             writer.shrink();
+            paths.check()?;
         }
         // A resource without members of its own is no value.
         paths.nodes[0].leaf = false;
-        Ok(paths)
+        paths.check().map(|()| paths)
     }
 }
 
@@ -211,9 +257,9 @@ pub struct Filler {
 
 impl Filler {
     /// `paths` are those of all rows.
-    pub fn new(recipe: Recipe, mut paths: Paths, form: Form) -> Filler {
-        let names = paths.number();
-        Filler { recipe, paths, names, csv: Delimited::csv(b',', ""), form }
+    pub fn new(recipe: Recipe, mut paths: Paths, form: Form) -> Result<Filler, Error> {
+        let names = paths.number()?;
+        Ok(Filler { recipe, paths, names, csv: Delimited::csv(b',', ""), form })
     }
 
     /// The line of the columns' names.
@@ -240,9 +286,12 @@ impl Filler {
     fn line(&self, row: &StoredRow, writer: &mut Writer, out: &mut Vec<u8>) -> Result<(), Fault> {
         let (root, id, resource_type) = read(writer, &self.recipe, row)?;
         let document = &*writer.document();
-        let mut cells = vec![(self.paths.column("id"), Cell::Text(id)), (self.paths.column("resourceType"), Cell::Text(resource_type))];
+        let mut cells = Vec::new();
+        for (name, text) in [("id", id), ("resourceType", resource_type)] {
+            cells.push((self.paths.column(name).ok_or(Fault::Changed)?, Cell::Text(text)));
+        }
         if !matches!(root, Value::Object(span) if span.len == 0) {
-            self.paths.collect(0, document, root, &mut cells);
+            self.paths.collect(0, document, root, &mut cells)?;
         }
         cells.sort_unstable_by_key(|&(column, _)| column);
         let bytes = |cell| match cell {
@@ -302,9 +351,46 @@ mod tests {
             paths.note(0, &document, root);
             all.merge(&paths).unwrap();
         }
-        let names: Vec<String> = all.number().into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
+        let names: Vec<String> = all.number().unwrap().into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
         let places = (0..=10).map(|place| format!("a.{place}"));
         let expected: Vec<String> = places.chain(["b", "b.c", "e", "f", "name.0.given.0"].map(str::to_owned)).collect();
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn steps_have_one_order_whatever_they_are() {
+        let steps: Vec<Vec<u8>> = (0..40)
+            .flat_map(|n| [format!("{n}"), format!("{n}a"), format!("0{n}"), String::new(), format!("a{n}")])
+            .map(String::into_bytes)
+            .collect();
+        for (a, b, c) in
+            steps.iter().flat_map(|a| steps.iter().map(move |b| (a, b))).zip(steps.iter().cycle().skip(7)).map(|((a, b), c)| (a, b, c))
+        {
+            assert_eq!(compare(a, b), compare(b, a).reverse());
+            assert!(!(compare(a, b).is_le() && compare(b, c).is_le()) || compare(a, c).is_le());
+        }
+    }
+
+    #[test]
+    fn paths_without_end_are_refused_before_they_take_memory() {
+        let deep = format!(
+            "{}{}{}",
+            format!(r#"{{"{}":"#, "k".repeat(90)).repeat(900),
+            (0..60_000).map(|n| format!(r#""{n}":1"#)).collect::<Vec<_>>().join(",").replacen('"', r#"{""#, 1),
+            "}".repeat(901)
+        );
+        for text in [format!("[{}1]", "1,".repeat(600_000)), format!(r#"{{"{}":1}}"#, "k".repeat(40 << 20)), deep] {
+            let mut document = Document::new();
+            let root = parse::parse(&mut document, &text, 2000).unwrap();
+            let mut paths = Paths::default();
+            paths.note(0, &document, root);
+            assert!(matches!(paths.check().and_then(|()| paths.number().map(drop)), Err(Error::TooManyPaths(_))));
+            assert!(paths.bytes <= MOST_BYTES);
+        }
+        let mut document = Document::new();
+        let root = parse::parse(&mut document, &format!("[{}1]", "null,".repeat(3_000_000)), 10).unwrap();
+        let mut paths = Paths::default();
+        paths.note(0, &document, root);
+        assert_eq!(paths.number().unwrap(), [b"3000000"]);
     }
 }

@@ -43,6 +43,11 @@ impl Delimited {
         out.push(self.delimiter);
     }
 
+    /// Bytes of a null.
+    pub fn null_len(&self) -> usize {
+        self.null.len()
+    }
+
     pub fn null(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.null);
     }

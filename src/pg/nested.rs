@@ -10,6 +10,11 @@ use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 
+// Declared again without pgrx's guard: it is called inside one, which must not be unwound through.
+unsafe extern "C-unwind" {
+    fn ExecFilterJunk(filter: *mut pg_sys::JunkFilter, slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
+}
+
 /// What is run.
 #[derive(Debug, Clone, Copy)]
 pub enum Statement<'a> {
@@ -50,9 +55,12 @@ impl Nested {
         // SAFETY: an expression context of the calling query.
         let query_memory = unsafe { (*context).ecxt_per_query_memory };
         let memory = memory::child(query_memory, c"bulk dump");
-        let query = memory::within(memory, || diagnostics::keep(None, || start(statement)))?;
-        let progress = Progress::start(Direction::Dump, table);
         let read_only = matches!(statement, Statement::Callers(_));
+        let place = read_only.then_some("query of bulk.dump_sql");
+        // Also what planning runs: functions that promise to be stable.
+        let started = memory::within(memory, || diagnostics::keep(place, || within_rights(read_only, || start(statement))));
+        let query = started??;
+        let progress = Progress::start(Direction::Dump, table);
         let state = memory::within(query_memory, || remember(State { query, memory, context, progress, read_only }));
         Ok(Nested { state })
     }
@@ -71,14 +79,13 @@ impl Nested {
         unsafe { self.state.as_ref() }.map(|state| state.memory)
     }
 
-    /// The next row, all its columns read; valid until the one after it. None at the end, where the query ends.
-    pub fn next(&mut self) -> Option<*mut pg_sys::TupleTableSlot> {
+    /// The next row, all its columns read; valid until the one after it. None at the end: nothing more may be asked then, but `end`.
+    pub fn next(&mut self) -> Result<Option<*mut pg_sys::TupleTableSlot>, Error> {
         // SAFETY: as in `columns`.
-        let state = unsafe { self.state.as_ref() }?;
-        let slot = next_slot(state);
+        let Some(state) = (unsafe { self.state.as_ref() }) else { return Ok(None) };
+        let slot = next_slot(state)?;
         if slot.is_null() {
-            self.end();
-            return None;
+            return Ok(None);
         }
         // SAFETY: a slot with a row.
         let row = unsafe { &*slot };
@@ -88,7 +95,17 @@ impl Nested {
             // SAFETY: a row of that many columns.
             unsafe { pg_sys::slot_getsomeattrs_int(slot, columns) };
         }
-        Some(slot)
+        Ok(Some(slot))
+    }
+
+    /// For work on what was fetched.
+    pub fn surroundings(&self) -> Surroundings {
+        // SAFETY: as in `columns`.
+        match unsafe { self.state.as_ref() } {
+            // SAFETY: a running query.
+            Some(state) => Surroundings { snapshot: unsafe { (*state.query).snapshot }, read_only: state.read_only },
+            None => Surroundings { snapshot: ptr::null_mut(), read_only: false },
+        }
     }
 
     /// Counts what was read, for whoever watches.
@@ -99,10 +116,36 @@ impl Nested {
         }
     }
 
-    fn end(&mut self) {
+    /// Ends the query before its caller's does.
+    pub fn end(&mut self) {
+        if self.state.is_null() {
+            return;
+        }
         let state = std::mem::replace(&mut self.state, ptr::null_mut());
         forget_callback(state);
         end(state);
+    }
+}
+
+/// What a query runs under.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings {
+    snapshot: pg_sys::Snapshot,
+    read_only: bool,
+}
+
+impl Surroundings {
+    /// Runs `work` on what was fetched (output functions, casts) as the query itself runs.
+    pub fn run<T>(self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        if self.snapshot.is_null() {
+            return Ok(work());
+        }
+        // SAFETY: registered by the query for its whole life.
+        unsafe { pg_sys::PushActiveSnapshot(self.snapshot) };
+        let result = within_rights(self.read_only, work);
+        // SAFETY: pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        result
     }
 }
 
@@ -140,10 +183,8 @@ fn start(statement: Statement) -> Result<*mut pg_sys::QueryDesc, Error> {
     let nowhere = unsafe { pg_sys::None_Receiver };
     // SAFETY: registers the snapshot with the calling query's resource owner.
     let query = unsafe { pg_sys::CreateQueryDesc(plan, text, snapshot, ptr::null_mut(), nowhere, parameters, ptr::null_mut(), 0) };
-    within_rights(read_only, || {
-        // SAFETY: checks the caller's rights and opens the relations; there are no triggers to fire.
-        unsafe { pg_sys::ExecutorStart(query, pg_sys::EXEC_FLAG_SKIP_TRIGGERS as c_int) };
-    });
+    // SAFETY: checks the caller's rights and opens the relations; there are no triggers to fire.
+    unsafe { pg_sys::ExecutorStart(query, pg_sys::EXEC_FLAG_SKIP_TRIGGERS as c_int) };
     Ok(query)
 }
 
@@ -194,14 +235,18 @@ impl Drop for Writable {
     }
 }
 
-/// Runs `work`; where that is asked for, whatever it calls finds the transaction read-only.
-fn within_rights<T>(read_only: bool, work: impl FnOnce() -> T) -> T {
+/// Runs `work`; where that is asked for, whatever it calls finds the transaction read-only. An error when it is not so any more at the end:
+/// PostgreSQL 15 lets RESET undo it.
+fn within_rights<T>(read_only: bool, work: impl FnOnce() -> T) -> Result<T, Error> {
     // SAFETY: reads a backend variable.
     let before = unsafe { pg_sys::XactReadOnly };
     let _restored = Writable(before);
     // SAFETY: writes a backend variable; undone above.
     unsafe { pg_sys::XactReadOnly = before || read_only };
-    work()
+    let result = work();
+    // SAFETY: reads a backend variable.
+    let kept = unsafe { pg_sys::XactReadOnly };
+    if read_only && !kept { Err(Error::Unprotected) } else { Ok(result) }
 }
 
 /// Has the query ended when the calling one is, in whose memory this is called.
@@ -240,7 +285,7 @@ fn parameters(since: Option<TimestampWithTimeZone>) -> pg_sys::ParamListInfo {
 }
 
 /// The next row of the query; null at the end.
-fn next_slot(state: &State) -> *mut pg_sys::TupleTableSlot {
+fn next_slot(state: &State) -> Result<*mut pg_sys::TupleTableSlot, Error> {
     // SAFETY: a running query.
     let query = unsafe { &*state.query };
     memory::reset_per_tuple(query.estate);
@@ -251,7 +296,7 @@ fn next_slot(state: &State) -> *mut pg_sys::TupleTableSlot {
     let slot = memory::within(estate.es_query_cxt, || {
         // SAFETY: the plan of a running query.
         let node = unsafe { &*query.planstate };
-        let Some(execute) = node.ExecProcNode else { return ptr::null_mut() };
+        let Some(execute) = node.ExecProcNode else { return Ok(ptr::null_mut()) };
         let run = || {
             // SAFETY: what the executor calls for this node.
             let slot = unsafe { execute(query.planstate) };
@@ -259,14 +304,14 @@ fn next_slot(state: &State) -> *mut pg_sys::TupleTableSlot {
                 return slot;
             }
             // SAFETY: takes away the columns that only ORDER BY needs.
-            unsafe { pg_sys::ExecFilterJunk(estate.es_junkFilter, slot) }
+            unsafe { ExecFilterJunk(estate.es_junkFilter, slot) }
         };
         // SAFETY: turns an ERROR of the call into an unwinding; the closure holds nothing to drop.
         within_rights(state.read_only, || unsafe { pg_sys::ffi::pg_guard_ffi_boundary(run) })
     });
     // SAFETY: pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
-    if is_empty(slot) { ptr::null_mut() } else { slot }
+    slot.map(|slot| if is_empty(slot) { ptr::null_mut() } else { slot })
 }
 
 fn is_empty(slot: *mut pg_sys::TupleTableSlot) -> bool {

@@ -12,7 +12,9 @@ use crate::op::field::{self, Delimited};
 use crate::op::piece::{Form, Piece};
 use crate::op::pipe::{Fed, Feed, Size};
 use pgrx::{PgTupleDesc, pg_sys};
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::time::{Duration, Instant};
 
 // Declared again: pgrx's own bindings log and check more around each call.
 unsafe extern "C-unwind" {
@@ -44,6 +46,7 @@ pub enum Format {
 struct Column {
     name: String,
     print: Print,
+    is_json: bool,
     /// For `Format::Sql`: what stands behind the value's constant.
     constant: Constant,
 }
@@ -90,13 +93,28 @@ pub struct Printer {
     form: Form,
     /// Emptied after each row.
     scratch: pg_sys::MemoryContext,
+    /// Rows that were fetched and not yet printed, in memory of their own.
+    held: VecDeque<pg_sys::HeapTuple>,
+    held_memory: pg_sys::MemoryContext,
+    fetched_all: bool,
     document: Document,
     printed: Vec<u8>,
 }
 
 /// Settings under which what is printed is read back as the same value, whoever reads it.
-const UNAMBIGUOUS: [(&CStr, &CStr); 4] =
-    [(c"datestyle", c"ISO"), (c"intervalstyle", c"postgres"), (c"extra_float_digits", c"3"), (c"bytea_output", c"hex")];
+const UNAMBIGUOUS: [(&CStr, &CStr); 6] = [
+    (c"datestyle", c"ISO"),
+    (c"intervalstyle", c"postgres"),
+    (c"extra_float_digits", c"3"),
+    (c"bytea_output", c"hex"),
+    (c"lc_monetary", c"C"),
+    (c"search_path", c"pg_catalog"),
+];
+
+/// How long rows wait for others of their block.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Bytes of an index's name and of an id, as Elasticsearch limits them.
+const MOST_NAME: usize = 512;
 
 /// Of jsonb that our decoder reads.
 const MAX_DEPTH: usize = 1000;
@@ -115,8 +133,19 @@ impl Printer {
                 let descriptor = unsafe { PgTupleDesc::from_pg_copy(query.columns()) };
                 let columns = columns(&descriptor);
                 let shape = shape(format, &columns, &descriptor)?;
-                let scratch = memory::child(memory, c"bulk row");
-                Ok(Printer { query, columns, shape, form, scratch, document: Document::new(), printed: Vec::new() })
+                let (scratch, held_memory) = (memory::child(memory, c"bulk row"), memory::child(memory, c"bulk rows"));
+                Ok(Printer {
+                    query,
+                    columns,
+                    shape,
+                    form,
+                    scratch,
+                    held: VecDeque::new(),
+                    held_memory,
+                    fetched_all: false,
+                    document: Document::new(),
+                    printed: Vec::new(),
+                })
             })
         })
     }
@@ -137,18 +166,14 @@ impl Printer {
         Ok(())
     }
 
-    fn row(&mut self, slot: *mut pg_sys::TupleTableSlot, piece: &mut Piece) -> Result<(), Error> {
-        // SAFETY: a slot with a row.
-        let row = unsafe { &*slot };
-        // SAFETY: that many columns were read.
-        let values = unsafe { std::slice::from_raw_parts(row.tts_values, self.columns.len()) };
-        // SAFETY: as above.
-        let nulls = unsafe { std::slice::from_raw_parts(row.tts_isnull, self.columns.len()) };
+    fn row(&mut self, values: &[pg_sys::Datum], nulls: &[bool], piece: &mut Piece) -> Result<(), Error> {
         let mut pen = Pen { document: &mut self.document, printed: &mut self.printed };
         piece.begin(self.form);
         let out = &mut piece.bytes;
         match &mut self.shape {
             Shape::Delimited { delimited, .. } => {
+                // Nulls and separators; values make room for themselves.
+                out.try_reserve((1 + delimited.null_len()) * self.columns.len()).map_err(|_| Error::Memory)?;
                 let alone = self.columns.len() == 1;
                 for (index, column) in self.columns.iter_mut().enumerate() {
                     if index > 0 {
@@ -165,6 +190,7 @@ impl Printer {
             }
             Shape::Json(records) => records.print(values, nulls, out)?,
             Shape::Sql { insert } => {
+                out.try_reserve(insert.len() + 8 * self.columns.len() + 16).map_err(|_| Error::Memory)?;
                 out.extend_from_slice(insert);
                 for (index, column) in self.columns.iter_mut().enumerate() {
                     if index > 0 {
@@ -178,15 +204,13 @@ impl Printer {
                     out.try_reserve(2 * text.len() + 64).map_err(|_| Error::Memory)?;
                     column.constant.write(text, out);
                 }
-                out.extend_from_slice(b");");
+                out.extend_from_slice(if self.columns.is_empty() { b";" } else { b");" });
             }
             Shape::ElasticBulk { index, constant_index, id, source } => {
                 let mut action = serde_json::Map::new();
                 for (key, column, constant) in [("_index", *index, constant_index.as_ref()), ("_id", *id, None)] {
                     let text = match column.filter(|&column| !nulls[column]) {
-                        Some(column) => {
-                            Some(String::from_utf8_lossy(pen.print(&mut self.columns[column].print, values[column])?).into_owned())
-                        }
+                        Some(column) => Some(pen.name(&mut self.columns[column], values[column])?),
                         None => constant.cloned(),
                     };
                     if let Some(text) = text {
@@ -207,31 +231,101 @@ fn close(piece: &mut Piece, form: Form) -> Result<(), Error> {
     if piece.end(form) { Ok(()) } else { Err(Error::RowTooLarge) }
 }
 
+impl Printer {
+    /// Prints the rows of a block as they are fetched.
+    fn fill(&mut self, size: Size, piece: &mut Piece) -> Result<(usize, bool), Error> {
+        let began = Instant::now();
+        let mut rows = 0;
+        while piece.bytes.len() < size.bytes && rows < size.rows && (rows == 0 || began.elapsed() < PATIENCE) {
+            let Some(slot) = self.query.next()? else { return Ok((rows, false)) };
+            // SAFETY: a slot with a row.
+            let row = unsafe { &*slot };
+            // SAFETY: that many columns were read.
+            let values = unsafe { std::slice::from_raw_parts(row.tts_values, self.columns.len()) };
+            // SAFETY: as above.
+            let nulls = unsafe { std::slice::from_raw_parts(row.tts_isnull, self.columns.len()) };
+            self.print(values, nulls, piece)?;
+            rows += 1;
+        }
+        Ok((rows, true))
+    }
+
+    /// The same under settings of its own, which the query must not see: rows are held until some are there.
+    fn fill_unambiguously(&mut self, size: Size, piece: &mut Piece) -> Result<(usize, bool), Error> {
+        let began = Instant::now();
+        let mut bytes = 0;
+        while !self.fetched_all
+            && (self.held.is_empty() || (bytes < size.bytes && self.held.len() < size.rows && began.elapsed() < PATIENCE))
+        {
+            let Some(slot) = self.query.next()? else {
+                self.fetched_all = true;
+                break;
+            };
+            let row = memory::within(self.held_memory, || copy(slot));
+            // SAFETY: the copy.
+            bytes += unsafe { (*row).t_len } as usize;
+            self.held.push_back(row);
+        }
+        let rows = setting::within(&UNAMBIGUOUS, || self.print_held(size, piece))?;
+        if self.held.is_empty() {
+            // SAFETY: nothing in it is used any more.
+            unsafe { pg_sys::MemoryContextReset(self.held_memory) };
+        }
+        Ok((rows, !self.fetched_all || !self.held.is_empty()))
+    }
+
+    fn print_held(&mut self, size: Size, piece: &mut Piece) -> Result<usize, Error> {
+        let mut rows = 0;
+        let mut values = vec![pg_sys::Datum::null(); self.columns.len()];
+        let mut nulls = vec![true; self.columns.len()];
+        // Held values may lie outside of their rows, and be large.
+        while piece.bytes.len() < size.bytes {
+            let Some(row) = self.held.pop_front() else { break };
+            // SAFETY: a row of the query's columns, and room for as many values.
+            unsafe { pg_sys::heap_deform_tuple(row, self.query.columns(), values.as_mut_ptr(), nulls.as_mut_ptr()) };
+            self.print(&values, &nulls, piece)?;
+            rows += 1;
+        }
+        Ok(rows)
+    }
+
+    fn print(&mut self, values: &[pg_sys::Datum], nulls: &[bool], piece: &mut Piece) -> Result<(), Error> {
+        let scratch = self.scratch;
+        self.query.surroundings().run(|| memory::within(scratch, || self.row(values, nulls, piece)))??;
+        // SAFETY: nothing in it is used any more.
+        unsafe { pg_sys::MemoryContextReset(scratch) };
+        Ok(())
+    }
+}
+
+/// A row of its own, in the current memory.
+fn copy(slot: *mut pg_sys::TupleTableSlot) -> pg_sys::HeapTuple {
+    // SAFETY: a slot with a row.
+    let operations = unsafe { (*slot).tts_ops };
+    // SAFETY: every slot has its kind's operations.
+    match unsafe { (*operations).copy_heap_tuple } {
+        // SAFETY: the slot's own operation.
+        Some(copy) => guarded(|| unsafe { copy(slot) }),
+        None => std::ptr::null_mut(),
+    }
+}
+
 impl Feed for Printer {
     type Block = Piece;
 
     fn next(&mut self, size: Size) -> Result<Fed<Piece>, Error> {
-        let settings: &[_] = if matches!(self.shape, Shape::Sql { .. }) { &UNAMBIGUOUS } else { &[] };
-        let mut fill = || {
+        diagnostics::keep(None, || {
             let mut piece = Piece::default();
             piece.reserve(size.bytes + size.bytes / 8)?;
-            let (mut rows, mut more) = (0, true);
             self.header(&mut piece)?;
-            while more && piece.bytes.len() < size.bytes && rows < size.rows {
-                match self.query.next() {
-                    Some(slot) => {
-                        memory::within(self.scratch, || self.row(slot, &mut piece))?;
-                        // SAFETY: nothing in it is used any more.
-                        unsafe { pg_sys::MemoryContextReset(self.scratch) };
-                        rows += 1;
-                    }
-                    None => more = false,
-                }
-            }
+            let is_sql = matches!(self.shape, Shape::Sql { .. });
+            let (rows, more) = if is_sql { self.fill_unambiguously(size, &mut piece)? } else { self.fill(size, &mut piece)? };
             self.query.show(rows as u64, piece.bytes.len() as u64);
+            if !more {
+                self.query.end();
+            }
             Ok(Fed { bytes: piece.bytes.len(), rows: rows.max(usize::from(!piece.bytes.is_empty())), block: piece, more })
-        };
-        diagnostics::keep(None, || setting::within(settings, &mut fill))
+        })
     }
 }
 
@@ -242,6 +336,17 @@ struct Pen<'a> {
 }
 
 impl Pen<'_> {
+    /// A value as a name: a JSON string without its quotes.
+    fn name(&mut self, column: &mut Column, value: pg_sys::Datum) -> Result<String, Error> {
+        let text = self.print(&mut column.print, value)?;
+        if text.len() > 2 * MOST_NAME {
+            return Err(Error::RowTooLarge);
+        }
+        let name = if column.is_json { serde_json::from_slice(text).ok() } else { None };
+        let name = name.unwrap_or_else(|| String::from_utf8_lossy(text).into_owned());
+        if name.len() > MOST_NAME { Err(Error::RowTooLarge) } else { Ok(name) }
+    }
+
     /// A value's text; valid until the row is done or the next is printed.
     fn print(&mut self, print: &mut Print, value: pg_sys::Datum) -> Result<&[u8], Error> {
         match print {
@@ -265,6 +370,7 @@ impl Pen<'_> {
                 match decode::decode(self.document, &bytes[varlena::HEADER..], MAX_DEPTH) {
                     Ok(root) => {
                         self.printed.clear();
+                        self.printed.shrink_to(KEEP);
                         if !text::reserve(self.document, self.printed) {
                             return Err(Error::Memory);
                         }
@@ -378,21 +484,21 @@ fn column(attribute: &pg_sys::FormData_pg_attribute) -> Column {
     // SAFETY: as above.
     let base = unsafe { pg_sys::getBaseType(kind) };
     let constant = match base {
-        _ if base != kind => Constant::Cast(type_name(kind)),
-        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::NUMERICOID | pg_sys::FLOAT4OID | pg_sys::FLOAT8OID => {
-            Constant::Number
-        }
+        _ if base != kind => Constant::Cast(type_name(kind, attribute.atttypmod)),
+        // A floating number is none of these: the constant -0 is an integer's.
+        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::NUMERICOID => Constant::Number,
         pg_sys::BOOLOID => Constant::Boolean,
         pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::UNKNOWNOID => Constant::Text,
-        _ => Constant::Cast(type_name(kind)),
+        _ => Constant::Cast(type_name(kind, attribute.atttypmod)),
     };
-    Column { name: attribute.name().to_owned(), print, constant }
+    Column { name: attribute.name().to_owned(), print, is_json: matches!(base, pg_sys::JSONOID | pg_sys::JSONBOID), constant }
 }
 
-/// A type's name with its schema.
-fn type_name(kind: pg_sys::Oid) -> Vec<u8> {
+/// A type's name with its schema and what limits it: without that `bit` and `character` would mean a length of 1.
+fn type_name(kind: pg_sys::Oid, modifier: i32) -> Vec<u8> {
+    let flags = (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as pg_sys::bits16;
     // SAFETY: a type that exists.
-    let name = unsafe { pg_sys::format_type_be_qualified(kind) };
+    let name = unsafe { pg_sys::format_type_extended(kind, modifier, flags) };
     // SAFETY: a NUL-terminated string in the current memory.
     unsafe { CStr::from_ptr(name) }.to_bytes().to_vec()
 }
@@ -406,7 +512,12 @@ fn shape(format: Format, columns: &[Column], descriptor: &PgTupleDesc) -> Result
             check_names(columns)?;
             check_insertable(columns, descriptor)?;
             let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
-            Shape::Sql { insert: format!("INSERT INTO {} ({}) VALUES (", quoted_name(&table)?, names.join(", ")).into_bytes() }
+            let table = quoted_name(&table)?;
+            let insert = match names.as_slice() {
+                [] => format!("INSERT INTO {table} DEFAULT VALUES"),
+                names => format!("INSERT INTO {table} ({}) VALUES (", names.join(", ")),
+            };
+            Shape::Sql { insert: insert.into_bytes() }
         }
         Format::ElasticBulk { index, id } => {
             let id = match id {
@@ -428,7 +539,7 @@ fn check_insertable(columns: &[Column], descriptor: &PgTupleDesc) -> Result<(), 
         let is_pseudo = unsafe { pg_sys::get_typtype(kind) } == pg_sys::TYPTYPE_PSEUDO as c_char;
         // A bare constant is of no type yet, and becomes the column's.
         if is_pseudo && kind != pg_sys::UNKNOWNOID {
-            let kind = String::from_utf8_lossy(&type_name(kind)).into_owned();
+            let kind = String::from_utf8_lossy(&type_name(kind, -1)).into_owned();
             return Err(Error::Pseudotype { column: column.name.clone(), kind });
         }
     }

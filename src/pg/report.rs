@@ -19,7 +19,7 @@ fn code(error: &Error) -> Code {
         Error::NoCreationTime(_) => Code::ERRCODE_UNDEFINED_COLUMN,
         Error::UnknownOption { .. } | Error::InvalidOption { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::NotOneStatement(_) => Code::ERRCODE_SYNTAX_ERROR,
-        Error::NotReadOnly(_) => Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        Error::NotReadOnly(_) | Error::Unprotected => Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
         Error::DuplicateColumn(_) => Code::ERRCODE_DUPLICATE_COLUMN,
         Error::Pseudotype { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::TooManyPaths(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -42,6 +42,7 @@ fn fault_code(fault: &Fault) -> Code {
         Fault::NoId | Fault::NoType => Code::ERRCODE_NOT_NULL_VIOLATION,
         Fault::BadId | Fault::WrongType { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Fault::UnknownType(_) => Code::ERRCODE_UNDEFINED_TABLE,
+        Fault::Changed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Fault::Exists => Code::ERRCODE_UNIQUE_VIOLATION,
     }
 }

@@ -63,13 +63,16 @@ impl Feed for Rows {
             let mut block = if size == Size::FIRST { RowBlock::default() } else { RowBlock::with_capacity(size.bytes + size.bytes / 8)? };
             let mut more = true;
             while more && block.size() < size.bytes && block.len() < size.rows {
-                match self.query.next() {
+                match self.query.next()? {
                     Some(slot) => self.push(slot, &mut block)?,
                     None => more = false,
                 }
             }
             let bytes = block.size();
             self.query.show(block.len() as u64, bytes as u64);
+            if !more {
+                self.query.end();
+            }
             Ok(Fed { rows: block.len(), block, bytes, more })
         })
     }
