@@ -31,20 +31,24 @@ fn of_all_kinds(client: &mut Client) {
             r#"create schema "odd Schema"; create type "odd Schema"."Pair" as (a text, "B" int); create domain small as int check (value < 100);
             create type mood as enum ('ok', 'not "ok"');
             create table kinds (id int primary key, "Te xt" text, v varchar(20), c char(5), n numeric, f8 float8, f4 float4, i8 bigint, b boolean, j jsonb, js json, d date,
-                t timestamptz, iv interval, ba bytea, ta text[], ia int[], pair "odd Schema"."Pair", r int4range, u uuid, s small, m mood, ip inet, bits bit varying, tm time, x xml, b5 bit(5), b5a bit(5)[], c5a char(5)[], f8a float8[], mo money, rc regclass, n2 numeric(10,2), iv0 interval(0));
+                t timestamptz, iv interval, ba bytea, ta text[], ia int[], pair "odd Schema"."Pair", r int4range, u uuid, s small, m mood, ip inet, bits bit varying, tm time, b5 bit(5), b5a bit(5)[], c5a char(5)[], f8a float8[], mo money, rc regclass, n2 numeric(10,2), iv0 interval(0));
             insert into kinds (id) values (1);
             insert into kinds values
               (2, E'a\tb\nc\\d\r\x01"e"', '', 'ab', 1.10, 1e300, 0.1, -9223372036854775808, true, '{"a": "x\ty\u00e9\"\\", "n": 1.10}', E'{ "a" :\n 1 }', '2024-02-29',
                '2024-02-29 12:00:00.123456+00', '1 year 2 days -03:04:05.6', '\x00ff5c', array['a,b', null, '', 'NULL', 'q"'], array[[1,2],[3,null]], row('x''y', 7), '[1,5)',
-               'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 7, 'not "ok"', '10.0.0.1/8', '10110', '23:59:59.999', '<a>&amp;</a>'),
-              (3, '\.', E'\\N', '', 'NaN', 'Infinity', '-Infinity', 0, false, 'null', 'null', 'infinity', '-infinity', '0', '', '{}', '{}', row(null, null), 'empty', null, null, 'ok', '::1', '', '00:00', null),
+               'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 7, 'not "ok"', '10.0.0.1/8', '10110', '23:59:59.999'),
+              (3, '\.', E'\\N', '', 'NaN', 'Infinity', '-Infinity', 0, false, 'null', 'null', 'infinity', '-infinity', '0', '', '{}', '{}', row(null, null), 'empty', null, null, 'ok', '::1', '', '00:00'),
               (4, 'it''s, "so"', 'x', 'é', 12345678901234567890.123456789, 'NaN', 1e-30, 1, null, '[1, "two", {"three": [true, null]}]', '"x"', '0044-03-15 BC', '0044-03-15 BC', '-1 day', null,
-               array['x'], null, row('', 0), '(,)', null, 1, null, null, '1', '12:00', '<b/>');
+               array['x'], null, row('', 0), '(,)', null, 1, null, null, '1', '12:00');
             update kinds set b5 = '10110', b5a = array['10110', '00001']::bit(5)[], c5a = array['abcde', 'fg'], f8a = array['-0', 'NaN', 1e-300]::float8[], f8 = '-0', f4 = '-0', mo = 1234.5, rc = 'kinds', n2 = 1.5,
                 iv0 = '1 day 2.6 seconds' where id = 4;
             insert into kinds (id, "Te xt", j) select g, repeat('long ', g), jsonb_build_object('k', repeat('v"', g * 100)) from generate_series(5, 40) g"#,
         )
         .unwrap();
+    // A server may be built without XML.
+    let _ = client.batch_execute(
+        "alter table kinds add x xml; update kinds set x = case id when 2 then '<a>&amp;</a>' when 4 then '<b/>' end::xml where id < 5",
+    );
 }
 
 fn copied(client: &mut Client, copy: &str) -> Vec<u8> {

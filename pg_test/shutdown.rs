@@ -100,6 +100,8 @@ fn killed() {
     drop(watch);
     checked(std::process::Command::new("kill").args(["-9", &pid.to_string()]));
     running.join().unwrap();
+    // For a moment after the kill the server still takes connections, which it then ends.
+    wait_until("the server has noticed", || cluster.log().contains("all server processes terminated; reinitializing"));
     wait_until("the cluster has recovered", || database.try_connect().is_some());
     let mut client = database.connect();
     assert_eq!(
