@@ -270,6 +270,6 @@ pub struct Failure {
 
 /// The one value of a query, as text.
 pub fn value(client: &mut Client, query: &str) -> String {
-    let row = client.query_one(&format!("select ({query})::text"), &[]).unwrap_or_else(|error| panic!("{query}: {error}"));
+    let row = client.query_one(&format!("select ({query})::text"), &[]).unwrap_or_else(|error| panic!("{query}: {error:?}"));
     row.get::<_, Option<String>>(0).unwrap_or_else(|| "null".to_owned())
 }

@@ -162,8 +162,7 @@ impl Faulty {
                     return;
                 }
                 let Ok(mut connection) = connection else { continue };
-                let mut request = [0; 4096];
-                let _ = connection.read(&mut request);
+                read_request(&mut connection);
                 let number = counting.fetch_add(1, Ordering::Relaxed);
                 let answer = &answers[number.min(answers.len() - 1)];
                 let whole = if let Then::Trickle(whole) = then { whole } else { answer.len() };
@@ -183,6 +182,17 @@ impl Faulty {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/lines?signature=SECRET", self.port)
+    }
+}
+
+/// To its end: closing a connection on which bytes lie unread takes the answer with it.
+fn read_request(connection: &mut TcpStream) {
+    let (mut request, mut some) = (Vec::new(), [0; 4096]);
+    while !request.ends_with(b"\r\n\r\n") && request.len() < 64 * 1024 {
+        match connection.read(&mut some) {
+            Ok(count) if count > 0 => request.extend_from_slice(&some[..count]),
+            _ => return,
+        }
     }
 }
 

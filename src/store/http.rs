@@ -31,6 +31,8 @@ pub fn open(url: &Url, access: &Access, interrupt: &Interrupt) -> Result<Opened,
         .max_redirects(0)
         // Variables of the postmaster's environment are nobody's decision here.
         .proxy(None)
+        // A connection that the server closed after its last answer must not cost a try.
+        .max_idle_connections(0)
         .timeout_resolve(access.connect_timeout)
         .timeout_connect(access.connect_timeout)
         .timeout_per_read(access.read_timeout)
