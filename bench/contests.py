@@ -22,9 +22,9 @@ COPY_QUERY, QUERY = "copy (query)", "bulk.dump_sql_bytes"
 
 COLUMNS = "id, txid, cts, ts, resource_type, status, resource"
 
-# Formats of bulk.dump_sql and what COPY calls them; queries whose rows are wide and narrow.
+# Formats of bulk.dump_sql and what COPY calls them; queries whose rows are wide and narrow, the latter for longer than a session takes to begin.
 FORMS = {"tsv": "text", "csv": "csv"}
-QUERIES = [("all", f"select {COLUMNS} from {{table}}"), ("few", "select id, txid, ts, status from {table}")]
+QUERIES = [("all", f"select {COLUMNS} from {{table}}"), ("few", "select id, txid, ts, status from {table}, generate_series(1, 10)")]
 
 
 class Bench:

@@ -20,6 +20,40 @@ impl fmt::Display for Place {
     }
 }
 
+/// A line that is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    pub place: Place,
+    /// Bytes of the inflated source before the line.
+    pub offset: u64,
+    /// What the line says of itself, if it can be read.
+    pub resource_type: Option<String>,
+    pub id: Option<String>,
+    pub reason: Reason,
+    /// The line, or its beginning.
+    pub raw: String,
+}
+
+/// Who refuses a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    Fault(Fault),
+    /// PostgreSQL, in its words.
+    Server {
+        sqlstate: i32,
+        message: String,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Fault(fault) => fault.fmt(f),
+            Reason::Server { message, .. } => f.write_str(message),
+        }
+    }
+}
+
 /// What a line is refused for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -58,9 +92,41 @@ pub enum Fault {
     /// A row that is read twice was not the same: a view over what changes by itself.
     #[error("resource changed while it was read")]
     Changed,
+    /// A time in meta that decides, or is to be kept.
+    #[error("{0} is missing or is no instant")]
+    BadInstant(&'static str),
+    #[error("meta.versionId is no whole number above 0")]
+    BadVersion,
+    /// By the definitions: where in the resource, and what is wrong there.
+    #[error("{path}: {problem}")]
+    Invalid { path: String, problem: String },
     /// Where ids must be new: in the table, or in an earlier line.
     #[error("resource with this id exists already")]
     Exists,
+}
+
+impl Reject {
+    /// The element that is wrong, as a path from the resource.
+    pub fn path(&self) -> Option<&str> {
+        match &self.reason {
+            Reason::Fault(fault) => fault.path(),
+            Reason::Server { .. } => None,
+        }
+    }
+}
+
+impl Fault {
+    /// The element that is wrong, as a path from the resource.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Fault::NoId | Fault::BadId | Fault::Exists => Some("id"),
+            Fault::NoType | Fault::WrongType { .. } | Fault::UnknownType(_) => Some("resourceType"),
+            Fault::BadInstant(path) => Some(path),
+            Fault::BadVersion => Some("meta.versionId"),
+            Fault::Invalid { path, .. } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 /// What went wrong with a source as a whole.
@@ -103,8 +169,9 @@ pub enum SourceFault {
 /// Everything that can go wrong, by condition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("{fault}")]
-    Line { place: Place, fault: Fault },
+    /// More lines were rejected than a load may reject. The first of them, and the one that was too much.
+    #[error("{}", rejected(*most, last))]
+    Rejected { most: u64, last: Box<Reason>, first: Vec<Reject> },
     #[error("{fault}")]
     Source { source_name: String, fault: SourceFault },
     /// A resource type that cannot name a table, or names none.
@@ -117,6 +184,15 @@ pub enum Error {
     /// Earlier versions are to be kept, and there is no table for them.
     #[error("table \"{0}\" has no history table")]
     NoHistory(String),
+    #[error("invalid name of a table \"{0}\"")]
+    InvalidTable(String),
+    #[error("table \"{0}\" is no stage of a load")]
+    NoStage(String),
+    #[error("table \"{name}\" is a stage of type \"{resource_type}\"")]
+    OtherStage { name: String, resource_type: String },
+    /// Of a stage whose ids must be new.
+    #[error("table \"{0}\" has resources with ids of the stage")]
+    StageConflict(String),
     /// Two types that differ in case only.
     #[error("resource type \"{0}\" has the table of another type of the same load")]
     SameTable(String),
@@ -126,6 +202,9 @@ pub enum Error {
     /// `since` on a table that does not know when its rows were created.
     #[error("table \"{0}\" has no column cts")]
     NoCreationTime(String),
+    /// Rows are to be compared with what is there by the time of their last update.
+    #[error("table \"{0}\" has no column ts")]
+    NoUpdateTime(String),
     #[error("table \"{table}\" has a row whose column {column} is null")]
     NullColumn { table: String, column: &'static str },
     #[error("row \"{id}\" of table \"{table}\" cannot be dumped: {fault}")]
@@ -168,6 +247,10 @@ pub enum Error {
     /// A thread of ours ended without an answer: a bug.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn rejected(most: u64, last: &Reason) -> String {
+    if most == 0 { last.to_string() } else { format!("more than {most} lines are rejected: {last}") }
 }
 
 impl Error {

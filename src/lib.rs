@@ -22,6 +22,7 @@ mod module {
     pgrx::pg_module_magic!(name, version);
 
     pgrx::extension_sql_file!("../sql/install/functions.sql", name = "functions");
+    pgrx::extension_sql_file!("../sql/install/tables.sql", name = "tables", requires = ["functions"]);
 
     /// Called when a backend loads the library.
     #[pgrx::pg_guard]

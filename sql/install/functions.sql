@@ -33,6 +33,22 @@ create function bulk.load(request jsonb, fhir boolean default false) returns jso
 comment on function bulk.load(jsonb, boolean) is
     'Loads what the body of a $load request says: {"source": "https://…"} with options beside it';
 
+create function bulk.stage_merge(name text) returns jsonb
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'stage_merge_wrapper';
+comment on function bulk.stage_merge(text) is
+    'Puts the rows of a stage, which a load with temp_table filled, into its type''s table, by that load''s on-conflict, update and keep-meta: {"total": n}';
+
+create function bulk.stage_drop(name text) returns void
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'stage_drop_wrapper';
+comment on function bulk.stage_drop(text) is 'Drops a stage, which a load with temp_table filled';
+
+create function bulk.last_load_id() returns text
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'last_load_id_wrapper';
+comment on function bulk.last_load_id() is 'The id in bulk.job of this session''s last load that succeeded; null before the first';
+
 create function bulk.dump(resource_type text, since timestamptz default null, fhir boolean default false) returns setof text
     language c volatile parallel unsafe
     as 'MODULE_PATHNAME', 'dump_wrapper';

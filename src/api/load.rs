@@ -1,21 +1,25 @@
 //! `bulk.load`, both signatures.
 
-use super::option::{self, LoadOptions, LoadRequest};
+use super::option::{self, LoadOptions, LoadRequest, Validation};
 use crate::error::Error;
 use crate::fhir::change::Changes;
-use crate::fhir::{Format, definitions};
-use crate::op;
+use crate::fhir::{Format, definitions, structure};
 use crate::op::batch::{Recipe, Rules};
+use crate::op::ledger::{self, Ledger};
+use crate::op::{self, Sink};
 use crate::pg::argument::Json;
+use crate::pg::journal::{self, Journal};
 use crate::pg::role::Right;
-use crate::pg::upsert::Upsert;
+use crate::pg::sink::{Strict, Tolerant};
+use crate::pg::upsert::Destination;
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, table};
+use crate::pg::{lifecycle, report, setting, stage, table};
 use crate::store::Source;
 use crate::store::opened::Access;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Loads one source. A source that starts with `{` is a whole request: so an untyped literal finds its way.
 #[pg_extern(sql = false)]
@@ -41,34 +45,41 @@ fn load_request(request: Option<Json>, fhir: Option<bool>) -> JsonB {
     JsonB(report::ok(request.and_then(|request| run(request, fhir.unwrap_or(false)))))
 }
 
+/// The id of this session's last load that succeeded; null before the first.
+#[pg_extern(sql = false)]
+fn last_load_id() -> Option<String> {
+    journal::last_load()
+}
+
 fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     lifecycle::require_utf8()?;
     lifecycle::require_writable(c"bulk.load");
-    let sources: Vec<Source> = request.sources.iter().map(|text| Source::parse(text)).collect::<Result<_, _>>()?;
-    for source in &sources {
-        match source {
-            Source::File(_) => Right::ReadServerFiles.require()?,
-            Source::Http(_) => Right::Remote.require()?,
-        }
+    let LoadRequest { sources, resource_type, options } = request;
+    let sources = sources_of(&sources)?;
+    if options.policy.keep_meta {
+        Right::Admin.require()?;
     }
     lifecycle::stop_threads_at_exit();
     let definitions = definitions::r4();
-    let resource_type = request.resource_type.map(|name| table::type_name(definitions, &name)).transpose()?;
+    let resource_type = resource_type.map(|name| table::type_name(definitions, &name)).transpose()?;
     let wrong = |_| Error::InvalidOption { name: "merge", expected: "a JSON object that can be stored" };
-    let changes = Changes::new(request.options.merge.as_deref(), request.options.strip_nulls, setting::max_depth()).map_err(wrong)?;
+    let changes = Changes::new(options.merge.as_deref(), options.strip_nulls, setting::max_depth()).map_err(wrong)?;
+    let names: Vec<String> = sources.iter().map(Source::name).collect();
+    let journal = Journal::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": options.shown}))?;
+    let destination = destination(&options, resource_type.as_deref())?;
+    let compression = destination.compression.clone();
+    let mut sink: Box<dyn Sink> = match options.max_errors {
+        0 => Box::new(Strict::new(destination, resource_type.as_deref())?),
+        _ => Box::new(Tolerant::new(destination, resource_type.as_deref(), journal.clone())?),
+    };
+    let mut ledger = Ledger::new(options.max_errors);
     let access = Access {
         allowed_hosts: setting::allowed_hosts(),
-        headers: request.options.headers,
-        connect_timeout: request.options.connect_timeout,
-        read_timeout: request.options.read_timeout,
-        retries: request.options.retries,
+        headers: options.headers,
+        connect_timeout: options.connect_timeout,
+        read_timeout: options.read_timeout,
+        retries: options.retries,
     };
-    let compression = Rules::default();
-    let mut sink = Upsert::new(definitions, request.options.create_tables, request.options.policy, compression.clone());
-    if let Some(name) = &resource_type {
-        sink.prepare(name)?;
-    }
-    sink.show_progress(resource_type.as_deref());
     for source in sources {
         let plan = op::load::Plan {
             recipe: Recipe {
@@ -79,7 +90,11 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
                 stored: setting::resource_format(),
                 created_at_url: setting::created_at_url(),
                 changes: changes.clone(),
+                structure: (options.validation == Validation::Structure).then(structure::r4),
+                take_meta: options.policy.take_meta(),
                 compression: compression.clone(),
+                enough_rejects: ledger::enough(options.max_errors),
+                keep_lines: options.max_errors > 0,
                 max_line: setting::max_line(),
                 max_depth: setting::max_depth(),
             },
@@ -87,11 +102,51 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
             access: access.clone(),
             threads: setting::encode_threads(),
         };
-        op::load::load(plan, &mut sink, &mut Backend)?;
+        op::load::load(plan, &mut *sink, &mut ledger, &mut Backend)?;
     }
-    let stored = sink.close()?;
-    Ok(match resource_type {
-        Some(name) => json!({"total": stored.get(&name).copied().unwrap_or(0)}),
-        None => json!(stored),
+    sink.finish(&mut ledger)?;
+    let answer = match resource_type {
+        Some(name) => json!({"total": ledger.stored.get(&name).copied().unwrap_or(0)}),
+        None => json!(ledger.stored.iter().filter(|(_, lines)| **lines > 0).collect::<BTreeMap<_, _>>()),
+    };
+    journal.close_load(&ledger)?;
+    Ok(answer)
+}
+
+/// The sources, patterns among them resolved, if the caller may read them.
+fn sources_of(texts: &[String]) -> Result<Vec<Source>, Error> {
+    let mut sources = Vec::new();
+    for text in texts {
+        let source = Source::parse(text)?;
+        match source {
+            Source::File(_) => Right::ReadServerFiles.require()?,
+            Source::Http(_) => Right::Remote.require()?,
+        }
+        sources.extend(source.resolve()?);
+    }
+    Ok(sources)
+}
+
+fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result<Destination, Error> {
+    let mut policy = options.policy;
+    let stage = match (&options.temp_table, resource_type) {
+        (None, _) => None,
+        (Some(name), Some(resource_type)) => {
+            let stage = stage::ensure(name, resource_type, policy)?;
+            // It has no history; what it is merged into may have.
+            policy.keep_history = false;
+            Some(stage)
+        }
+        (Some(_), None) => {
+            return Err(Error::InvalidOption { name: "temp_table", expected: "a resource type for the whole load beside it" });
+        }
+    };
+    Ok(Destination {
+        definitions: definitions::r4(),
+        create_tables: options.create_tables,
+        policy,
+        method: options.method,
+        compression: Rules::default(),
+        stage,
     })
 }

@@ -6,3 +6,4 @@ pub mod dump_csv;
 pub mod dump_sql;
 pub mod load;
 pub mod option;
+mod stage;

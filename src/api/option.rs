@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::jsonb::text::Style;
 use crate::jsonb::{self, Document, parse};
 use crate::op::field::Delimited;
-use crate::op::policy::{OnConflict, Policy};
+use crate::op::policy::{Method, OnConflict, Policy};
 use crate::pg::printer::Format;
 use crate::store::opened::{self, HeaderMap};
 use serde_json::{Map, Value};
@@ -24,6 +24,23 @@ pub struct LoadOptions {
     pub read_timeout: Option<Duration>,
     pub retries: u32,
     pub policy: Policy,
+    pub method: Method,
+    /// The name of a stage, as SQL spells it.
+    pub temp_table: Option<String>,
+    /// Lines that may be rejected.
+    pub max_errors: u64,
+    pub validation: Validation,
+    /// What of the options is shown to people: all but what may be secret.
+    pub shown: Map<String, Value>,
+}
+
+/// What lines are checked by before they are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validation {
+    #[default]
+    Off,
+    /// The structure that the definitions say.
+    Structure,
 }
 
 /// What `bulk.dump_sql` can be told. Each key counts for some formats only.
@@ -51,7 +68,15 @@ const REQUEST: &[&str] = &[
     "retries",
     "update",
     "on-conflict",
+    "keep-meta",
+    "method",
+    "temp_table",
+    "max-errors",
+    "validation",
 ];
+/// Options that may hold what not everybody should see.
+const SECRET: &[&str] = &["source", "headers", "merge"];
+const VALIDATION: &[&str] = &["enable", "checks"];
 const OPTIONS: &[&str] = REQUEST.split_at(2).1;
 const DELIMITED: &[&str] = &["header", "null", "delimiter"];
 const SQL: &[&str] = &["table"];
@@ -118,14 +143,43 @@ fn milliseconds(object: &Map<String, Value>, name: &'static str) -> Result<Optio
 }
 
 fn policy(object: &Map<String, Value>) -> Result<Policy, Error> {
-    let wrong = Error::InvalidOption { name: "on-conflict", expected: "overwrite, error or skip" };
+    let wrong = Error::InvalidOption { name: "on-conflict", expected: "overwrite, error, skip or newer" };
     let on_conflict = match string(object, "on-conflict").map_err(|_| wrong.clone())?.as_deref() {
-        None | Some("overwrite") => OnConflict::Overwrite,
-        Some("error") => OnConflict::Error,
-        Some("skip") => OnConflict::Skip,
-        Some(_) => return Err(wrong),
+        None => OnConflict::default(),
+        Some(name) => OnConflict::named(name).ok_or(wrong)?,
     };
-    Ok(Policy { on_conflict, keep_history: boolean(object, "update", false)? })
+    Ok(Policy { on_conflict, keep_history: boolean(object, "update", false)?, keep_meta: boolean(object, "keep-meta", false)? })
+}
+
+fn method(object: &Map<String, Value>) -> Result<Method, Error> {
+    let wrong = Error::InvalidOption { name: "method", expected: "copy or insert" };
+    match string(object, "method").map_err(|_| wrong.clone())?.as_deref() {
+        None | Some("copy") => Ok(Method::Copy),
+        Some("insert") => Ok(Method::Insert),
+        Some(_) => Err(wrong),
+    }
+}
+
+/// `{"enable": "on", "checks": "struct"}`. YAML makes booleans of `on` and `off`.
+fn validation(object: &Map<String, Value>) -> Result<Validation, Error> {
+    let given = match object.get("validation") {
+        None | Some(Value::Null) => return Ok(Validation::Off),
+        Some(Value::Object(given)) => given,
+        Some(_) => return Err(Error::InvalidOption { name: "validation", expected: "an object with enable and checks" }),
+    };
+    check_keys(given, VALIDATION)?;
+    match given.get("checks").unwrap_or(&Value::Null) {
+        Value::Null => {}
+        Value::String(checks) if checks == "struct" => {}
+        _ => return Err(Error::InvalidOption { name: "checks", expected: "struct" }),
+    }
+    match given.get("enable").unwrap_or(&Value::Null) {
+        Value::Null | Value::Bool(false) => Ok(Validation::Off),
+        Value::Bool(true) => Ok(Validation::Structure),
+        Value::String(enable) if enable == "off" => Ok(Validation::Off),
+        Value::String(enable) if enable == "on" => Ok(Validation::Structure),
+        _ => Err(Error::InvalidOption { name: "enable", expected: "on or off" }),
+    }
 }
 
 fn headers(object: &Map<String, Value>) -> Result<HeaderMap, Error> {
@@ -196,6 +250,11 @@ impl LoadOptions {
             read_timeout: self.read_timeout.or(others.read_timeout),
             retries: self.retries.max(others.retries),
             policy: if self.policy == Policy::default() { others.policy } else { self.policy },
+            method: if self.method == Method::default() { others.method } else { self.method },
+            temp_table: self.temp_table.or(others.temp_table),
+            max_errors: self.max_errors.max(others.max_errors),
+            validation: if self.validation == Validation::Off { others.validation } else { self.validation },
+            shown: others.shown.into_iter().chain(self.shown).collect(),
         }
     }
 
@@ -223,6 +282,15 @@ impl LoadOptions {
             connect_timeout: milliseconds(object, "connect-timeout")?,
             read_timeout: milliseconds(object, "read-timeout")?,
             policy: policy(object)?,
+            method: method(object)?,
+            temp_table: string(object, "temp_table")?,
+            max_errors: whole(object, "max-errors", "a whole number of lines", u64::from(u32::MAX))?,
+            validation: validation(object)?,
+            shown: object
+                .iter()
+                .filter(|(name, _)| !SECRET.contains(&name.as_str()))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
             retries: u32::try_from(whole(object, "retries", "a whole number from 0 to 100", 100)?).unwrap_or(0),
         })
     }

@@ -2,6 +2,7 @@
 //! notation `scripts/definitions.py` describes). Another version is another table.
 
 use super::keys::Keys;
+use super::table::{self, Element};
 use rustc_hash::FxHashMap;
 use std::sync::OnceLock;
 
@@ -81,44 +82,12 @@ pub struct Definitions {
 /// FHIR R4 (4.0.1), read at first use.
 pub fn r4() -> &'static Definitions {
     static R4: OnceLock<Definitions> = OnceLock::new();
-    R4.get_or_init(|| Definitions::read(include_str!("definitions/r4.txt")))
-}
-
-/// A line of the table.
-struct Row {
-    path: &'static str,
-    kind: &'static str,
-    base: &'static str,
-    elements: Vec<Element>,
-}
-
-struct Element {
-    name: &'static str,
-    choice: bool,
-    types: Vec<&'static str>,
-}
-
-impl Row {
-    fn read(line: &'static str) -> Option<Row> {
-        let mut fields = line.split('\t');
-        let (path, kind, base) = (fields.next()?, fields.next()?, fields.next()?);
-        let elements = if kind == "primitive" { Vec::new() } else { fields.filter_map(Element::read).collect() };
-        Some(Row { path, kind, base, elements })
-    }
-}
-
-impl Element {
-    fn read(field: &'static str) -> Option<Element> {
-        let (head, types) = field.split_once(':')?;
-        let name = head.split(['?', '*', '+', '{']).next()?;
-        let plain = name.strip_suffix("[x]");
-        Some(Element { name: plain.unwrap_or(name), choice: plain.is_some(), types: types.split('|').collect() })
-    }
+    R4.get_or_init(|| Definitions::read(table::R4))
 }
 
 impl Definitions {
     fn read(table: &'static str) -> Definitions {
-        let rows: Vec<Row> = table.lines().filter(|line| !line.starts_with('#')).filter_map(Row::read).collect();
+        let rows = table::rows(table);
         let by_path: FxHashMap<&str, usize> = rows.iter().enumerate().map(|(index, row)| (row.path, index)).collect();
         let content = |code: &str| match code.trim_start_matches('@') {
             // Kept as they are, with their `value[x]`: the documented default of the format.
@@ -126,7 +95,7 @@ impl Definitions {
             "Reference" => Content::Reference,
             "Resource" => Content::Resource,
             path => match by_path.get(path) {
-                Some(&index) if rows[index].kind != "primitive" => Content::Shape(ShapeId(index as u16)),
+                Some(&index) if rows[index].pattern.is_none() => Content::Shape(ShapeId(index as u16)),
                 _ => Content::Opaque,
             },
         };
@@ -163,8 +132,7 @@ impl Definitions {
         }
         let first = self.variants.len() as u32;
         for &code in &element.types {
-            let (head, tail) = code.split_at(1);
-            let key = format!("{name}{}{tail}", head.to_ascii_uppercase());
+            let key = table::choice_key(name, code);
             let content = content(code);
             if content == Content::Opaque {
                 self.variants.push(Variant { base: name, code: format!("_{code}"), key: format!("_{key}"), content: Content::Opaque });
@@ -218,9 +186,8 @@ impl Definitions {
     /// Every choice element as (path, name, sorted type codes), for comparison with other tables.
     #[cfg(test)]
     pub fn choices() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
-        include_str!("definitions/r4.txt")
-            .lines()
-            .filter_map(Row::read)
+        table::rows(table::R4)
+            .into_iter()
             .flat_map(|row| row.elements.into_iter().filter(|e| e.choice).map(move |e| (row.path, e.name, e.types)))
             .collect()
     }

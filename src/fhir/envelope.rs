@@ -3,6 +3,7 @@
 
 use super::Format;
 use super::definitions::Definitions;
+use super::instant;
 use crate::error::Fault;
 use crate::jsonb::{Document, Member, Span, Str, Value};
 
@@ -28,6 +29,67 @@ pub fn identify(document: &Document, root: Value) -> Result<Identity, Fault> {
         None => None,
     };
     Ok(Identity { id, resource_type })
+}
+
+/// The server's part of meta, as a line says it. Times in microseconds since 2000-01-01 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta {
+    pub last_updated: Option<i64>,
+    pub version: Option<i64>,
+    pub created_at: Option<i64>,
+}
+
+/// `meta.lastUpdated`, which must be there.
+pub fn last_updated(document: &Document, root: Value) -> Result<Meta, Fault> {
+    let meta = part(document, root, "meta");
+    let last_updated = instant(document, part(document, meta, "lastUpdated"), "meta.lastUpdated")?;
+    match last_updated {
+        Some(_) => Ok(Meta { last_updated, ..Meta::default() }),
+        None => Err(Fault::BadInstant("meta.lastUpdated")),
+    }
+}
+
+/// All of the server's part that is there; `lastUpdated` must be, where it is `dated`.
+pub fn meta(document: &Document, root: Value, created_at_url: &str, dated: bool) -> Result<Meta, Fault> {
+    let meta = part(document, root, "meta");
+    let last_updated = instant(document, part(document, meta, "lastUpdated"), "meta.lastUpdated")?;
+    if dated && last_updated.is_none() {
+        return Err(Fault::BadInstant("meta.lastUpdated"));
+    }
+    let version = match part(document, meta, "versionId") {
+        Value::Null => None,
+        Value::String(text) | Value::Number(text) => {
+            Some(document.str(text).parse().ok().filter(|version| *version > 0).ok_or(Fault::BadVersion)?)
+        }
+        _ => return Err(Fault::BadVersion),
+    };
+    let created_at = match part(document, meta, "createdAt") {
+        Value::Null => created_at_extension(document, meta, created_at_url),
+        value => value,
+    };
+    Ok(Meta { last_updated, version, created_at: instant(document, created_at, "meta.createdAt")? })
+}
+
+/// A member of an object; null where there is none.
+fn part(document: &Document, value: Value, key: &str) -> Value {
+    match value {
+        Value::Object(span) => document.get(span, key).unwrap_or(Value::Null),
+        _ => Value::Null,
+    }
+}
+
+fn instant(document: &Document, value: Value, path: &'static str) -> Result<Option<i64>, Fault> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => instant::to_timestamp(document.str(text)).map(Some).ok_or(Fault::BadInstant(path)),
+        _ => Err(Fault::BadInstant(path)),
+    }
+}
+
+fn created_at_extension(document: &Document, meta: Value, url: &str) -> Value {
+    let Value::Array(list) = part(document, meta, "extension") else { return Value::Null };
+    let found = document.elements(list).iter().find(|&&extension| is_created_at(document, extension, url));
+    found.map_or(Value::Null, |&extension| part(document, extension, "valueInstant"))
 }
 
 /// Takes id, type and the server's part of meta out of a resource: what is left is stored.

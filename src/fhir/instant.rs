@@ -1,4 +1,4 @@
-//! A FHIR instant from PostgreSQL's timestamptz.
+//! A FHIR instant from PostgreSQL's timestamptz, and back.
 
 /// Days from 0000-03-01 to 2000-01-01, PostgreSQL's epoch.
 const EPOCH_DAYS: i64 = 730_425;
@@ -49,9 +49,108 @@ pub fn from_timestamp(microseconds: i64) -> Option<Instant> {
     Some(Instant(text))
 }
 
+/// Microseconds since 2000-01-01 UTC of an instant (`2021-06-10T08:26:10.707454+02:00`), which has its seconds and its zone. What is below a
+/// microsecond is rounded.
+pub fn to_timestamp(text: &str) -> Option<i64> {
+    let (date, time) = text.split_once('T')?;
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let clock = time.trim_end_matches('Z');
+    let (clock, offset) = match (clock.len() < time.len(), clock.rfind(['+', '-'])) {
+        (true, None) if clock.len() + 1 == time.len() => (clock, 0),
+        (false, Some(at)) => {
+            let [hours, minutes] = numbers(&clock[at + 1..], ':', [2, 2])?;
+            let offset = (hours * 60 + minutes) * 60_000_000;
+            (hours <= 14 && minutes < 60).then_some((&clock[..at], if clock[at..].starts_with('-') { -offset } else { offset }))?
+        }
+        _ => return None,
+    };
+    let (clock, fraction) = clock.split_once('.').map_or((clock, None), |(clock, fraction)| (clock, Some(fraction)));
+    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_in_month = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    // A leap second is the next minute's first, as for PostgreSQL.
+    if year < 1 || !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let microseconds = match fraction {
+        None => 0,
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+            let digit = |place| digits.as_bytes().get(place).map_or(0, |digit| i64::from(digit - b'0'));
+            (0..6).fold(0, |value, place| value * 10 + digit(place)) + i64::from(digit(6) >= 5)
+        }
+        Some(_) => return None,
+    };
+    // Howard Hinnant's days_from_civil.
+    let shifted_year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - EPOCH_DAYS;
+    Some(days * DAY + ((hour * 60 + minute) * 60 + second) * 1_000_000 + microseconds - offset)
+}
+
+/// Numbers of so many digits each, with a sign between them.
+fn numbers<const N: usize>(text: &str, sign: char, digits: [usize; N]) -> Option<[i64; N]> {
+    let mut parts = text.split(sign);
+    let mut numbers = [0; N];
+    for (number, digits) in numbers.iter_mut().zip(digits) {
+        let part = parts.next().filter(|part| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit()))?;
+        *number = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::from_timestamp;
+    use super::{from_timestamp, to_timestamp};
+
+    #[test]
+    fn instants_are_read_as_they_are_written() {
+        for microseconds in
+            [0, -1, 676_628_770_707_454, 5_097_600_000_000, -946_684_800_000_000, 252_455_615_999_999_999, -63_082_281_600_000_000]
+        {
+            let text = from_timestamp(microseconds).unwrap();
+            assert_eq!(to_timestamp(text.as_str()), Some(microseconds), "{}", text.as_str());
+        }
+        for (text, same) in [
+            ("2021-06-10T10:26:10+02:00", "2021-06-10T08:26:10Z"),
+            ("2021-06-10T08:26:10.5-00:30", "2021-06-10T08:56:10.500Z"),
+            ("2021-06-10T08:26:10.1234565Z", "2021-06-10T08:26:10.123457Z"),
+            ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+            ("2021-06-10T08:26:10.9999999Z", "2021-06-10T08:26:11Z"),
+        ] {
+            assert_eq!(to_timestamp(text), to_timestamp(same), "{text}");
+            assert!(to_timestamp(text).is_some());
+        }
+        for text in [
+            "",
+            "2021",
+            "2021-06-10",
+            "2021-06-10T08:26:10",
+            "2021-06-10T08:26Z",
+            "2021-06-10T08:26:10ZZ",
+            "2021-06-10T08:26:10+2:00",
+            "2021-02-29T00:00:00Z",
+            "2021-13-01T00:00:00Z",
+            "2021-00-01T00:00:00Z",
+            "2021-06-31T00:00:00Z",
+            "0000-01-01T00:00:00Z",
+            "2021-06-10T24:00:00Z",
+            "2021-06-10T08:26:10.Z",
+            "2021-06-10T08:26:10.xZ",
+            "2021-06-10T08:26:10+02:00Z",
+            "+021-06-10T08:26:10Z",
+            "2021-06-10T08:26:10+15:00",
+            "é2021-06-10T08:26:10Z",
+        ] {
+            assert_eq!(to_timestamp(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn times_are_written_in_utc_with_microseconds() {

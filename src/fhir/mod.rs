@@ -8,6 +8,9 @@ pub mod instant;
 pub mod keys;
 pub mod ndjson;
 pub mod reference;
+pub mod structure;
+mod table;
+pub mod validate;
 
 /// How a resource is written as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The lines of an NDJSON stream, cut into blocks of whole lines. Lines end with `\n`; `\r`, blank lines and a byte order
 //! mark are passed over; the last line may lack its end.
 
-use crate::error::{Fault, Place};
 use std::io::{self, Read};
 
 /// Whole lines, and where they stand in the source.
@@ -14,6 +13,8 @@ pub struct Block {
     pub line_count: usize,
     /// Bytes of the source before it.
     pub offset: u64,
+    /// Whether it holds the beginning of a single line, which is longer than allowed or than memory.
+    pub overlong: bool,
 }
 
 /// A line of a block.
@@ -46,21 +47,14 @@ impl Block {
     }
 }
 
-/// Why there is no next block.
-#[derive(Debug)]
-pub enum BlockError {
-    Read(io::Error),
-    /// A line that is longer than allowed, or than memory.
-    Line(Place, Fault),
-}
-
+/// Bytes that are kept of a line that is too long.
+const KEPT: usize = 64 * 1024;
 /// Bytes of the first block.
 const FIRST: usize = 64 * 1024;
 
 /// Cuts a reader into blocks.
 pub struct Blocks<R> {
     reader: R,
-    source: String,
     /// Of the next block: it doubles up to `block_size`, so that the first comes soon.
     next_size: usize,
     block_size: usize,
@@ -71,26 +65,42 @@ pub struct Blocks<R> {
     offset: u64,
     started: bool,
     ended: bool,
+    /// Whether what comes next is the end of a line that was too long.
+    within_overlong: bool,
 }
 
 impl<R: Read> Blocks<R> {
     /// Blocks of about `block_size` bytes, larger only for a line that is; lines of at most `max_line` bytes.
-    pub fn new(reader: R, source: String, block_size: usize, max_line: usize) -> Blocks<R> {
+    pub fn new(reader: R, block_size: usize, max_line: usize) -> Blocks<R> {
         // The first block must show whether there is a byte order mark.
         let block_size = block_size.max(3);
         let next_size = block_size.min(FIRST);
-        Blocks { reader, source, next_size, block_size, max_line, rest: Vec::new(), next_line: 1, offset: 0, started: false, ended: false }
+        Blocks {
+            reader,
+            next_size,
+            block_size,
+            max_line,
+            rest: Vec::new(),
+            next_line: 1,
+            offset: 0,
+            started: false,
+            ended: false,
+            within_overlong: false,
+        }
     }
 
     /// The next block; None at the end of the source.
-    pub fn next_block(&mut self) -> Result<Option<Block>, BlockError> {
+    pub fn next_block(&mut self) -> io::Result<Option<Block>> {
+        self.pass_overlong()?;
         let mut bytes = std::mem::take(&mut self.rest);
         // Everything before `scanned` holds no line end.
         let mut scanned = 0;
         let mut target = self.next_size.max(bytes.len() + self.next_size / 2);
         self.next_size = self.block_size.min(2 * self.next_size);
         loop {
-            self.fill(&mut bytes, target)?;
+            if !self.fill(&mut bytes, target)? {
+                return Ok(Some(self.too_long(bytes)));
+            }
             if !self.started {
                 self.started = true;
                 if bytes.starts_with(b"\xEF\xBB\xBF") {
@@ -106,7 +116,7 @@ impl<R: Read> Blocks<R> {
                     bytes.truncate(end);
                     break;
                 }
-                None if bytes.len() > self.max_line => return Err(self.too_long()),
+                None if bytes.len() > self.max_line => return Ok(Some(self.too_long(bytes))),
                 None => {
                     scanned = bytes.len();
                     target = bytes.len() + (bytes.len() / 2).max(self.block_size);
@@ -117,34 +127,52 @@ impl<R: Read> Blocks<R> {
             return Ok(None);
         }
         let line_count = memchr::memchr_iter(b'\n', &bytes).count();
-        let block = Block { bytes, first_line: self.next_line, line_count, offset: self.offset };
+        let block = Block { bytes, first_line: self.next_line, line_count, offset: self.offset, overlong: false };
         self.next_line += line_count as u64;
         self.offset += block.bytes.len() as u64;
         Ok(Some(block))
     }
 
-    fn too_long(&self) -> BlockError {
-        let place = Place { source: self.source.clone(), line: self.next_line, byte: self.max_line as u64 + 1 };
-        BlockError::Line(place, Fault::LineTooLong { limit: self.max_line })
+    /// The beginning of a line that has no end in sight.
+    fn too_long(&mut self, mut bytes: Vec<u8>) -> Block {
+        self.within_overlong = true;
+        let offset = self.offset;
+        self.offset += bytes.len() as u64;
+        bytes.truncate(KEPT);
+        bytes.shrink_to_fit();
+        Block { bytes, first_line: self.next_line, line_count: 0, offset, overlong: true }
     }
 
-    /// Reads until `bytes` has `target` bytes or the source ends.
-    fn fill(&mut self, bytes: &mut Vec<u8>, target: usize) -> Result<(), BlockError> {
+    /// Reads to the end of a line that was too long.
+    fn pass_overlong(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        while self.within_overlong {
+            bytes.clear();
+            self.fill(&mut bytes, KEPT)?;
+            let end = memchr::memchr(b'\n', &bytes);
+            self.offset += end.map_or(bytes.len(), |end| end + 1) as u64;
+            if let Some(end) = end {
+                self.rest.extend_from_slice(&bytes[end + 1..]);
+                self.next_line += 1;
+            }
+            self.within_overlong = end.is_none() && !self.ended;
+        }
+        Ok(())
+    }
+
+    /// Reads until `bytes` has `target` bytes or the source ends. False when there is no memory for them.
+    fn fill(&mut self, bytes: &mut Vec<u8>, target: usize) -> io::Result<bool> {
         let target = target.min(self.max_line.saturating_add(self.block_size));
         if bytes.len() >= target || self.ended {
-            return Ok(());
+            return Ok(true);
         }
         if bytes.try_reserve_exact(target - bytes.len()).is_err() {
-            return Err(self.too_long());
+            return Ok(false);
         }
         let wanted = target - bytes.len();
-        match self.reader.by_ref().take(wanted as u64).read_to_end(bytes) {
-            Ok(read) => {
-                self.ended = read < wanted;
-                Ok(())
-            }
-            Err(error) => Err(BlockError::Read(error)),
-        }
+        let read = self.reader.by_ref().take(wanted as u64).read_to_end(bytes)?;
+        self.ended = read < wanted;
+        Ok(true)
     }
 }
 
@@ -153,7 +181,7 @@ mod tests {
     use super::*;
 
     fn lines(input: &[u8], block_size: usize) -> Vec<(u64, u64, String)> {
-        let mut blocks = Blocks::new(input, "test".to_owned(), block_size, 1000);
+        let mut blocks = Blocks::new(input, block_size, 1000);
         let mut found = Vec::new();
         while let Some(block) = blocks.next_block().unwrap() {
             found.extend(block.lines().map(|l| (l.number, l.offset, String::from_utf8(l.bytes.to_vec()).unwrap())));
@@ -173,13 +201,32 @@ mod tests {
     }
 
     #[test]
-    fn a_line_past_the_limit_is_refused_without_reading_it_all() {
+    fn a_line_past_the_limit_is_cut_without_reading_it_all() {
         let endless = io::repeat(b'x');
-        let mut blocks = Blocks::new(b"{}\n".chain(endless), "test".to_owned(), 100, 1000);
-        assert!(blocks.next_block().unwrap().is_some());
-        match blocks.next_block() {
-            Err(BlockError::Line(place, Fault::LineTooLong { limit: 1000 })) => assert_eq!(place.line, 2),
-            other => panic!("{other:?}"),
+        let mut blocks = Blocks::new(b"{}\n".chain(endless), 100, 1000);
+        assert!(!blocks.next_block().unwrap().unwrap().overlong);
+        let block = blocks.next_block().unwrap().unwrap();
+        assert_eq!((block.overlong, block.first_line, block.offset), (true, 2, 3));
+    }
+
+    #[test]
+    fn what_follows_a_line_that_is_too_long_is_found() {
+        let long = "y".repeat(200_000);
+        for (input, found) in [
+            (format!("a\n{long}\nb\n\nc"), vec![(1, 0), (2, 2), (3, 200_003), (5, 200_006)]),
+            (format!("{long}\n{long}\nb\n"), vec![(1, 0), (2, 200_001), (3, 400_002)]),
+            (format!("a\n{long}"), vec![(1, 0), (2, 2)]),
+            (format!("a\n{long}\n"), vec![(1, 0), (2, 2)]),
+        ] {
+            for size in [1, 7, 64, 1000, 5000, 300_000] {
+                let mut blocks = Blocks::new(input.as_bytes(), size, 1000);
+                let mut lines = Vec::new();
+                while let Some(block) = blocks.next_block().unwrap() {
+                    assert!(block.overlong || block.lines().all(|line| line.bytes.len() < 200_000 || size > 200_000));
+                    lines.extend(block.lines().map(|line| (line.number, line.offset)));
+                }
+                assert_eq!(lines, found, "block size {size}");
+            }
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Rows made from a block of lines: what the encode threads hand to the main thread.
 
 use super::seen;
-use crate::error::{Error, Fault, Place};
+use crate::error::{Error, Fault, Place, Reason, Reject};
+use crate::fhir::Format;
 use crate::fhir::change::Changes;
 use crate::fhir::definitions::Definitions;
+use crate::fhir::envelope::{self, Meta};
 use crate::fhir::ndjson::{Block, Line};
-use crate::fhir::{Format, envelope};
+use crate::fhir::structure::Structure;
+use crate::fhir::validate;
 use crate::jsonb::toast::{Compressor, Rule};
-use crate::jsonb::{Document, encode, parse, varlena};
+use crate::jsonb::{Document, Value, encode, parse, varlena};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -33,6 +36,27 @@ impl Rules {
 pub struct Workspace {
     document: Document,
     compressor: Compressor,
+    /// The line's resource, once it is read.
+    root: Option<Value>,
+}
+
+/// Bytes of a rejected line that are kept.
+const RAW: usize = 16 * 1024;
+/// Bytes of what a rejected line says its id and type are.
+const NAME: usize = 100;
+
+/// What of the server's part of meta is taken from the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TakeMeta {
+    #[default]
+    Nothing,
+    /// `lastUpdated`, which every line must have.
+    LastUpdated,
+    /// What is there of `lastUpdated`, `versionId` and the time of creation.
+    All {
+        /// `lastUpdated` must be.
+        dated: bool,
+    },
 }
 
 /// How lines become rows.
@@ -49,7 +73,14 @@ pub struct Recipe {
     pub created_at_url: String,
     /// Before anything else is done with a line.
     pub changes: Changes,
+    /// What lines are checked by, if they are.
+    pub structure: Option<&'static Structure>,
+    pub take_meta: TakeMeta,
     pub compression: Rules,
+    /// Lines of a block that need to be told of when they are rejected; the load fails before there are more.
+    pub enough_rejects: usize,
+    /// Whether a batch keeps its lines, for rows that PostgreSQL may reject.
+    pub keep_lines: bool,
     /// In bytes.
     pub max_line: usize,
     /// In containers inside one another.
@@ -64,6 +95,9 @@ pub struct Row {
     id: (usize, usize),
     resource: (usize, usize),
     pub line: u64,
+    /// Bytes of the source before the line.
+    pub offset: u64,
+    pub meta: Meta,
     /// `seen::hash` of the id.
     pub hash: u64,
     /// Place among the batch's rows in the order of their types and ids: an index is written fastest in its own order.
@@ -88,8 +122,13 @@ pub struct Batch {
     /// Resource types that occur.
     pub types: Vec<String>,
     pub rows: Vec<Row>,
+    /// Lines that are no rows.
+    pub rejects: Vec<Reject>,
     /// Bytes of the lines that the rows came from.
     pub size: u64,
+    /// The lines themselves, where they are kept, and where in the source they begin.
+    lines: Arc<Vec<u8>>,
+    offset: u64,
     ids: Vec<u8>,
     resources: Vec<u8>,
     /// By index into `types`.
@@ -116,16 +155,28 @@ impl Batch {
         &self.resources[row.resource.0..row.resource.1]
     }
 
-    /// A batch of some of the rows alone, without the others' memory.
-    pub fn pick(&self, rows: &[&Row]) -> Result<Batch, Error> {
-        let mut picked = Batch {
-            source: self.source.clone(),
-            types: self.types.clone(),
-            rows: Vec::with_capacity(rows.len()),
+    fn new(source: &str, offset: u64) -> Batch {
+        Batch {
+            source: source.to_owned(),
+            types: Vec::new(),
+            rows: Vec::new(),
+            rejects: Vec::new(),
             size: 0,
+            lines: Arc::default(),
+            offset,
             ids: Vec::new(),
             resources: Vec::new(),
             compression: Vec::new(),
+        }
+    }
+
+    /// A batch of some of the rows alone, without the others' memory.
+    pub fn pick(&self, rows: &[&Row]) -> Result<Batch, Error> {
+        let mut picked = Batch {
+            types: self.types.clone(),
+            rows: Vec::with_capacity(rows.len()),
+            lines: Arc::clone(&self.lines),
+            ..Batch::new(&self.source, self.offset)
         };
         for row in rows {
             let (id, resource) = (self.id_varlena(row), self.resource(row));
@@ -135,20 +186,37 @@ impl Batch {
         Ok(picked)
     }
 
-    /// Bytes of the rows' values.
+    /// The same as if the others' lines were not there.
+    pub fn part(&self, rows: std::ops::Range<usize>) -> Result<Batch, Error> {
+        let mut part = self.pick(&self.rows[rows].iter().collect::<Vec<_>>())?;
+        part.rank();
+        Ok(part)
+    }
+
+    /// Bytes of the rows' values, and of the lines.
     pub fn memory(&self) -> usize {
-        self.ids.len() + self.resources.len()
+        self.ids.len() + self.resources.len() + self.lines.len()
+    }
+
+    /// A row that is not stored after all.
+    pub fn reject(&self, row: &Row, reason: Reason) -> Reject {
+        let start = usize::try_from(row.offset - self.offset).unwrap_or(usize::MAX).min(self.lines.len());
+        let rest = &self.lines[start..];
+        let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+        Reject {
+            place: Place { source: self.source.clone(), line: row.line, byte: 1 },
+            offset: row.offset,
+            resource_type: Some(self.types[row.resource_type].clone()),
+            id: Some(self.id(row).chars().take(NAME).collect()),
+            reason,
+            raw: raw(line),
+        }
     }
 
     /// The lines that the batch came from, for the context of errors.
     pub fn extent(&self) -> String {
         let line = |row: Option<&Row>| row.map_or(0, |row| row.line);
         format!("bulk.load of \"{}\", lines {} to {}", self.source, line(self.rows.first()), line(self.rows.last()))
-    }
-
-    /// Where a row came from.
-    pub fn place(&self, row: &Row) -> Place {
-        Place { source: self.source.clone(), line: row.line, byte: 1 }
     }
 
     /// Ranks the rows and finds the ids that stand more than once.
@@ -190,40 +258,73 @@ fn append(values: &mut Vec<u8>, value: &[u8]) -> Result<(usize, usize), Error> {
     Ok((start, values.len()))
 }
 
-/// Turns a block's lines into rows.
+/// Turns a block's lines into rows, and those that cannot be into rejects.
 pub fn encode_block(recipe: &Recipe, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
-    let mut batch = Batch {
-        source: recipe.source.clone(),
-        types: Vec::new(),
-        rows: Vec::new(),
-        size: block.bytes.len() as u64,
-        ids: Vec::new(),
-        resources: Vec::new(),
-        compression: Vec::new(),
-    };
+    let mut batch = Batch { size: block.bytes.len() as u64, ..Batch::new(&recipe.source, block.offset) };
     if batch.resources.try_reserve(block.bytes.len() + block.bytes.len() / 8).is_err() {
         return Err(Error::Memory);
     }
     for line in block.lines() {
-        let made = encode_line(recipe, line, workspace, &mut batch);
+        workspace.root = None;
+        let made = match block.overlong {
+            true => Err((Fault::LineTooLong { limit: recipe.max_line }, recipe.max_line)),
+            false => encode_line(recipe, line, workspace, &mut batch),
+        };
+        if let Err((fault, byte)) = made {
+            let (id, resource_type) = (said(workspace, "id"), said(workspace, "resourceType"));
+            batch.rejects.push(Reject {
+                place: Place { source: recipe.source.clone(), line: line.number, byte: byte as u64 + 1 },
+                offset: line.offset,
+                resource_type: resource_type.or_else(|| recipe.resource_type.clone()),
+                id,
+                reason: Reason::Fault(fault),
+                raw: raw(line.bytes),
+            });
+        }
         workspace.document.shrink(KEEP);
-        made.map_err(|(fault, byte)| Error::Line {
-            place: Place { source: recipe.source.clone(), line: line.number, byte: byte as u64 + 1 },
-            fault,
-        })?;
+        if batch.rejects.len() == recipe.enough_rejects {
+            break;
+        }
+    }
+    if recipe.keep_lines {
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(block.bytes.len()).map_err(|_| Error::Memory)?;
+        lines.extend_from_slice(&block.bytes);
+        batch.lines = Arc::new(lines);
     }
     batch.rank();
     Ok(batch)
 }
 
+/// What a line says, if it could be read, under one of its keys.
+fn said(workspace: &Workspace, key: &str) -> Option<String> {
+    let Some(Value::Object(span)) = workspace.root else { return None };
+    match workspace.document.get(span, key) {
+        Some(Value::String(text)) => Some(workspace.document.str(text).chars().take(NAME).collect()),
+        _ => None,
+    }
+}
+
+/// A line's beginning as text that PostgreSQL holds.
+fn raw(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut end = line.len().min(RAW);
+    // Not within a character.
+    while end < line.len() && end > 0 && line[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    String::from_utf8_lossy(&line[..end]).replace('\0', "\u{FFFD}")
+}
+
 fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &mut Batch) -> Result<(), (Fault, usize)> {
-    let Workspace { document, compressor } = workspace;
+    let Workspace { document, compressor, root: known } = workspace;
     if line.bytes.len() > recipe.max_line {
         return Err((Fault::LineTooLong { limit: recipe.max_line }, recipe.max_line));
     }
     let text = std::str::from_utf8(line.bytes).map_err(|error| (Fault::Encoding, error.valid_up_to()))?;
     let root = parse::parse(document, text, recipe.max_depth).map_err(|error| (error.fault, error.byte))?;
     let root = recipe.changes.apply(document, root);
+    *known = Some(root);
     let whole = |fault| (fault, 0);
     let identity = envelope::identify(document, root).map_err(whole)?;
     let resource_type = match (&recipe.resource_type, identity.resource_type) {
@@ -234,6 +335,15 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
         (Some(expected), _) => batch.resource_type(expected, &recipe.compression),
         (None, Some(found)) => batch.resource_type(document.str(found), &recipe.compression),
         (None, None) => return Err(whole(Fault::NoType)),
+    };
+    if let Some(structure) = recipe.structure {
+        let name = &batch.types[resource_type];
+        validate::first(structure, document, root, name, recipe.from).map_or(Ok(()), |fault| Err(whole(fault)))?;
+    }
+    let meta = match recipe.take_meta {
+        TakeMeta::Nothing => Meta::default(),
+        TakeMeta::LastUpdated => envelope::last_updated(document, root).map_err(whole)?,
+        TakeMeta::All { dated } => envelope::meta(document, root, &recipe.created_at_url, dated).map_err(whole)?,
     };
     let text = document.bytes(identity.id);
     let hash = seen::hash(text);
@@ -255,6 +365,8 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
         id,
         resource: (start, batch.resources.len()),
         line: line.number,
+        offset: line.offset,
+        meta,
         hash,
         rank: 0,
         occurrence: Occurrence::Only,

@@ -2,10 +2,11 @@
 
 use super::batch::{Batch, Recipe, Workspace, encode_block};
 use super::crew::Crew;
+use super::ledger::{Ledger, Tally};
 use super::queue::{Next, Queue};
 use super::{Control, Sink};
 use crate::error::{Error, SourceFault};
-use crate::fhir::ndjson::{Block, BlockError, Blocks};
+use crate::fhir::ndjson::{Block, Blocks};
 use crate::store::inflate;
 use crate::store::opened::Access;
 use crate::store::{Interrupt, Source};
@@ -32,15 +33,17 @@ pub struct Plan {
 /// From blocks of lines to batches of rows.
 type Lines = Queue<Block, Batch>;
 
-/// Loads a source into a sink. The first fault ends it.
-pub fn load(plan: Plan, sink: &mut dyn Sink, control: &mut dyn Control) -> Result<(), Error> {
+/// Loads a source into a sink. What ends it is a fault of the source, or too many lines that are rejected.
+pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut dyn Control) -> Result<(), Error> {
     let queue = Arc::new(Queue::new(BUDGET)?);
     let crew = start(plan, &queue)?;
     loop {
         match queue.next()? {
-            Next::Ready(batch, size) => {
-                sink.store(&batch)?;
-                drop(batch);
+            Next::Ready(mut batch, size) => {
+                let rejects = std::mem::take(&mut batch.rejects);
+                ledger.read += (batch.rows.len() + rejects.len()) as u64;
+                ledger.enter(Tally { rejects, ..Tally::default() })?;
+                sink.store(batch, ledger)?;
                 queue.release(size);
             }
             Next::Wait => control.wait(queue.event()),
@@ -75,18 +78,12 @@ fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
 fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt, queue: &Lines) -> Result<(), Error> {
     let failed = |fault: SourceFault| Error::source(&recipe.source, fault);
     let reader = source.open(access, interrupt).map_err(failed)?;
-    let mut blocks = Blocks::new(reader, recipe.source.clone(), BLOCK, recipe.max_line);
-    loop {
-        match blocks.next_block() {
-            Ok(Some(block)) => {
-                let size = block.bytes.len() + ROW * block.line_count;
-                if !queue.put(block, size) {
-                    return Ok(());
-                }
-            }
-            Ok(None) => return Ok(()),
-            Err(BlockError::Read(error)) => return Err(failed(inflate::fault(&error))),
-            Err(BlockError::Line(place, fault)) => return Err(Error::Line { place, fault }),
+    let mut blocks = Blocks::new(reader, BLOCK, recipe.max_line);
+    while let Some(block) = blocks.next_block().map_err(|error| failed(inflate::fault(&error)))? {
+        let size = block.bytes.len() + ROW * block.line_count;
+        if !queue.put(block, size) {
+            break;
         }
     }
+    Ok(())
 }

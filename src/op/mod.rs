@@ -7,6 +7,7 @@ pub mod csv;
 pub mod dump;
 pub mod field;
 pub mod gzip;
+pub mod ledger;
 pub mod line;
 pub mod load;
 pub mod piece;
@@ -17,11 +18,15 @@ pub mod rows;
 pub mod seen;
 
 use crate::error::Error;
+use ledger::Ledger;
 use std::os::fd::BorrowedFd;
 
 /// Stores resources. Called on the main thread, batch after batch, in the order of the source's lines.
 pub trait Sink {
-    fn store(&mut self, batch: &batch::Batch) -> Result<(), Error>;
+    fn store(&mut self, batch: batch::Batch, ledger: &mut Ledger) -> Result<(), Error>;
+
+    /// Ends what `store` began. After an error the caller's transaction ends it.
+    fn finish(self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error>;
 }
 
 /// The main thread's side of waiting.

@@ -1,17 +1,25 @@
 //! Rows written with regard for what is there: versions that are overwritten go to the history, or ids that exist are refused or passed
 //! over. Every line counts, also one that a later line of the batch replaces: the lines of one id go one after another.
 
-use super::diagnostics;
-use super::general::{General, OnExisting};
-use super::stage;
+use super::general::{Facts, General, OnExisting};
 use super::table::{self, Table};
-use crate::error::{Error, Fault};
-use crate::op::batch::{Batch, Occurrence, Row};
+use super::{batch_rows, sequence};
+use crate::error::Error;
+use crate::op::batch::{Batch, Occurrence, Row, TakeMeta};
 use crate::op::policy::{OnConflict, Policy};
 use pgrx::pg_sys;
 
 /// How often rows that other sessions insert at the same time are looked for anew.
 const TRIES: usize = 20;
+
+/// What became of rows.
+#[derive(Debug, Default)]
+pub struct Written<'a> {
+    pub stored: u64,
+    pub skipped: u64,
+    /// Rows whose ids exist.
+    pub refused: Vec<&'a Row>,
+}
 
 /// The way into one table.
 #[derive(Debug)]
@@ -19,6 +27,9 @@ pub struct Careful {
     policy: Policy,
     /// Locks the rows that exist, each in its newest version.
     lock: String,
+    /// Finds those of them that are older than their lines.
+    older: String,
+    sequence: pg_sys::Oid,
     /// Copies them to the history; None where that is not asked for.
     archive: Option<String>,
     overwrite: General,
@@ -29,7 +40,7 @@ impl Careful {
     pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, policy: Policy) -> Result<Careful, Error> {
         let join = format!("from bulk_rows u join {} t on t.id operator(pg_catalog.=) u.id", table.name);
         let archive = match policy {
-            Policy { keep_history: true, on_conflict: OnConflict::Overwrite } => {
+            Policy { keep_history: true, on_conflict: OnConflict::Overwrite | OnConflict::Newer, .. } => {
                 let columns = table::history_columns(table)?;
                 let read: Vec<String> = columns.names.iter().map(|name| format!("t.{name}")).collect();
                 Some(format!(
@@ -41,37 +52,58 @@ impl Careful {
             }
             _ => None,
         };
+        if policy.on_conflict == OnConflict::Newer && !table.has_ts {
+            return Err(Error::NoUpdateTime(table.plain_name.clone()));
+        }
+        let facts = if policy.take_meta() == TakeMeta::Nothing { Facts::Given } else { Facts::FromLines };
         Ok(Careful {
             policy,
             lock: format!("select u.number {join} order by t.id for update of t"),
+            older: format!("select u.number {join} where t.ts is null or t.ts operator(pg_catalog.<) u.updated"),
             archive,
-            overwrite: General::new(table, resource_type, sequence, OnExisting::Overwrite),
-            insert: General::new(table, resource_type, sequence, OnExisting::PassOver),
+            overwrite: General::new(table, resource_type, sequence, OnExisting::Overwrite, facts),
+            insert: General::new(table, resource_type, sequence, OnExisting::PassOver, facts),
+            sequence,
         })
     }
 
-    /// Writes a batch's rows of one type. Returns how many lines were stored.
-    pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<u64, Error> {
-        let mut stored = 0;
+    /// Writes a batch's rows of one type.
+    pub fn write<'a>(&self, batch: &Batch, rows: &[&'a Row]) -> Result<Written<'a>, Error> {
+        let mut written = Written::default();
         for wave in waves(rows) {
-            stored += match self.policy.on_conflict {
-                OnConflict::Overwrite => self.overwrite(batch, wave)?,
-                OnConflict::Skip => self.insert.insert(batch, &wave)?.iter().filter(|&&inserted| inserted).count() as u64,
-                OnConflict::Error => self.insert_all(batch, &wave)?,
+            let count = wave.len() as u64;
+            let (skipped, refused) = match self.policy.on_conflict {
+                OnConflict::Overwrite | OnConflict::Newer => (self.overwrite(batch, wave)?, Vec::new()),
+                OnConflict::Skip => (self.insert.insert(batch, &wave)?.iter().filter(|&&inserted| !inserted).count() as u64, Vec::new()),
+                OnConflict::Error => (0, self.insert_new(batch, &wave)?),
             };
+            written.stored += count - skipped - refused.len() as u64;
+            written.skipped += skipped;
+            written.refused.extend(refused);
         }
-        Ok(stored)
+        if self.policy.keep_meta
+            && let Some(last) = rows.iter().filter_map(|row| row.meta.version).max()
+        {
+            sequence::move_past(self.sequence, last)?;
+        }
+        Ok(written)
     }
 
-    /// Ids that exist are overwritten, their versions copied before. What others insert in the meantime exists at the next look.
+    /// Ids that exist are overwritten, their versions copied before. What others insert in the meantime exists at the next look. Returns how
+    /// many lines are passed over.
     fn overwrite(&self, batch: &Batch, wave: Vec<&Row>) -> Result<u64, Error> {
-        let count = wave.len() as u64;
+        let mut skipped = 0;
         let mut rest = wave;
         for _ in 0..TRIES {
-            let (present, absent) = self.split(batch, rest)?;
+            let (mut present, absent) = self.split(batch, rest)?;
+            if self.policy.on_conflict == OnConflict::Newer {
+                let older = self.marked(batch, &present, &self.older)?;
+                skipped += older.iter().filter(|older| !**older).count() as u64;
+                present = present.into_iter().zip(older).filter(|(_, older)| *older).map(|(row, _)| row).collect();
+            }
             if !present.is_empty() {
                 if let Some(archive) = &self.archive {
-                    stage::mark(batch, &present, archive, &[])?;
+                    batch_rows::mark(batch, &present, archive, &[])?;
                 }
                 self.overwrite.write(batch, &present)?;
             }
@@ -79,29 +111,28 @@ impl Careful {
             // What a trigger keeps from being stored is no other's row.
             rest = self.split(batch, rest)?.0;
             if rest.is_empty() {
-                return Ok(count);
+                return Ok(skipped);
             }
         }
         Err(Error::Internal("rows of a load appear and vanish time and again".to_owned()))
     }
 
-    fn insert_all(&self, batch: &Batch, wave: &[&Row]) -> Result<u64, Error> {
+    /// Inserts the rows whose ids are new, and returns the others.
+    fn insert_new<'a>(&self, batch: &Batch, wave: &[&'a Row]) -> Result<Vec<&'a Row>, Error> {
         let inserted = self.insert.insert(batch, wave)?;
-        match self.split(batch, without(wave, &inserted))?.0.iter().min_by_key(|row| row.line) {
-            Some(row) => Err(Error::Line { place: batch.place(row), fault: Fault::Exists }),
-            None => Ok(wave.len() as u64),
-        }
+        Ok(self.split(batch, without(wave, &inserted))?.0)
     }
 
     /// Those that exist, locked from now on, and those that do not.
     fn split<'a>(&self, batch: &Batch, rows: Vec<&'a Row>) -> Result<(Vec<&'a Row>, Vec<&'a Row>), Error> {
-        if rows.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        let exists = diagnostics::keep(Some(&batch.extent()), || stage::mark(batch, &rows, &self.lock, &[]))?;
+        let exists = self.marked(batch, &rows, &self.lock)?;
         let (present, absent): (Vec<_>, Vec<_>) = rows.into_iter().zip(exists).partition(|(_, exists)| *exists);
         let rows = |pairs: Vec<(&'a Row, bool)>| pairs.into_iter().map(|(row, _)| row).collect();
         Ok((rows(present), rows(absent)))
+    }
+
+    fn marked(&self, batch: &Batch, rows: &[&Row], statement: &str) -> Result<Vec<bool>, Error> {
+        if rows.is_empty() { Ok(Vec::new()) } else { batch_rows::mark(batch, rows, statement, &[]) }
     }
 }
 

@@ -54,6 +54,20 @@ pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
     Ok((found, if missing { key } else { Key::AtOnce }))
 }
 
+/// Makes an unlogged table of the shape of a type's, of a name in its parts: the first schema of the search path where it names none.
+pub fn stage(name: &[String], resource_type: &str) -> Result<pg_sys::Oid, Error> {
+    let (schema, plain) = match name {
+        [plain] => (creation_schema()?, plain),
+        [schema, plain] => (table::schema(schema)?, plain),
+        _ => return Err(Error::NoSchema),
+    };
+    lock(schema, plain);
+    let status = ensure_status(schema);
+    let columns = columns(&status, &pgrx::spi::quote_literal(resource_type));
+    run(&format!("create unlogged table {} (id pg_catalog.text primary key, {columns})", table::qualified(schema, plain)));
+    table::relation(plain, schema).ok_or_else(|| Error::Internal(format!("table {plain} is missing")))
+}
+
 /// Gives a table that was created without it its primary key.
 pub fn add_key(table: &Table) {
     run(&format!("alter table {} add primary key (id)", table.name));
@@ -127,6 +141,6 @@ fn lock(schema: pg_sys::Oid, name: &str) {
 }
 
 /// Runs a statement all of whose names are qualified.
-fn run(statement: &str) {
+pub fn run(statement: &str) {
     super::diagnostics::keep(None, || super::report::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string()))));
 }

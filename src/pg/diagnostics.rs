@@ -97,6 +97,24 @@ fn free_error(node: *mut Node) {
     }
 }
 
+/// The SQLSTATE of the error that was raised inside a `keep` which began since `previous` was on top of the stack.
+pub fn state_since(previous: *mut pg_sys::ErrorContextCallback) -> Option<c_int> {
+    // SAFETY: reads a backend variable.
+    let mut link = unsafe { pg_sys::error_context_stack };
+    while !link.is_null() && link != previous {
+        // SAFETY: a callback that is still linked; ours live to the transaction's end.
+        let known = unsafe { &*link };
+        if known.callback.is_some_and(|known| known as usize == callback as *const () as usize) {
+            // SAFETY: our callbacks are linked by nodes.
+            let error = unsafe { (*link.cast::<Node>()).error };
+            // SAFETY: null or a copy of ours.
+            return unsafe { error.as_ref() }.map(|error| error.sqlerrcode);
+        }
+        link = known.previous;
+    }
+    None
+}
+
 unsafe extern "C-unwind" fn callback(arg: *mut c_void) {
     let node = arg.cast::<Node>();
     // SAFETY: called from a context callback, so a message is on the stack.

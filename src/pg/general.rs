@@ -5,7 +5,7 @@ use super::table::{self, Table};
 use super::{diagnostics, report};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
-use pgrx::datum::DatumWithOid;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::{Spi, pg_sys};
 use std::collections::HashSet;
 
@@ -16,16 +16,24 @@ pub enum OnExisting {
     PassOver,
 }
 
+/// Whether rows bring what the server else gives them: version and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Facts {
+    Given,
+    FromLines,
+}
+
 /// How to write to one table.
 #[derive(Debug)]
 pub struct General {
     statement: String,
     sequence: pg_sys::Oid,
+    facts: Facts,
 }
 
 impl General {
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting) -> General {
-        General { statement: statement(table, resource_type, existing), sequence }
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, facts: Facts) -> General {
+        General { statement: statement(table, resource_type, existing, facts, &unnested(facts)), sequence, facts }
     }
 
     /// Writes rows with distinct ids over what is there.
@@ -43,16 +51,22 @@ impl General {
     fn run(&self, batch: &Batch, rows: &[&Row]) -> Result<HashSet<String>, Error> {
         let written = diagnostics::keep(Some(&batch.extent()), || {
             Spi::connect_mut(|client| {
-                let arguments = [
+                let mut arguments = vec![
+                    // SAFETY: an oid is passed by value.
+                    unsafe { DatumWithOid::new(self.sequence, pg_sys::REGCLASSOID) },
                     // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
                     unsafe { DatumWithOid::new(ids(batch, rows), pg_sys::TEXTARRAYOID) },
                     // SAFETY: as above.
                     unsafe { DatumWithOid::new(resources(batch, rows), pg_sys::JSONBARRAYOID) },
                     // SAFETY: as above.
                     unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
-                    // SAFETY: an oid is passed by value.
-                    unsafe { DatumWithOid::new(self.sequence, pg_sys::REGCLASSOID) },
                 ];
+                if self.facts == Facts::FromLines {
+                    let time = |time: Option<i64>| time.and_then(|time| TimestampWithTimeZone::try_from(time).ok());
+                    arguments.push(rows.iter().map(|row| row.meta.version).collect::<Vec<_>>().into());
+                    arguments.push(rows.iter().map(|row| time(row.meta.last_updated)).collect::<Vec<_>>().into());
+                    arguments.push(rows.iter().map(|row| time(row.meta.created_at)).collect::<Vec<_>>().into());
+                }
                 let mut ids = HashSet::new();
                 for row in client.update(&self.statement, None, &arguments)? {
                     ids.extend(row.get::<String>(1)?);
@@ -64,8 +78,18 @@ impl General {
     }
 }
 
-/// $1 ids, $2 resources, $3 whether the id stood in an earlier line of the batch, $4 the sequence.
-fn statement(table: &Table, resource_type: &str, existing: OnExisting) -> String {
+/// A batch's rows as `statement` reads them: $2 ids, $3 resources, $4 whether the id stood in an earlier line of the batch. Of facts from
+/// lines, null where a line has none: $5 versions, $6 and $7 times of the last update and of creation.
+fn unnested(facts: Facts) -> String {
+    let facts = match facts {
+        Facts::Given => "",
+        Facts::FromLines => ", pg_catalog.unnest($5) as version, pg_catalog.unnest($6) as updated, pg_catalog.unnest($7) as created",
+    };
+    format!("select pg_catalog.unnest($2) as id, pg_catalog.unnest($3) as resource, pg_catalog.unnest($4) as repeated{facts}")
+}
+
+/// Inserts what `source` selects: id, resource, repeated, and the facts where they are from lines. $1 is the sequence.
+pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts: Facts, source: &str) -> String {
     let status = &table.status_type;
     let created = match table::history(table) {
         Some((_, history)) => format!(
@@ -74,36 +98,42 @@ fn statement(table: &Table, resource_type: &str, existing: OnExisting) -> String
         ),
         None => String::new(),
     };
+    let or = |fact: &str, default: &str| match facts {
+        Facts::Given => default.to_owned(),
+        Facts::FromLines => format!("coalesce({fact}, {default})"),
+    };
     let mut columns = vec!["id", "txid", "status", "resource"];
     let mut values = vec![
         "u.id".to_owned(),
-        "pg_catalog.nextval($4)".to_owned(),
+        or("u.version", "pg_catalog.nextval($1)"),
         format!("case when u.repeated then 'updated'::{status} {created} else 'created'::{status} end"),
         "u.resource".to_owned(),
     ];
-    for (there, name) in [(table.has_cts, "cts"), (table.has_ts, "ts")] {
-        if there {
-            columns.push(name);
-            values.push("pg_catalog.now()".to_owned());
-        }
+    if table.has_cts {
+        columns.push("cts");
+        // Of a row that exists it stays, unless the line says another.
+        let before = format!("(select e.cts from {} e where e.id operator(pg_catalog.=) u.id)", table.name);
+        values.push(or("u.created", &or(&before, "pg_catalog.now()")));
+    }
+    if table.has_ts {
+        columns.push("ts");
+        values.push(or("u.updated", "pg_catalog.now()"));
     }
     if table.has_resource_type {
         columns.push("resource_type");
         values.push(pgrx::spi::quote_literal(resource_type));
     }
-    let kept = columns.iter().filter(|name| !matches!(**name, "id" | "cts" | "status"));
+    let kept = columns.iter().filter(|name| match **name {
+        "id" | "status" => false,
+        "cts" => facts == Facts::FromLines,
+        _ => true,
+    });
     let updates: Vec<String> = kept.map(|name| format!("{name} = excluded.{name}")).collect();
     let then = match existing {
         OnExisting::Overwrite => format!("update set status = 'updated'::{status}, {}", updates.join(", ")),
         OnExisting::PassOver => "nothing returning id::pg_catalog.text".to_owned(),
     };
-    format!(
-        "insert into {} ({}) select {} from (select pg_catalog.unnest($1) as id, pg_catalog.unnest($2) as resource, \
-         pg_catalog.unnest($3) as repeated) u on conflict (id) do {then}",
-        table.name,
-        columns.join(", "),
-        values.join(", "),
-    )
+    format!("insert into {} ({}) select {} from ({source}) u on conflict (id) do {then}", table.name, columns.join(", "), values.join(", "),)
 }
 
 fn ids(batch: &Batch, rows: &[&Row]) -> pg_sys::Datum {

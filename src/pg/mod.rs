@@ -2,6 +2,8 @@
 //! `api`. Everything here runs on the main thread.
 
 pub mod argument;
+pub mod attempt;
+pub mod batch_rows;
 pub mod careful;
 pub mod compat;
 pub mod compression;
@@ -11,6 +13,7 @@ pub mod eligible;
 pub mod entries;
 pub mod general;
 pub mod heap;
+pub mod journal;
 pub mod lifecycle;
 pub mod memory;
 pub mod nested;
@@ -19,7 +22,9 @@ pub mod progress;
 pub mod report;
 pub mod role;
 pub mod rows;
+pub mod sequence;
 pub mod setting;
+pub mod sink;
 pub mod stage;
 pub mod straight;
 pub mod table;

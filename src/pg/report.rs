@@ -1,6 +1,6 @@
 //! The only map from our errors to SQLSTATEs.
 
-use crate::error::{Error, Fault, SourceFault};
+use crate::error::{Error, Fault, Reason, Reject, SourceFault};
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, function_name};
@@ -8,15 +8,22 @@ use pgrx::{PgLogLevel, function_name};
 /// The SQLSTATE of each condition.
 fn code(error: &Error) -> Code {
     match error {
-        Error::Line { fault, .. } | Error::Row { fault, .. } => fault_code(fault),
+        Error::Rejected { last, .. } => match &**last {
+            Reason::Fault(fault) => fault_code(fault),
+            Reason::Server { sqlstate, .. } => Code::from(*sqlstate),
+        },
+        Error::Row { fault, .. } => fault_code(fault),
         Error::Source { fault, .. } => source_code(fault),
         Error::UnknownType(_) | Error::NoHistory(_) => Code::ERRCODE_UNDEFINED_TABLE,
         Error::InvalidType(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::WrongShape { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        Error::InvalidTable(_) => Code::ERRCODE_INVALID_NAME,
+        Error::NoStage(_) | Error::OtherStage { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        Error::StageConflict(_) => Code::ERRCODE_UNIQUE_VIOLATION,
         Error::SameTable(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::NoSchema => Code::ERRCODE_INVALID_SCHEMA_NAME,
         Error::Null(_) | Error::NullColumn { .. } => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-        Error::NoCreationTime(_) => Code::ERRCODE_UNDEFINED_COLUMN,
+        Error::NoCreationTime(_) | Error::NoUpdateTime(_) => Code::ERRCODE_UNDEFINED_COLUMN,
         Error::UnknownOption { .. } | Error::InvalidOption { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::NotOneStatement(_) => Code::ERRCODE_SYNTAX_ERROR,
         Error::NotReadOnly(_) | Error::Unprotected => Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
@@ -44,6 +51,9 @@ fn fault_code(fault: &Fault) -> Code {
         Fault::UnknownType(_) => Code::ERRCODE_UNDEFINED_TABLE,
         Fault::Changed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Fault::Exists => Code::ERRCODE_UNIQUE_VIOLATION,
+        Fault::BadInstant(_) => Code::ERRCODE_INVALID_DATETIME_FORMAT,
+        Fault::BadVersion => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        Fault::Invalid { .. } => Code::ERRCODE_CHECK_VIOLATION,
     }
 }
 
@@ -62,19 +72,48 @@ fn source_code(fault: &SourceFault) -> Code {
 
 fn detail(error: &Error) -> Option<String> {
     match error {
-        Error::Line { place, .. } => Some(place.to_string()),
+        Error::Rejected { first, .. } => Some(rejects(first)),
         Error::Source { source_name, .. } => Some(format!("Source \"{source_name}\".")),
         _ => None,
     }
 }
 
+/// The places of rejected lines; of several, with the reasons.
+fn rejects(rejects: &[Reject]) -> String {
+    match rejects {
+        [only] => only.place.to_string(),
+        several => several
+            .iter()
+            .map(|reject| format!("{}: {}", reject.place.to_string().trim_end_matches('.'), reject.reason))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
+}
+
+/// The SQLSTATE of a reason, in its five characters.
+pub fn state_of(reason: &Reason) -> String {
+    sqlstate(match reason {
+        Reason::Fault(fault) => fault_code(fault) as i32,
+        Reason::Server { sqlstate, .. } => *sqlstate,
+    })
+}
+
+/// An SQLSTATE in its five characters, which it packs into six bits each.
+pub fn sqlstate(code: i32) -> String {
+    (0..5).map(|place| char::from(b'0' + (code >> (6 * place) & 0x3F) as u8)).collect()
+}
+
 fn hint(error: &Error) -> Option<String> {
     match error {
-        Error::Line { fault: Fault::UnknownType(_), .. } | Error::UnknownType(_) => {
+        Error::Rejected { last, .. } => match &**last {
+            Reason::Fault(Fault::UnknownType(_)) => hint(&Error::UnknownType(String::new())),
+            Reason::Fault(Fault::TooDeep { .. }) => Some("The limit is the setting bulk.max_depth.".to_owned()),
+            Reason::Fault(Fault::LineTooLong { .. }) => Some("The limit is the setting bulk.max_line_size.".to_owned()),
+            _ => None,
+        },
+        Error::UnknownType(_) => {
             Some("Resource types are spelled as in FHIR R4; other types need a table, see bulk.create_resource_table.".to_owned())
         }
-        Error::Line { fault: Fault::TooDeep { .. }, .. } => Some("The limit is the setting bulk.max_depth.".to_owned()),
-        Error::Line { fault: Fault::LineTooLong { .. }, .. } => Some("The limit is the setting bulk.max_line_size.".to_owned()),
         Error::Source { fault: SourceFault::AddressRefused(_), .. } => {
             Some("A superuser can allow it with the setting bulk.allowed_hosts.".to_owned())
         }

@@ -9,6 +9,7 @@ use std::ffi::CStr;
 pub enum Right {
     ReadServerFiles,
     Remote,
+    Admin,
 }
 
 impl Right {
@@ -16,6 +17,7 @@ impl Right {
         match self {
             Right::ReadServerFiles => (c"pg_read_server_files", "pg_read_server_files", "read files of the server"),
             Right::Remote => (c"bulk_remote", "bulk_remote", "reach other hosts"),
+            Right::Admin => (c"bulk_admin", "bulk_admin", "set versions and times of resources"),
         }
     }
 

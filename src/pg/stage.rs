@@ -1,72 +1,138 @@
-//! Rows of a batch as a relation that one statement reads, as a trigger reads its transition tables. Values stay as the threads made
-//! them, compressed: in an array they would be inflated.
+//! Stages: unlogged tables of the shape of a type's, into which a load goes for inspection, before it is merged into the type's table or
+//! dropped. What a stage is of, and how it is to be merged, is its comment: it goes wherever the table goes, and `\dt+` shows it.
 
-use super::{diagnostics, setting};
+use super::create;
+use super::diagnostics;
+use super::general::{self, Facts, OnExisting};
+use super::table::{self, Table};
 use crate::error::Error;
-use crate::op::batch::{Batch, Row};
+use crate::op::batch::TakeMeta;
+use crate::op::policy::{OnConflict, Policy};
 use pgrx::datum::DatumWithOid;
-use pgrx::{PgBox, Spi, pg_sys};
-use std::ffi::{CStr, c_int};
+use pgrx::{Spi, pg_sys};
 
-/// The relation's name in the statement, and its columns.
-const NAME: &CStr = c"bulk_rows";
-const COLUMNS: [(&CStr, pg_sys::Oid); 3] = [(c"number", pg_sys::INT8OID), (c"id", pg_sys::TEXTOID), (c"resource", pg_sys::JSONBOID)];
+/// What comments of stages begin with.
+const MARK: &str = "stage of bulk.load: ";
 
-/// The planner's settings under which it looks rows up by their key.
-const BY_INDEX: [(&CStr, &CStr); 3] = [(c"enable_seqscan", c"off"), (c"enable_hashjoin", c"off"), (c"enable_mergejoin", c"off")];
-
-/// Runs a statement that reads `bulk_rows` (number from 0, id, resource) and returns numbers: true at the index of each that came. It is planned
-/// to look rows up by their key: a table of a few thousand rows, or one never analyzed, would else be read whole for every batch.
-pub fn mark(batch: &Batch, rows: &[&Row], statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<bool>, Error> {
-    let marked = diagnostics::keep(Some(&batch.extent()), || {
-        Spi::connect_mut(|client| {
-            let store = stage(batch, rows);
-            let mut marked = vec![false; rows.len()];
-            for row in setting::within(&BY_INDEX, || client.update(statement, None, arguments))? {
-                let number = row.get::<i64>(1)?.and_then(|number| usize::try_from(number).ok());
-                if let Some(place) = number.and_then(|number| marked.get_mut(number)) {
-                    *place = true;
-                }
-            }
-            // SAFETY: made by `stage`; the statement is over.
-            unsafe { pg_sys::tuplestore_end(store) };
-            Ok::<_, pgrx::spi::Error>(marked)
-        })
-    });
-    marked.map_err(|error| Error::Internal(error.to_string()))
+/// A table that is a stage.
+#[derive(Debug)]
+pub struct Stage {
+    pub table: Table,
+    /// As FHIR spells it, or whoever made the type.
+    pub resource_type: String,
+    pub policy: Policy,
 }
 
-/// Makes the relation known to the current SPI connection, at whose end it is forgotten.
-fn stage(batch: &Batch, rows: &[&Row]) -> *mut pg_sys::Tuplestorestate {
-    // SAFETY: makes a descriptor in SPI's memory, as all here.
-    let descriptor = unsafe { pg_sys::CreateTemplateTupleDesc(COLUMNS.len() as c_int) };
-    for (number, (name, kind)) in (1..).zip(COLUMNS) {
-        // SAFETY: a column of the descriptor; the name is copied.
-        unsafe { pg_sys::TupleDescInitEntry(descriptor, number, name.as_ptr(), kind, -1, 0) };
+/// The stage of this name for a type, made where it is missing.
+pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, Error> {
+    if let Some(oid) = table::find_qualified(name)? {
+        let stage = open_oid(oid)?.ok_or_else(|| Error::NoStage(name.to_owned()))?;
+        if stage.resource_type != resource_type {
+            return Err(Error::OtherStage { name: name.to_owned(), resource_type: stage.resource_type });
+        }
+        describe(&stage.table, resource_type, policy);
+        return Ok(stage.table);
     }
-    // SAFETY: reads a setting; beyond it the store goes to a temporary file, which the transaction's end removes.
-    let memory = unsafe { pg_sys::work_mem };
-    // SAFETY: makes a store.
-    let store = unsafe { pg_sys::tuplestore_begin_heap(false, false, memory) };
-    for (number, row) in rows.iter().enumerate() {
-        // Whole varlenas in the batch's buffers; the store copies them.
-        let mut values = [
-            pg_sys::Datum::from(number as i64),
-            pg_sys::Datum::from(batch.id_varlena(row).as_ptr()),
-            pg_sys::Datum::from(batch.resource(row).as_ptr()),
-        ];
-        let mut nulls = [false; COLUMNS.len()];
-        // SAFETY: as many values as the descriptor has columns, of their types.
-        unsafe { pg_sys::tuplestore_putvalues(store, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr()) };
+    let oid = create::stage(&table::parts(name)?, resource_type)?;
+    let table = table::describe(oid)?;
+    describe(&table, resource_type, policy);
+    Ok(table)
+}
+
+/// A stage that is there.
+pub fn open(name: &str) -> Result<Stage, Error> {
+    let missing = || Error::NoStage(name.to_owned());
+    open_oid(table::find_qualified(name)?.ok_or_else(missing)?)?.ok_or_else(missing)
+}
+
+/// Puts a stage's rows into its type's table. Returns how many came to be there. Other writers of that table wait to the transaction's end.
+pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
+    let Stage { table: from, resource_type, policy } = stage;
+    run(&format!("lock table {} in share row exclusive mode", target.name), &[])?;
+    let both = format!("{} t join {} s on t.id operator(pg_catalog.=) s.id", target.name, from.name);
+    let older = "(t.ts is null or t.ts operator(pg_catalog.<) s.ts)";
+    let newer = policy.on_conflict == OnConflict::Newer;
+    if newer && !target.has_ts {
+        return Err(Error::NoUpdateTime(target.plain_name.clone()));
     }
-    // SAFETY: zeroes say an empty description.
-    let mut relation = unsafe { PgBox::<pg_sys::EphemeralNamedRelationData>::alloc0() };
-    relation.md.name = NAME.as_ptr().cast_mut();
-    relation.md.tupdesc = descriptor;
-    relation.md.enrtype = pg_sys::EphemeralNameRelationType::ENR_NAMED_TUPLESTORE;
-    relation.md.enrtuples = rows.len() as f64;
-    relation.reldata = store.cast();
-    // SAFETY: all that it points to lives as long as the connection.
-    unsafe { pg_sys::SPI_register_relation(relation.into_pg()) };
-    store
+    if policy.on_conflict == OnConflict::Error && run(&format!("select from {both} limit 1"), &[])? > 0 {
+        return Err(Error::StageConflict(target.plain_name.clone()));
+    }
+    if policy.keep_history && matches!(policy.on_conflict, OnConflict::Overwrite | OnConflict::Newer) {
+        let history = table::history_columns(target)?;
+        let read: Vec<String> = history.names.iter().map(|name| format!("t.{name}")).collect();
+        let only = if newer { format!("where {older}") } else { String::new() };
+        run(&format!("insert into {} ({}) select {} from {both} {only}", history.table, history.names.join(", "), read.join(", ")), &[])?;
+    }
+    let (facts, existing) =
+        (facts(*policy), if policy.on_conflict == OnConflict::Skip { OnExisting::PassOver } else { OnExisting::Overwrite });
+    let version = if policy.keep_meta { "s.txid" } else { "null::pg_catalog.int8" };
+    let created = if policy.keep_meta { "s.cts" } else { "null::pg_catalog.timestamptz" };
+    let facts_of = match facts {
+        Facts::Given => String::new(),
+        Facts::FromLines => format!(", {version} as version, s.ts as updated, {created} as created"),
+    };
+    let only = match newer {
+        true => format!(
+            "where not exists (select from {} t where t.id operator(pg_catalog.=) s.id and t.ts operator(pg_catalog.>=) s.ts)",
+            target.name
+        ),
+        false => String::new(),
+    };
+    let source = format!("select s.id, s.resource, false as repeated{facts_of} from {} s {only}", from.name);
+    let statement = general::statement(target, resource_type, existing, facts, &source);
+    let sequence = create::ensure_sequence(target.schema);
+    // SAFETY: an oid is passed by value.
+    run(&statement, &[unsafe { DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }])
+}
+
+/// Drops a stage.
+pub fn drop(stage: &Stage) -> Result<(), Error> {
+    run(&format!("drop table {}", stage.table.name), &[]).map(|_| ())
+}
+
+fn facts(policy: Policy) -> Facts {
+    if policy.take_meta() == TakeMeta::Nothing { Facts::Given } else { Facts::FromLines }
+}
+
+fn open_oid(oid: pg_sys::Oid) -> Result<Option<Stage>, Error> {
+    // SAFETY: a catalog look-up; null without a comment.
+    let comment = unsafe { pg_sys::GetComment(oid, pg_sys::RelationRelationId, 0) };
+    // SAFETY: null, or a NUL-terminated string.
+    let comment = (!comment.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(comment) }.to_string_lossy().into_owned());
+    let Some(said) = comment.as_deref().and_then(|comment| comment.strip_prefix(MARK)).and_then(read) else { return Ok(None) };
+    let (resource_type, policy) = said;
+    Ok(Some(Stage { table: table::describe(oid)?, resource_type, policy }))
+}
+
+/// `Patient, on-conflict overwrite, update, keep-meta`.
+fn read(text: &str) -> Option<(String, Policy)> {
+    let mut words = text.split(", ");
+    let resource_type = words.next().filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))?;
+    let mut policy = Policy { on_conflict: OnConflict::named(words.next()?.strip_prefix("on-conflict ")?)?, ..Policy::default() };
+    for word in words {
+        match word {
+            "update" => policy.keep_history = true,
+            "keep-meta" => policy.keep_meta = true,
+            _ => return None,
+        }
+    }
+    Some((resource_type.to_owned(), policy))
+}
+
+fn describe(table: &Table, resource_type: &str, policy: Policy) {
+    let mut text = format!("{MARK}{resource_type}, on-conflict {}", policy.on_conflict.name());
+    for (set, word) in [(policy.keep_history, ", update"), (policy.keep_meta, ", keep-meta")] {
+        if set {
+            text.push_str(word);
+        }
+    }
+    create::run(&format!("comment on table {} is {}", table.name, pgrx::spi::quote_literal(text)));
+}
+
+/// Runs a statement all of whose names are qualified. Returns how many rows it had.
+fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<u64, Error> {
+    let rows =
+        diagnostics::keep(None, || Spi::connect_mut(|client| client.update(statement, None, arguments).map(|rows| rows.len() as u64)));
+    rows.map_err(|error| Error::Internal(error.to_string()))
 }

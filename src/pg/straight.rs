@@ -6,7 +6,7 @@ use super::general::General;
 use super::heap::{Given, Writer};
 use super::table::{self, Table};
 use super::update::Update;
-use super::{eligible, stage};
+use super::{batch_rows, eligible};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
 use crate::op::seen::Seen;
@@ -146,7 +146,7 @@ impl Straight {
         let Some((_, probe)) = self.history.as_ref().filter(|(oid, _)| !new.is_empty() && !eligible::is_empty(*oid)) else {
             return Ok((new, rest));
         };
-        let known = stage::mark(batch, &new, probe, &[])?;
+        let known = batch_rows::mark(batch, &new, probe, &[])?;
         let (with, without): (Vec<_>, Vec<_>) = new.into_iter().zip(known).partition(|(_, known)| *known);
         rest.extend(with.into_iter().map(|(row, _)| row));
         Ok((without.into_iter().map(|(row, _)| row).collect(), rest))

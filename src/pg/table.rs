@@ -54,6 +54,27 @@ pub fn parts_of(name: &str) -> Option<Vec<String>> {
     (is_name && (1..=3).contains(&parts.len())).then_some(parts)
 }
 
+/// The parts of a table's name as SQL spells it: with or without its schema.
+pub fn parts(name: &str) -> Result<Vec<String>, Error> {
+    parts_of(name).filter(|parts| parts.len() < 3).ok_or_else(|| Error::InvalidTable(name.chars().take(100).collect()))
+}
+
+/// The schema of this name.
+pub fn schema(name: &str) -> Result<pg_sys::Oid, Error> {
+    let name = CString::new(name).map_err(|_| Error::NoSchema)?;
+    // SAFETY: a NUL-terminated name; a missing schema is an ERROR, as a missing right is.
+    Ok(unsafe { pg_sys::LookupExplicitNamespace(name.as_ptr(), false) })
+}
+
+/// The relation of a name as SQL spells it.
+pub fn find_qualified(name: &str) -> Result<Option<pg_sys::Oid>, Error> {
+    Ok(match parts(name)?.as_slice() {
+        [of, plain] => relation(plain, schema(of)?),
+        [plain] => find(plain),
+        _ => None,
+    })
+}
+
 /// Schemas of the search path in their order, without the system's.
 pub fn search_path() -> Vec<pg_sys::Oid> {
     let mut schemas = [pg_sys::InvalidOid; 64];
@@ -116,7 +137,8 @@ fn text(name: *const std::ffi::c_char) -> String {
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
-fn describe(oid: pg_sys::Oid) -> Result<Table, Error> {
+/// Reads a table's shape.
+pub fn describe(oid: pg_sys::Oid) -> Result<Table, Error> {
     // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
     let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
     let plain_name = relation.name().to_owned();

@@ -1,7 +1,7 @@
 //! Rows that are there already: one UPDATE a batch, for tables where it does what INSERT … ON CONFLICT would (see `eligible`). It spares
 //! the look-up before, the lock of every row and the record of that lock.
 
-use super::stage;
+use super::batch_rows;
 use super::table::Table;
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
@@ -24,7 +24,7 @@ impl Update {
     pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<Vec<bool>, Error> {
         // SAFETY: an oid is passed by value.
         let sequence = unsafe { DatumWithOid::new(self.sequence, pg_sys::REGCLASSOID) };
-        stage::mark(batch, rows, &self.statement, &[sequence])
+        batch_rows::mark(batch, rows, &self.statement, &[sequence])
     }
 }
 

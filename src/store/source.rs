@@ -31,6 +31,28 @@ impl Source {
         }
     }
 
+    /// The files that a pattern (`/data/*.ndjson.gz`) stands for, in the order of their names; else the source itself. A file whose name has
+    /// a pattern's signs is that file.
+    pub fn resolve(self) -> Result<Vec<Source>, Error> {
+        let path = match &self {
+            Source::File(path) if !path.exists() => path.to_string_lossy().into_owned(),
+            _ => return Ok(vec![self]),
+        };
+        if !path.contains(['*', '?', '[']) {
+            return Ok(vec![self]);
+        }
+        let name = self.name();
+        let paths = glob::glob(&path).map_err(|_| Error::source(&name, SourceFault::Unsupported))?;
+        let mut found = Vec::new();
+        for path in paths {
+            let path = path.map_err(|_| Error::source(&name, SourceFault::FileDenied))?;
+            if path.is_file() {
+                found.push(Source::File(path));
+            }
+        }
+        if found.is_empty() { Err(Error::source(&name, SourceFault::NoSuchFile)) } else { Ok(found) }
+    }
+
     /// The name under which people see it: no query string, no credentials.
     pub fn name(&self) -> String {
         match self {

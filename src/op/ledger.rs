@@ -1,0 +1,83 @@
+//! What became of a load's lines: every line that was read is stored, skipped or rejected.
+
+use crate::error::{Error, Reject};
+use std::collections::BTreeMap;
+
+/// Rejects that the error of a failed load tells of.
+const TOLD: usize = 10;
+
+/// What became of some lines.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Lines stored, by type.
+    pub stored: BTreeMap<String, u64>,
+    pub skipped: u64,
+    pub rejects: Vec<Reject>,
+}
+
+impl Tally {
+    pub fn store(&mut self, resource_type: &str, lines: u64) {
+        match self.stored.get_mut(resource_type) {
+            Some(count) => *count += lines,
+            None => drop(self.stored.insert(resource_type.to_owned(), lines)),
+        }
+    }
+}
+
+/// The account of a load.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Lines that may be rejected.
+    most: u64,
+    /// Lines that hold something.
+    pub read: u64,
+    pub stored: BTreeMap<String, u64>,
+    pub skipped: u64,
+    pub rejected: u64,
+    first: Vec<Reject>,
+    /// Not yet written down.
+    pending: Vec<Reject>,
+}
+
+impl Ledger {
+    pub fn new(most: u64) -> Ledger {
+        Ledger { most, read: 0, stored: BTreeMap::new(), skipped: 0, rejected: 0, first: Vec::new(), pending: Vec::new() }
+    }
+
+    /// Enters what became of lines. The error of the whole load, once too many of them are rejected.
+    pub fn enter(&mut self, tally: Tally) -> Result<(), Error> {
+        for (resource_type, lines) in tally.stored {
+            *self.stored.entry(resource_type).or_default() += lines;
+        }
+        self.skipped += tally.skipped;
+        let mut last = None;
+        for reject in tally.rejects {
+            self.rejected += 1;
+            if self.rejected == self.most.saturating_add(1) {
+                last = Some(reject.reason.clone());
+            }
+            if self.first.len() < TOLD {
+                self.first.push(reject.clone());
+            }
+            self.pending.push(reject);
+        }
+        match last {
+            Some(last) => Err(Error::Rejected { most: self.most, last: Box::new(last), first: std::mem::take(&mut self.first) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Rejects that are not yet written down.
+    pub fn take_rejects(&mut self) -> Vec<Reject> {
+        std::mem::take(&mut self.pending)
+    }
+
+    pub fn all_stored(&self) -> u64 {
+        self.stored.values().sum()
+    }
+}
+
+/// Rejects that a block of lines needs to know of: past them the load fails.
+pub fn enough(most: u64) -> usize {
+    usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX).max(TOLD)
+}

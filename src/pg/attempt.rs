@@ -1,0 +1,89 @@
+//! Work that may fail without the transaction: in a subtransaction, taken back when it does.
+
+use super::{diagnostics, report};
+use crate::error::Error;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgTryBuilder, pg_sys};
+use std::panic::AssertUnwindSafe;
+
+/// Why work failed.
+#[derive(Debug)]
+pub enum Failure {
+    Ours(Error),
+    Server { sqlstate: i32, message: String, caught: Box<CaughtError> },
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Ours(error)
+    }
+}
+
+/// Classes of SQLSTATE that a row's values can be the cause of: data exceptions, constraints, `with check option`, limits of an index's
+/// entries, what a function raises.
+const ABOUT_ROWS: [&str; 5] = ["22", "23", "44", "54", "P0"];
+
+impl Failure {
+    /// Whether a row is to blame, and not the table, the server or somebody else.
+    pub fn is_about_a_row(&self) -> bool {
+        match self {
+            Failure::Ours(_) => false,
+            Failure::Server { sqlstate, .. } => ABOUT_ROWS.contains(&&report::sqlstate(*sqlstate)[..2]),
+        }
+    }
+
+    /// Ends the statement with the error.
+    pub fn raise(self) -> ! {
+        match self {
+            Failure::Ours(error) => report::raise(&error),
+            Failure::Server { caught, .. } => caught.rethrow(),
+        }
+    }
+}
+
+/// Does work whose changes stay only if it succeeds. What it opens it must have closed by then.
+pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    // SAFETY: reads a backend variable.
+    let memory = unsafe { pg_sys::CurrentMemoryContext };
+    // SAFETY: as above.
+    let owner = unsafe { pg_sys::CurrentResourceOwner };
+    // SAFETY: as above.
+    let context = unsafe { pg_sys::error_context_stack };
+    // SAFETY: a transaction is running; the subtransaction has no name.
+    unsafe { pg_sys::BeginInternalSubTransaction(std::ptr::null()) };
+    // SAFETY: the context that was current, and is valid still.
+    unsafe { pg_sys::CurrentMemoryContext = memory };
+    let done = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Ours)))
+        .catch_others(|caught| Err(failure(caught)))
+        .catch_rust_panic(|caught| caught.rethrow())
+        .execute();
+    let done = done.map_err(|failure| with_true_state(failure, context));
+    // SAFETY: what was set before, since an error leaves it as it was inside.
+    unsafe { pg_sys::error_context_stack = context };
+    match &done {
+        // SAFETY: the subtransaction of above is the innermost.
+        Ok(_) => unsafe { pg_sys::ReleaseCurrentSubTransaction() },
+        // SAFETY: as above; what was opened in it goes with it.
+        Err(_) => unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() },
+    }
+    // SAFETY: as they were before.
+    unsafe { pg_sys::CurrentMemoryContext = memory };
+    // SAFETY: as above.
+    unsafe { pg_sys::CurrentResourceOwner = owner };
+    done
+}
+
+fn failure(caught: CaughtError) -> Failure {
+    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. }) = &caught;
+    Failure::Server { sqlstate: report.sql_error_code() as i32, message: report.message().to_owned(), caught: Box::new(caught) }
+}
+
+/// pgrx knows PostgreSQL's own SQLSTATEs only.
+fn with_true_state(failure: Failure, since: *mut pg_sys::ErrorContextCallback) -> Failure {
+    match failure {
+        Failure::Server { sqlstate, message, caught } => {
+            Failure::Server { sqlstate: diagnostics::state_since(since).unwrap_or(sqlstate), message, caught }
+        }
+        ours => ours,
+    }
+}

@@ -1,0 +1,22 @@
+//! The sequence that numbers versions, where versions come from elsewhere.
+
+use super::diagnostics;
+use crate::error::Error;
+use pgrx::{Spi, pg_sys};
+
+/// How far beyond a version the sequence is moved. Others may draw from it between the look at it and the move: what they can draw
+/// in that time must not be drawn again.
+const DISTANCE: i64 = 10_000;
+
+/// Sees to it that the sequence never gives `version` or what is below.
+pub fn move_past(sequence: pg_sys::Oid, version: i64) -> Result<(), Error> {
+    diagnostics::keep(None, || {
+        Spi::run_with_args(
+            "select pg_catalog.setval($1, $2 operator(pg_catalog.+) $3) \
+             where coalesce(pg_catalog.pg_sequence_last_value($1), 0) operator(pg_catalog.<) $2",
+            // SAFETY: an oid is passed by value.
+            &[unsafe { pgrx::datum::DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }, version.into(), DISTANCE.into()],
+        )
+    })
+    .map_err(|error| Error::Internal(error.to_string()))
+}
