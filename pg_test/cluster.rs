@@ -2,10 +2,11 @@
 
 use postgres::{Client, Config, NoTls};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -128,15 +129,15 @@ impl Cluster {
 
     /// psql on a database, with nobody's habits.
     pub fn psql(&self, database: &str) -> Command {
-        let mut command = self.command("psql");
-        command.args(["-X", "-v", "ON_ERROR_STOP=1", "-h"]).arg(self.socket()).args([
-            "-p",
-            &self.port.to_string(),
-            "-U",
-            "postgres",
-            "-d",
-            database,
-        ]);
+        let mut command = self.client("psql", database);
+        command.args(["-X", "-v", "ON_ERROR_STOP=1"]);
+        command
+    }
+
+    /// A client program on a database.
+    pub fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = self.command(program);
+        command.arg("-h").arg(self.socket()).args(["-p", &self.port.to_string(), "-U", "postgres", "-d", database]);
         command
     }
 
@@ -226,13 +227,21 @@ pub fn stop_shared() {
 pub fn checked(command: &mut Command) -> Output {
     // A server that pg_ctl starts keeps its output open: it must not be a pipe that we wait for.
     let output = if command.get_args().any(|argument| argument == "start") {
-        let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().expect("the program runs");
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the program runs");
         Output { status, stdout: Vec::new(), stderr: Vec::new() }
     } else {
         command.output().expect("the program runs")
     };
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
+}
+
+/// Runs psql on a script; it must succeed.
+pub fn replay(psql: &mut Command, script: &[u8]) {
+    let mut psql = psql.arg("-q").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    psql.stdin.take().unwrap().write_all(script).unwrap();
+    let output = psql.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Waits for a condition, at most ten seconds.

@@ -1,12 +1,11 @@
 //! What `bulk.dump_sql` gives in each format, beside what COPY and psql make of the same query, and what it refuses.
 
-use crate::cluster::{Database, failure, shared, value, wait_until};
+use crate::cluster::{failure, replay, shared, value, wait_until};
 use crate::test;
 use flate2::read::MultiGzDecoder;
 use libtest_mimic::Trial;
 use postgres::Client;
 use std::io::{Read, Write};
-use std::process::Stdio;
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -136,13 +135,6 @@ fn documented() {
 }
 
 /// Runs a script by psql on a database.
-fn replay(database: &Database, script: &[u8]) {
-    let mut psql = database.psql().arg("-q").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    psql.stdin.take().unwrap().write_all(script).unwrap();
-    let output = psql.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn replayed() {
     let database = shared().database();
     let mut client = database.connect();
@@ -159,10 +151,10 @@ fn replayed() {
     assert_eq!(value(&mut client, "select current_setting('datestyle') || current_setting('extra_float_digits')"), "SQL, DMY-3");
     let settings =
         b"set standard_conforming_strings = off; set escape_string_warning = off; set datestyle = 'ISO, MDY'; set search_path = pg_temp;\n";
-    replay(&database, &[settings, script.as_slice()].concat());
+    replay(&mut database.psql(), &[settings, script.as_slice()].concat());
     // What has no digits, under the default settings.
     let script = body(&mut client, "select * from kinds where id = 3", "sql", options);
-    replay(&database, &script);
+    replay(&mut database.psql(), &script);
     let differ = r#"select count(*) from (select k::text from kinds k except all select k::text from "odd Schema"."Kinds again" k) x"#;
     assert_eq!(value(&mut client, differ), "0");
     assert_eq!(value(&mut client, r#"select count(*) from "odd Schema"."Kinds again""#), "40");

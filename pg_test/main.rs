@@ -16,11 +16,13 @@ mod integrity;
 mod load;
 mod memory;
 mod options;
+mod reject;
 mod rights;
 mod roundtrip;
 mod shutdown;
 mod source;
 mod straight;
+mod validate;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -45,10 +47,12 @@ fn main() {
         load::tests(),
         memory::tests(),
         options::tests(),
+        reject::tests(),
         rights::tests(),
         roundtrip::tests(),
         shutdown::tests(),
         straight::tests(),
+        validate::tests(),
     ];
     let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
     cluster::stop_shared();

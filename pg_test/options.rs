@@ -17,6 +17,11 @@ pub fn tests() -> Vec<Trial> {
         test("no version is lost when sessions update the same ids at once", versions_at_once),
         test("on-conflict: ids that exist are refused with their line, or passed over", conflicts),
         test("odd tables keep versions and refuse ids as others do", odd_tables),
+        test("newer keeps what is newer, and takes its time from the lines", newer),
+        test("keep-meta takes versions and times from the lines, and the sequence goes on behind them", keep_meta),
+        test("method insert gives what copy gives", methods),
+        test("a stage is filled, looked at, merged as the load said, and dropped", stages),
+        test("patterns of files are loaded in the order of their names", patterns),
         test("headers go to the source, and never to where a redirect leads", headers),
         test("what passes is tried again as often as asked, when the server asks", retries),
         test("a server that keeps silent ends in an error after the timeouts", timeouts),
@@ -89,6 +94,16 @@ fn wrong() {
         r#"{"read-timeout": 1.5}"#,
         r#"{"retries": 101}"#,
         r#"{"retries": "3"}"#,
+        r#"{"max-errors": -1}"#,
+        r#"{"max-errors": "all"}"#,
+        r#"{"method": 1}"#,
+        r#"{"temp_table": ["x"]}"#,
+        r#"{"keep-meta": 1}"#,
+        r#"{"on-conflict": "latest"}"#,
+        r#"{"validation": "on"}"#,
+        r#"{"validation": {"enable": "maybe"}}"#,
+        r#"{"validation": {"checks": "none"}}"#,
+        r#"{"validation": {"on": true}}"#,
         r#"{"unknown": 1}"#,
         "[]",
         "null",
@@ -204,11 +219,12 @@ fn conflicts() {
     let more = File::new(format!("{}{}", lines(5, 5, "x").replace("\"id\":\"", "\"id\":\"new-"), lines(3, 3, "b")).as_bytes());
     let error = failure(&mut client, &format!("select {}", load(&more, "error")));
     assert_eq!((error.code.as_str(), error.message.as_str()), ("23505", "resource with this id exists already"));
-    assert!(error.detail.ends_with("line 6, byte 1."), "{error:?}");
+    assert_eq!(error.detail.matches("byte 1: resource with this id exists already").count(), 3, "{error:?}");
+    assert!(error.detail.lines().next().unwrap().contains("line 6, byte 1:"), "{error:?}");
     assert_eq!(value(&mut client, "select count(*) from patient"), "1000");
     let twice = File::new(lines(3000, 2900, "n").replace("\"id\":\"", "\"id\":\"twice-").as_bytes());
     let error = failure(&mut client, &format!("select {}", load(&twice, "error")));
-    assert!(error.code == "23505" && error.detail.ends_with("line 2901, byte 1."), "{error:?}");
+    assert!(error.code == "23505" && error.detail.lines().next().unwrap().contains("line 2901, byte 1:"), "{error:?}");
     assert_eq!(value(&mut client, &load(&more, "skip")), r#"{"total": 5}"#);
     assert_eq!(value(&mut client, "select row(count(*), count(*) filter (where resource->>'version' = 'b')) from patient"), "(1005,0)");
     // The first line of an id is the one that is stored.
@@ -255,6 +271,226 @@ fn odd_tables() {
     client.batch_execute("drop table patient_history").unwrap();
     let error = failure(&mut client, &format!("select {update}"));
     assert!(error.code == "42P01" && error.hint.contains("create_resource_table"), "{error:?}");
+}
+
+fn newer() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let line =
+        |id: &str, time: &str, note: &str| format!("{{\"id\":\"{id}\",\"meta\":{{\"lastUpdated\":\"{time}\"}},\"note\":\"{note}\"}}\n");
+    let first = ["a", "b", "c", "d"].map(|id| line(id, "2020-01-01T00:00:00Z", "first")).concat();
+    let second = line("a", "2019-01-01T00:00:00Z", "older")
+        + &line("b", "2020-01-01T01:00:00+01:00", "same")
+        + &line("c", "2020-01-01T00:00:00.000001Z", "newer")
+        + &line("d", "2022-01-01T00:00:00Z", "newest")
+        + &line("d", "2021-01-01T00:00:00Z", "between")
+        + &line("e", "1999-01-01T00:00:00Z", "new");
+    let (first, second) = (File::new(first.as_bytes()), File::new(second.as_bytes()));
+    let load = |file: &File, options: &str| format!("bulk.load('{}', 'Patient', options => '{options}')", file.url());
+    let notes =
+        "select string_agg(concat_ws(' ', id, resource->>'note', to_char(ts at time zone 'utc', 'YYYY')), ', ' order by id) from patient";
+    for (options, kept) in [(r#"{"on-conflict": "newer"}"#, "0"), (r#"{"on-conflict": "newer", "update": true}"#, "2")] {
+        client.batch_execute("drop table if exists patient, patient_history").unwrap();
+        assert_eq!(value(&mut client, &load(&first, options)), r#"{"total": 4}"#);
+        assert_eq!(value(&mut client, &load(&second, options)), r#"{"total": 3}"#);
+        assert_eq!(
+            value(&mut client, "select concat_ws(' ', read, stored, skipped, rejected) from bulk.job where id = bulk.last_load_id()"),
+            "6 3 3 0"
+        );
+        assert_eq!(value(&mut client, notes), "a first 2020, b first 2020, c newer 2020, d newest 2022, e new 1999");
+        assert_eq!(value(&mut client, "select count(*) from patient_history"), kept);
+        assert_eq!(value(&mut client, "select count(*) from patient where cts > now() - interval '1 hour'"), "5");
+    }
+    client.batch_execute("update patient set ts = null where id = 'a'").unwrap();
+    assert_eq!(value(&mut client, &load(&second, r#"{"on-conflict": "newer"}"#)), r#"{"total": 1}"#);
+    let undated = File::new(b"{\"id\":\"x\",\"meta\":{\"lastUpdated\":\"2020\"}}\n{\"id\":\"y\"}\n");
+    let error = failure(&mut client, &format!("select {}", load(&undated, r#"{"on-conflict": "newer"}"#)));
+    assert!(error.code == "22007" && error.detail.lines().count() == 2, "{error:?}");
+    client.batch_execute("alter table patient drop column ts").unwrap();
+    assert_eq!(failure(&mut client, &format!("select {}", load(&first, r#"{"on-conflict": "newer"}"#))).code, "42703");
+}
+
+fn keep_meta() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let aidbox = r#"{"id":"1","meta":{"versionId":"500000","lastUpdated":"2020-02-03T04:05:06.789Z","createdAt":"2019-01-01T00:00:00Z","tag":[{"code":"x"}]}}
+{"id":"2","meta":{"lastUpdated":"2020-01-01T00:00:00Z"}}
+{"id":"3"}
+{"id":"4","meta":{"versionId":7}}
+"#;
+    let file = File::new(aidbox.as_bytes());
+    let load = |file: &File, fhir: bool| format!("bulk.load('{}', 'Patient', {fhir}, '{{\"keep-meta\": true}}')", file.url());
+    let facts = |id: &str| {
+        format!(
+            "select concat_ws(' ', txid, status, to_char(ts at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS.MS'), to_char(cts at time zone 'utc', 'YYYY-MM-DD'), resource) from patient where id = '{id}'"
+        )
+    };
+    for fast in ["on", "off"] {
+        client
+            .batch_execute(&format!(
+                "set bulk.fast_path = {fast}; drop table if exists patient, patient_history; drop sequence if exists transaction_id_seq"
+            ))
+            .unwrap();
+        assert_eq!(value(&mut client, &load(&file, false)), r#"{"total": 4}"#);
+        assert_eq!(
+            value(&mut client, &facts("1")),
+            r#"500000 created 2020-02-03 04:05:06.789 2019-01-01 {"meta": {"tag": [{"code": "x"}]}}"#
+        );
+        assert_eq!(
+            value(
+                &mut client,
+                "select to_char(ts at time zone 'utc', 'YYYY') || (cts > now() - interval '1 hour') from patient where id = '2'"
+            ),
+            "2020true"
+        );
+        assert_eq!(value(&mut client, "select ts > now() - interval '1 hour' and txid < 100 from patient where id = '3'"), "true");
+        assert_eq!(value(&mut client, "select txid from patient where id = '4'"), "7");
+        assert_eq!(value(&mut client, "select nextval('transaction_id_seq') > 500000"), "true");
+    }
+    // What is dumped and loaded elsewhere is the same; what a line does not say of a row that exists stays.
+    client.batch_execute("update patient set ts = '2001-02-03 04:05:06.000007+00', cts = '2000-01-01' where id = '3'").unwrap();
+    for fhir in [false, true] {
+        let lines: Vec<String> =
+            client.query("select bulk.dump('Patient', fhir => $1)", &[&fhir]).unwrap().iter().map(|row| row.get(0)).collect();
+        let dumped = File::new(lines.join("\n").as_bytes());
+        client.batch_execute("drop table if exists before; create table before as table patient; truncate patient").unwrap();
+        client.batch_execute(&format!("select {}", load(&dumped, fhir))).unwrap();
+        let same = "select count(*) from patient p join before b using (id, txid, ts, cts, resource)";
+        assert_eq!(value(&mut client, same), "4");
+    }
+    let again = File::new(b"{\"id\":\"3\",\"meta\":{\"lastUpdated\":\"2030-01-01T00:00:00Z\"}}\n");
+    client.batch_execute(&format!("select {}", load(&again, false))).unwrap();
+    assert_eq!(
+        value(&mut client, "select concat_ws(' ', status, extract(year from ts), extract(year from cts)) from patient where id = '3'"),
+        "updated 2030 2000"
+    );
+    for (line, code) in [
+        (r#"{"id":"1","meta":{"versionId":"abc"}}"#, "22023"),
+        (r#"{"id":"1","meta":{"versionId":"0"}}"#, "22023"),
+        (r#"{"id":"1","meta":{"versionId":"9223372036854775807"}}"#, "22023"),
+        (r#"{"id":"1","meta":{"lastUpdated":"yesterday"}}"#, "22007"),
+        (r#"{"id":"1","meta":{"createdAt":5}}"#, "22007"),
+    ] {
+        let file = File::new(line.as_bytes());
+        let error = failure(&mut client, &format!("select {}", load(&file, false)));
+        assert_eq!(error.code, code, "{line}");
+    }
+    let role = format!("keeper_{}", database.name);
+    client.batch_execute(&format!("create role {role} login; grant pg_read_server_files to {role}; grant all on patient, patient_history to {role}; grant all on sequence transaction_id_seq to {role}")).unwrap();
+    let mut keeper = database.connect_as(&role);
+    assert_eq!(failure(&mut keeper, &format!("select {}", load(&again, false))).code, "42501");
+    client.batch_execute(&format!("grant bulk_admin to {role}")).unwrap();
+    assert_eq!(value(&mut keeper, &load(&again, false)), r#"{"total": 1}"#);
+}
+
+fn methods() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(lines(5000, 4000, "a").as_bytes());
+    for method in ["copy", "insert"] {
+        client.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{{\"method\": \"{method}\"}}'); alter table patient rename to {method}; drop table patient_history", file.url())).unwrap();
+    }
+    assert_eq!(value(&mut client, "select count(*) from copy join insert using (id, status, resource)"), "4000");
+    client.batch_execute("set client_min_messages = debug1").unwrap();
+    assert_eq!(
+        failure(&mut client, &format!("select bulk.load('{}', 'Patient', options => '{{\"method\": \"guess\"}}')", file.url())).code,
+        "22023"
+    );
+}
+
+fn stages() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let load = |lines: &str, options: &str| {
+        let file = File::new(lines.as_bytes());
+        (format!("bulk.load('{}', 'patient', options => '{{\"temp_table\": \"_stage\"{options}}}')", file.url()), file)
+    };
+    let (first, _kept) = load(&lines(3000, 2000, "a"), "");
+    assert_eq!(value(&mut client, &first), r#"{"total": 3000}"#);
+    assert_eq!(value(&mut client, "to_regclass('patient')"), "null");
+    assert_eq!(value(&mut client, "select count(*) from _stage"), "2000");
+    assert_eq!(
+        value(&mut client, "select relpersistence::text || obj_description(oid) from pg_class where relname = '_stage'"),
+        "ustage of bulk.load: Patient, on-conflict overwrite"
+    );
+    assert_eq!(value(&mut client, "bulk.stage_merge('_stage')"), r#"{"total": 2000}"#);
+    assert_eq!(
+        value(&mut client, "select row(count(*), count(distinct txid), min(status)) from patient where resource_type = 'Patient'"),
+        "(2000,2000,created)"
+    );
+    // The stage is still there, and takes more.
+    let (second, _kept) = load(&lines(10, 10, "b"), r#", "update": true"#);
+    assert_eq!(value(&mut client, &second), r#"{"total": 10}"#);
+    assert_eq!(value(&mut client, "bulk.stage_merge('public._stage')"), r#"{"total": 2000}"#);
+    assert_eq!(
+        value(
+            &mut client,
+            "select row(count(*), count(*) filter (where resource->>'version' = 'b')) from patient where status = 'updated'"
+        ),
+        "(2000,10)"
+    );
+    assert_eq!(value(&mut client, "select count(*) from patient_history"), "2000");
+    client.batch_execute("select bulk.stage_drop('_stage'); delete from patient where id <> '1'").unwrap();
+    assert_eq!(value(&mut client, "to_regclass('_stage')"), "null");
+    for (conflict, merged) in [("skip", r#"{"total": 9}"#), ("overwrite", r#"{"total": 10}"#), ("newer", r#"{"total": 9}"#)] {
+        let dated = lines(10, 10, "c").replace("\"line\"", "\"meta\":{\"lastUpdated\":\"2001-01-01T00:00:00Z\"},\"line\"");
+        let (third, _kept) = load(&dated, &format!(r#", "on-conflict": "{conflict}""#));
+        client.batch_execute(&format!("begin; select {third}")).unwrap();
+        assert_eq!(value(&mut client, "bulk.stage_merge('_stage')"), merged, "{conflict}");
+        let untouched = if conflict == "overwrite" { "c" } else { "b" };
+        assert_eq!(value(&mut client, "select resource->>'version' from patient where id = '1'"), untouched);
+        let time = if conflict == "newer" { "2001" } else { "now" };
+        assert_eq!(
+            value(
+                &mut client,
+                "select case when ts > now() - interval '1 hour' then 'now' else to_char(ts, 'YYYY') end from patient where id = '2'"
+            ),
+            time
+        );
+        client.batch_execute("rollback").unwrap();
+    }
+    let (fourth, _kept) = load(&lines(3, 3, "d"), r#", "on-conflict": "error""#);
+    client.batch_execute(&format!("select {fourth}")).unwrap();
+    assert_eq!(failure(&mut client, "select bulk.stage_merge('_stage')").code, "23505");
+    assert_eq!(failure(&mut client, &format!("select {fourth}")).code, "23505");
+    assert_eq!(failure(&mut client, &format!("select {}", fourth.replace("'patient'", "'Goal'"))).code, "42809");
+    assert_eq!(failure(&mut client, &format!("select {}", fourth.replace("_stage", "patient"))).code, "42809");
+    assert_eq!(failure(&mut client, &format!("select {}", fourth.replace("'patient'", "null"))).code, "22023");
+    for (call, code) in [
+        ("bulk.stage_merge('nothing')", "42809"),
+        ("bulk.stage_drop('patient')", "42809"),
+        ("bulk.stage_drop('a.b.c')", "42602"),
+        ("bulk.stage_drop('no_schema.x')", "3F000"),
+    ] {
+        assert_eq!(failure(&mut client, &format!("select {call}")).code, code, "{call}");
+    }
+    assert_eq!(value(&mut client, "select count(*) from patient"), "1");
+}
+
+fn patterns() {
+    let directory = server_directory();
+    for (name, lines) in [
+        ("b.ndjson", "{\"id\":\"1\",\"from\":\"b\"}\n"),
+        ("a.ndjson", "{\"id\":\"1\",\"from\":\"a\"}\n"),
+        ("c.txt", "]"),
+        ("x[1].ndjson", "{\"id\":\"2\"}\n"),
+    ] {
+        fs::write(directory.path().join(name), lines).unwrap();
+    }
+    fs::create_dir(directory.path().join("d.ndjson")).unwrap();
+    let database = shared().database();
+    let mut client = database.connect();
+    let path = directory.path().display();
+    assert_eq!(value(&mut client, &format!("bulk.load('{path}/?.ndjson', 'Patient')")), r#"{"total": 2}"#);
+    assert_eq!(value(&mut client, "select resource->>'from' from patient"), "b");
+    assert_eq!(value(&mut client, &format!("bulk.load('{path}/*.ndjson', 'Patient')")), r#"{"total": 3}"#);
+    assert_eq!(value(&mut client, &format!("bulk.load('{path}/x[1].ndjson', 'Patient')")), r#"{"total": 1}"#);
+    assert_eq!(value(&mut client, &format!("bulk.load('{{\"source\": [\"{path}/a*\", \"{path}/x*\"]}}', 'Patient')")), r#"{"total": 2}"#);
+    assert_eq!(
+        value(&mut client, "select request->'source' from bulk.job where id = bulk.last_load_id()"),
+        format!("[\"file://{path}/a.ndjson\", \"file://{path}/x[1].ndjson\"]")
+    );
+    assert_eq!(failure(&mut client, &format!("select bulk.load('{path}/*.nothing', 'Patient')")).code, "58P01");
 }
 
 fn headers() {

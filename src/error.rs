@@ -95,7 +95,7 @@ pub enum Fault {
     /// A time in meta that decides, or is to be kept.
     #[error("{0} is missing or is no instant")]
     BadInstant(&'static str),
-    #[error("meta.versionId is no whole number above 0")]
+    #[error("meta.versionId is no whole number from 1 to 10^15")]
     BadVersion,
     /// By the definitions: where in the resource, and what is wrong there.
     #[error("{path}: {problem}")]

@@ -31,6 +31,9 @@ pub fn identify(document: &Document, root: Value) -> Result<Identity, Fault> {
     Ok(Identity { id, resource_type })
 }
 
+/// The sequence of versions goes on behind the highest, and must have somewhere to go.
+const MAX_VERSION: i64 = 1_000_000_000_000_000;
+
 /// The server's part of meta, as a line says it. Times in microseconds since 2000-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta {
@@ -59,7 +62,7 @@ pub fn meta(document: &Document, root: Value, created_at_url: &str, dated: bool)
     let version = match part(document, meta, "versionId") {
         Value::Null => None,
         Value::String(text) | Value::Number(text) => {
-            Some(document.str(text).parse().ok().filter(|version| *version > 0).ok_or(Fault::BadVersion)?)
+            Some(document.str(text).parse().ok().filter(|version| (1..=MAX_VERSION).contains(version)).ok_or(Fault::BadVersion)?)
         }
         _ => return Err(Fault::BadVersion),
     };

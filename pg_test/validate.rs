@@ -1,0 +1,235 @@
+//! Validation: against the official examples, real data and a validator of others'.
+
+use crate::cluster::{cache, checked, data, failure, shared, value};
+use crate::source::File;
+use crate::test;
+use libtest_mimic::Trial;
+use postgres::Client;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::process::Command;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("official examples are valid in both formats, but for those that are not", examples),
+        test("synthetic data are valid", synthetic),
+        test("an invalid line fails the load, or is rejected with the path of what is wrong", invalid),
+        test("what the npm package fhir refuses we refuse, of the examples and of 2,000 damaged resources", another),
+    ]
+}
+
+/// What is wrong with official examples. Each breaks a rule of the R4 definitions.
+const WRONG: [(&str, &str, &str); 13] = [
+    ("ImplementationGuide", "fhir", "name: required element is missing"),
+    ("Questionnaire", "qs1", "item[0].item[0].linkId: required element is missing"),
+    ("SearchParameter", "codesystem-extensions-CodeSystem-author", "base: required element is missing"),
+    ("SearchParameter", "codesystem-extensions-CodeSystem-effective", "base: required element is missing"),
+    ("SearchParameter", "codesystem-extensions-CodeSystem-end", "base: required element is missing"),
+    ("SearchParameter", "codesystem-extensions-CodeSystem-keyword", "base: required element is missing"),
+    ("SearchParameter", "codesystem-extensions-CodeSystem-workflow", "base: required element is missing"),
+    // 71 characters.
+    ("SearchParameter", "questionnaireresponse-extensions-QuestionnaireResponse-item-subject", "id: is no id"),
+    ("SearchParameter", "valueset-extensions-ValueSet-author", "base: required element is missing"),
+    ("SearchParameter", "valueset-extensions-ValueSet-effective", "base: required element is missing"),
+    ("SearchParameter", "valueset-extensions-ValueSet-end", "base: required element is missing"),
+    ("SearchParameter", "valueset-extensions-ValueSet-keyword", "base: required element is missing"),
+    ("SearchParameter", "valueset-extensions-ValueSet-workflow", "base: required element is missing"),
+];
+
+const OPTIONS: &str = r#"{"validation": {"enable": "on", "checks": "struct"}, "max-errors": 1000}"#;
+
+fn validated(client: &mut Client, url: &str, fhir: bool) -> Vec<(String, String, String)> {
+    client.batch_execute(&format!("select bulk.load('{url}', fhir => {fhir}, options => '{OPTIONS}')")).unwrap();
+    let query =
+        "select resource_type, id, message from bulk.load_error where load_id = bulk.last_load_id() and sqlstate = '23514' order by 1, 2";
+    client.query(query, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+fn examples() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let wrong: Vec<_> = WRONG.iter().map(|(kind, id, problem)| (kind.to_string(), id.to_string(), problem.to_string())).collect();
+    let file = format!("file://{}/examples/all.ndjson.gz", cache().display());
+    assert_eq!(validated(&mut client, &file, true), wrong);
+    assert_eq!(
+        value(&mut client, "select concat_ws(' ', read, stored, rejected) from bulk.job where id = bulk.last_load_id()"),
+        "5305 5292 13"
+    );
+    client.batch_execute(&format!("select bulk.load('{file}', fhir => true)")).unwrap();
+    let types: Vec<String> = client
+        .query(
+            "select relname::text from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace and relname !~ '_history$'",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let mut lines = String::new();
+    for name in types {
+        for row in client.query("select bulk.dump($1)", &[&name]).unwrap() {
+            lines.push_str(row.get(0));
+            lines.push('\n');
+        }
+    }
+    assert_eq!(lines.lines().count(), 5305);
+    assert_eq!(validated(&mut client, &File::new(lines.as_bytes()).url(), false), wrong);
+}
+
+fn synthetic() {
+    let Ok(files) = fs::read_dir(data()) else { return };
+    let database = shared().database();
+    let mut client = database.connect();
+    let directory = crate::cluster::server_directory();
+    for file in files.map(|file| file.unwrap().path()).filter(|file| file.extension().is_some_and(|end| end == "gz")) {
+        let copy = directory.path().join(file.file_name().unwrap());
+        fs::copy(&file, &copy).unwrap();
+        let load = format!(r#"select bulk.load('{}', fhir => true, options => '{{"validation": {{"enable": true}}}}')"#, copy.display());
+        client.batch_execute(&load).unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
+    }
+}
+
+fn invalid() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let lines = [
+        r#"{"id":"1","resourceType":"Patient","name":[{"given":["A"]}]}"#,
+        r#"{"id":"2","resourceType":"Patient","name":[{"given":"A"}]}"#,
+        r#"{"id":"3","resourceType":"Patient","secret-of-a-patient":1}"#,
+        r#"{"id":"4","resourceType":"Patient","active":null}"#,
+    ];
+    let file = File::new(lines.join("\n").as_bytes());
+    let load = |options: &str| format!("bulk.load('{}', 'Patient', true, '{options}')", file.url());
+    for off in [
+        r#"{}"#,
+        r#"{"validation": {"enable": "off"}}"#,
+        r#"{"validation": {"enable": false, "checks": "struct"}}"#,
+        r#"{"validation": {}}"#,
+        r#"{"validation": null}"#,
+    ] {
+        assert_eq!(value(&mut client, &load(off)), r#"{"total": 4}"#, "{off}");
+    }
+    let on = r#"{"validation": {"enable": "on"}}"#;
+    let error = failure(&mut client, &format!("select {}", load(on)));
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("23514", "name[0].given: expected array"));
+    assert!(error.detail.contains("line 2, byte 1: name[0].given: expected array\n"), "{error:?}");
+    // What the options change is changed before.
+    let fixed = r#"{"validation": {"enable": true}, "strip-nulls": true, "max-errors": 2}"#;
+    assert_eq!(value(&mut client, &load(fixed)), r#"{"total": 2}"#);
+    let found = "select string_agg(line || ' ' || path, ', ' order by line) from bulk.load_error where load_id = bulk.last_load_id()";
+    assert_eq!(value(&mut client, found), "2 name[0].given, 3 secret-of-a-patient");
+    // A type of the installation's own has no definition.
+    client.batch_execute("select bulk.create_resource_table('Custom')").unwrap();
+    let own = File::new(b"{\"id\":\"1\",\"whatever\":[[]]}\n");
+    assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Custom', true, '{on}')", own.url())), r#"{"total": 1}"#);
+}
+
+/// Numbers that repeat.
+fn next(state: &mut u64, bound: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize % bound
+}
+
+/// Paths of what a resource holds, without narratives, contained resources and extensions.
+fn paths(value: &Value, path: &str, out: &mut Vec<String>) {
+    let children: Vec<(String, &Value)> = match value {
+        Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        Value::Array(elements) => elements.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
+        _ => return,
+    };
+    for (key, value) in children {
+        if !matches!(key.as_str(), "resourceType" | "id" | "text" | "contained" | "extension" | "modifierExtension") {
+            let path = format!("{path}/{key}");
+            paths(value, &path, out);
+            out.push(path);
+        }
+    }
+}
+
+/// One thing wrong, or at least other.
+fn damaged(resource: &Value, state: &mut u64) -> Option<Value> {
+    let mut resource = resource.clone();
+    let mut all = Vec::new();
+    paths(&resource, "", &mut all);
+    if all.is_empty() {
+        return None;
+    }
+    let path = &all[next(state, all.len())];
+    let (parent, key) = path.rsplit_once('/')?;
+    let way = next(state, 10);
+    let parent = resource.pointer_mut(parent)?;
+    match (way, parent) {
+        (0, Value::Object(members)) => drop(members.remove(key)),
+        (1, Value::Object(members)) => {
+            let value = members.remove(key)?;
+            members.insert(format!("{key}X"), value);
+        }
+        (2, parent) => {
+            let place = parent.pointer_mut(&format!("/{key}"))?;
+            *place = json!([place.take()]);
+        }
+        (way, parent) => {
+            let place = parent.pointer_mut(&format!("/{key}"))?;
+            *place = match way {
+                3 => json!("some text"),
+                4 => json!(12),
+                5 => json!(true),
+                6 => json!({"foo": "bar"}),
+                7 => json!([]),
+                8 => json!(""),
+                _ => place.as_array().and_then(|list| list.first()).cloned()?,
+            };
+        }
+    }
+    Some(resource)
+}
+
+fn another() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("create unlogged table source (j jsonb)").unwrap();
+    crate::roundtrip::copy_source(&database, &cache().join("examples/all.ndjson.gz"));
+    let query = "select j::text from source order by j->>'resourceType' collate \"C\", j->>'id' collate \"C\"";
+    let mut resources: Vec<Value> = client.query(query, &[]).unwrap().iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect();
+    let mut state = 5;
+    let small = resources.iter().filter(|resource| resource.to_string().len() < 10_000 && resource["resourceType"] != "Bundle");
+    let damaged: Vec<Value> = small.filter_map(|resource| damaged(resource, &mut state)).step_by(2).take(2000).collect();
+    assert_eq!(damaged.len(), 2000);
+    resources.extend(damaged);
+    for (number, resource) in resources.iter_mut().enumerate() {
+        resource["id"] = json!(number.to_string());
+    }
+    let text: String = resources.iter().map(|resource| format!("{resource}\n")).collect();
+    let file = File::new(text.as_bytes());
+    let options = OPTIONS.replace("1000}", "10000}");
+    client.batch_execute(&format!("select bulk.load('{}', fhir => true, options => '{options}')", file.url())).unwrap();
+    let ours: HashMap<usize, String> = client
+        .query("select line, message from bulk.load_error where load_id = bulk.last_load_id()", &[])
+        .unwrap()
+        .iter()
+        .map(|row| (row.get::<_, i64>(0) as usize - 1, row.get(1)))
+        .collect();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/pg_test/validate.js");
+    let path = file.url().replace("file://", "");
+    let output = checked(Command::new("node").arg(script).arg(cache().join("validator")).arg(path)).stdout;
+    let theirs: BTreeMap<usize, String> = String::from_utf8(output)
+        .unwrap()
+        .lines()
+        .map(|line| line.split_once('\t').unwrap())
+        .map(|(number, messages)| (number.parse().unwrap(), messages.to_owned()))
+        .collect();
+    let (mut agreed, mut theirs_alone) = (0, Vec::new());
+    for (number, messages) in &theirs {
+        match ours.get(number) {
+            Some(_) => agreed += 1,
+            // It takes `false` and 0 for a value that is missing, and a no-break space for white space.
+            None if messages.contains("[x]: Missing property") || messages.contains("Invalid code format for value \\\"\u{a0}\\\"") => {}
+            None => theirs_alone.push((&resources[*number]["resourceType"], number, messages)),
+        }
+    }
+    assert!(theirs_alone.is_empty(), "{theirs_alone:#?}");
+    assert!(agreed > 600, "{agreed}");
+    // What nobody damaged is refused by us as listed above, and by nothing else.
+    assert_eq!(ours.keys().filter(|number| **number < 5305).count(), WRONG.len() - 1);
+}
