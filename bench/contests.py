@@ -11,6 +11,7 @@ CLIENTS = Path(__file__).resolve().parent / "clients"
 READY = "\\copy of ready rows"
 LIMIT = "insert only: binary COPY of the same bytes as bytea"
 LOAD = "bulk.load, FHIR, gz"
+VALIDATED = f"{LOAD}, validated"
 STAGE = "\\copy to a temporary table, insert … on conflict do update"
 MERGED = "copy (select (resource || jsonb_build_object(…))::text)"
 DUMP, DUMP_FHIR = "bulk.dump, Aidbox", "bulk.dump, FHIR"
@@ -83,8 +84,8 @@ class Bench:
                 lambda: self.cluster.sql(f"select pg_total_relation_size('{table}')"),
             )
 
-        def ours(file: Path, fhir: bool):
-            return lambda: psql(f"select bulk.load('{file}', '{source.resource_type}', fhir => {fhir});")
+        def ours(file: Path, fhir: bool, options: str = "{}"):
+            return lambda: psql(f"select bulk.load('{file}', '{source.resource_type}', {fhir}, '{options}');")
 
         def created() -> Contender:
             made = contender(f"{LOAD}, into a table that it creates", ours(source.gz, True))
@@ -112,6 +113,8 @@ class Bench:
             contender("bulk.load, Aidbox, gz", ours(aidbox.with_suffix(".aidbox.gz"), False)),
             contender("bulk.load, Aidbox, plain", ours(aidbox, False)),
             created(),
+            contender(VALIDATED, ours(source.gz, True, '{"validation": {"enable": "on"}}')),
+            contender(f"{LOAD}, lines may be rejected", ours(source.gz, True, '{"max-errors": 1000}')),
         ]
         name = f"load of {source.resource_type}, {method}"
         return hold(self.cluster, name, source.rows, source.bytes, contenders, self.rounds, self.say)

@@ -16,6 +16,7 @@ def floors(found: list[Contest], gzip: tuple[int, int] | None) -> list[tuple[str
         if names.LIMIT in has:
             rows.append((f"{contest.name}: against {names.READY}", seconds(names.READY) / seconds(names.LOAD), 2.0))
             rows.append((f"{contest.name}: of the insert-only limit", seconds(names.LIMIT) / seconds(names.LOAD), 0.85))
+            rows.append((f"{contest.name}: without and with validation", seconds(names.LOAD) / seconds(names.VALIDATED), 0.5))
             wal = {standing.name: standing.median("wal") for standing in contest.standings}
             rows.append((f"{contest.name}: WAL of COPY and of ours", wal[names.READY] / wal[names.LOAD], 0.95))
         if names.STAGE in has:

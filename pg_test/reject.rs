@@ -192,7 +192,7 @@ fn constraints() {
             "true"
         );
         assert_eq!(
-            value(&mut client, &format!("select raw from bulk.load_error where load_id = bulk.last_load_id() and line = 18")),
+            value(&mut client, "select raw from bulk.load_error where load_id = bulk.last_load_id() and line = 18"),
             line(17).trim_end()
         );
         assert_eq!(value(&mut client, "select count(*) from patient"), (40_000 - (count - 1)).to_string());
