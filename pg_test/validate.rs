@@ -15,6 +15,8 @@ pub fn tests() -> Vec<Trial> {
         test("official examples are valid in both formats, but for those that are not", examples),
         test("synthetic data are valid", synthetic),
         test("an invalid line fails the load, or is rejected with the path of what is wrong", invalid),
+        test("references must lead to what is there or is loaded with them, whatever the order", references),
+        test("references to thousands of resources are checked in flat memory", many_references),
         test("what the npm package fhir refuses we refuse, of the examples and of 2,000 damaged resources", another),
     ]
 }
@@ -123,6 +125,108 @@ fn invalid() {
     client.batch_execute("select bulk.create_resource_table('Custom')").unwrap();
     let own = File::new(b"{\"id\":\"1\",\"whatever\":[[]]}\n");
     assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Custom', true, '{on}')", own.url())), r#"{"total": 1}"#);
+}
+
+fn references() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient'); select bulk.create_resource_table('Organization');
+        insert into patient (id, txid, status, resource) values ('there', 1, 'created', '{}'), ('gone', 2, 'deleted', '{}')",
+        )
+        .unwrap();
+    let lines = [
+        // 1 to 4 lead somewhere: into the table, forward, to themselves, within the resource, outside.
+        r#"{"id":"1","resourceType":"Observation","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/there"},"focus":[{"reference":"Patient/later/_history/7"}]}"#,
+        r##"{"id":"2","resourceType":"Observation","status":"final","code":{"text":"x"},"hasMember":[{"reference":"Observation/2"},{"reference":"Observation/1"}],"performer":[{"reference":"#p"},{"reference":"http://elsewhere/Patient/x"},{"reference":"urn:uuid:1"},{"display":"somebody"}]}"##,
+        r#"{"id":"3","resourceType":"Bundle","type":"transaction","entry":[{"resource":{"resourceType":"Patient","managingOrganization":{"reference":"Organization/in-the-bundle"}}}]}"#,
+        r#"{"id":"later","resourceType":"Patient","extension":[{"url":"u","valueReference":{"reference":"Patient/there"}}]}"#,
+        // What these refer to is nowhere, or deleted; the last two refer to what is rejected for it.
+        r#"{"id":"5","resourceType":"Observation","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/gone"},"encounter":{"reference":"Encounter/none"}}"#,
+        r#"{"id":"6","resourceType":"Observation","status":"final","code":{"text":"x"},"hasMember":[{"reference":"Observation/5"}]}"#,
+        r#"{"id":"7","resourceType":"Observation","status":"final","code":{"text":"x"},"hasMember":[{"reference":"Observation/1"},{"reference":"Observation/6"}]}"#,
+        r#"{"id":"8","resourceType":"Patient","extension":[{"url":"u","valueReference":{"reference":"Nonsense/1"}}]}"#,
+        r#"{"id":"9","resourceType":"Patient","contained":[{"resourceType":"Observation","subject":{"reference":"Patient/nowhere"}}],"unknown":1}"#,
+    ];
+    let file = File::new(lines.join("\n").as_bytes());
+    let load = |checks: &str, most: u32| {
+        format!(
+            r#"bulk.load('{}', null, true, '{{"validation": {{"enable": "on", "checks": "{checks}"}}, "max-errors": {most}, "on-conflict": "overwrite"}}')"#,
+            file.url()
+        )
+    };
+    let error = failure(&mut client, &format!("select {}", load("refs", 0)));
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("23503", "encounter: referenced resource does not exist"));
+    assert_eq!(error.detail.lines().count(), 5, "{error:?}");
+    assert_eq!(value(&mut client, "to_regclass('observation')"), "null");
+    let found = "select string_agg(concat_ws(' ', line, resource_type, id, sqlstate, path), ', ' order by line) from bulk.load_error where load_id = bulk.last_load_id()";
+    assert_eq!(value(&mut client, &load("refs", 5)), r#"{"Bundle": 1, "Patient": 1, "Observation": 2}"#);
+    let expected = "5 Observation 5 23503 encounter, 6 Observation 6 23503 hasMember[0], 7 Observation 7 23503 hasMember[1], 8 Patient 8 23503 extension[0].valueReference, ";
+    assert_eq!(value(&mut client, found), format!("{expected}9 Patient 9 23503 contained[0].subject"));
+    assert_eq!(value(&mut client, "select raw from bulk.load_error where load_id = bulk.last_load_id() and line = 7"), lines[6]);
+    assert_eq!(value(&mut client, "select string_agg(id, ' ' order by id) from observation"), "1 2");
+    assert_eq!(value(&mut client, &load("all", 5)), r#"{"Bundle": 1, "Patient": 1, "Observation": 2}"#);
+    assert_eq!(value(&mut client, found), format!("{expected}9 Patient 9 23514 unknown"));
+    assert_eq!(
+        value(&mut client, "select concat_ws(' ', read, stored, skipped, rejected) from bulk.job where id = bulk.last_load_id()"),
+        "9 4 0 5"
+    );
+    // The same in Aidbox format, into a stage.
+    let lines = [
+        r#"{"id":"a","status":"final","code":{"text":"x"},"subject":{"resourceType":"Patient","id":"later"},"focus":[{"uri":"Patient/there/_history/1"}]}"#,
+        r#"{"id":"b","status":"final","code":{"text":"x"},"subject":{"resourceType":"Patient","id":"nowhere"}}"#,
+        r#"{"id":"b","status":"final","code":{"text":"the last good line counts"},"subject":{"localRef":"x"}}"#,
+        r#"{"id":"b","status":"final","code":{"text":"x"},"subject":{"uri":"Patient/nowhere/_history/1"}}"#,
+    ];
+    let file = File::new(lines.join("\n").as_bytes());
+    for fast in ["on", "off"] {
+        client.batch_execute(&format!("set bulk.fast_path = {fast}")).unwrap();
+        let options = r#"{"validation": {"enable": true, "checks": "all"}, "max-errors": 2, "temp_table": "looked_at"}"#;
+        assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Observation', options => '{options}')", file.url())), r#"{"total": 2}"#);
+        assert_eq!(
+            value(&mut client, "select string_agg(id || ' ' || (resource#>>'{code,text}'), ', ' order by id) from looked_at"),
+            "a x, b the last good line counts"
+        );
+        client.batch_execute("select bulk.stage_drop('looked_at')").unwrap();
+    }
+    // Whoever may not look for a resource cannot have references to it checked.
+    let role = format!("blind_{}", database.name);
+    client.batch_execute(&format!("create role {role} login; grant pg_read_server_files to {role}; grant all on observation, observation_history to {role}; grant all on sequence transaction_id_seq to {role}")).unwrap();
+    let mut blind = database.connect_as(&role);
+    let load = format!(
+        r#"select bulk.load('{}', 'Observation', options => '{{"validation": {{"enable": true, "checks": "refs"}}, "max-errors": 2}}')"#,
+        file.url()
+    );
+    assert_eq!(failure(&mut blind, &load).code, "42501");
+}
+
+fn many_references() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let text = |id: String| {
+        format!("{{\"id\":\"{id}\",\"resourceType\":\"Observation\",\"status\":\"final\",\"code\":{{\"text\":\"{}\"}}", "x".repeat(1000))
+    };
+    let count = 60_000;
+    // Each refers to the next; of the last there is none in every tenth thousand.
+    let lines: String = (0..count)
+        .map(|n| {
+            if n % 10_000 == 9_999 {
+                format!("{},\"hasMember\":[{{\"reference\":\"Observation/none-{n}\"}}]}}\n", text(n.to_string()))
+            } else {
+                format!("{},\"hasMember\":[{{\"reference\":\"Observation/{}\"}}]}}\n", text(n.to_string()), n / 10_000 * 10_000)
+            }
+        })
+        .collect();
+    let file = File::new(lines.as_bytes());
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let peak = crate::roundtrip::Peak::watch(pid);
+    let load = format!(
+        r#"bulk.load('{}', 'Observation', true, '{{"validation": {{"enable": true, "checks": "all"}}, "max-errors": 10}}')"#,
+        file.url()
+    );
+    assert_eq!(value(&mut client, &load), format!("{{\"total\": {}}}", count - 6));
+    assert!(peak.bytes() < 128 << 20, "{}", peak.bytes());
 }
 
 /// Numbers that repeat.

@@ -100,6 +100,9 @@ pub enum Fault {
     /// By the definitions: where in the resource, and what is wrong there.
     #[error("{path}: {problem}")]
     Invalid { path: String, problem: String },
+    /// A reference to what is neither stored nor loaded with it.
+    #[error("{path}: referenced resource does not exist")]
+    Dangling { path: String },
     /// Where ids must be new: in the table, or in an earlier line.
     #[error("resource with this id exists already")]
     Exists,
@@ -123,7 +126,7 @@ impl Fault {
             Fault::NoType | Fault::WrongType { .. } | Fault::UnknownType(_) => Some("resourceType"),
             Fault::BadInstant(path) => Some(path),
             Fault::BadVersion => Some("meta.versionId"),
-            Fault::Invalid { path, .. } => Some(path),
+            Fault::Invalid { path, .. } | Fault::Dangling { path } => Some(path),
             _ => None,
         }
     }

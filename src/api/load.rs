@@ -1,13 +1,15 @@
 //! `bulk.load`, both signatures.
 
-use super::option::{self, LoadOptions, LoadRequest, Validation};
+use super::option::{self, LoadOptions, LoadRequest};
 use crate::error::Error;
 use crate::fhir::change::Changes;
+use crate::fhir::validate::Checks;
 use crate::fhir::{Format, definitions, structure};
 use crate::op::batch::{Recipe, Rules};
 use crate::op::ledger::{self, Ledger};
 use crate::op::{self, Sink};
 use crate::pg::argument::Json;
+use crate::pg::checked::Checked;
 use crate::pg::journal::{self, Journal};
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
@@ -72,6 +74,9 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         0 => Box::new(Strict::new(destination, resource_type.as_deref())?),
         _ => Box::new(Tolerant::new(destination, resource_type.as_deref(), journal.clone())?),
     };
+    if options.checks.references {
+        sink = Box::new(Checked::new(sink, definitions, ledger::enough(options.max_errors)));
+    }
     let mut ledger = Ledger::new(options.max_errors);
     let access = Access {
         allowed_hosts: setting::allowed_hosts(),
@@ -90,7 +95,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
                 stored: setting::resource_format(),
                 created_at_url: setting::created_at_url(),
                 changes: changes.clone(),
-                structure: (options.validation == Validation::Structure).then(structure::r4),
+                checks: (options.checks != Checks::default()).then(|| (structure::r4(), options.checks)),
                 take_meta: options.policy.take_meta(),
                 compression: compression.clone(),
                 enough_rejects: ledger::enough(options.max_errors),

@@ -1,6 +1,7 @@
 //! The keys of `options` and of a request's body.
 
 use crate::error::Error;
+use crate::fhir::validate::Checks;
 use crate::jsonb::text::Style;
 use crate::jsonb::{self, Document, parse};
 use crate::op::field::Delimited;
@@ -29,18 +30,10 @@ pub struct LoadOptions {
     pub temp_table: Option<String>,
     /// Lines that may be rejected.
     pub max_errors: u64,
-    pub validation: Validation,
+    /// What lines are checked for before they are stored.
+    pub checks: Checks,
     /// What of the options is shown to people: all but what may be secret.
     pub shown: Map<String, Value>,
-}
-
-/// What lines are checked by before they are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Validation {
-    #[default]
-    Off,
-    /// The structure that the definitions say.
-    Structure,
 }
 
 /// What `bulk.dump_sql` can be told. Each key counts for some formats only.
@@ -161,23 +154,25 @@ fn method(object: &Map<String, Value>) -> Result<Method, Error> {
 }
 
 /// `{"enable": "on", "checks": "struct"}`. YAML makes booleans of `on` and `off`.
-fn validation(object: &Map<String, Value>) -> Result<Validation, Error> {
+fn checks(object: &Map<String, Value>) -> Result<Checks, Error> {
     let given = match object.get("validation") {
-        None | Some(Value::Null) => return Ok(Validation::Off),
+        None | Some(Value::Null) => return Ok(Checks::default()),
         Some(Value::Object(given)) => given,
         Some(_) => return Err(Error::InvalidOption { name: "validation", expected: "an object with enable and checks" }),
     };
     check_keys(given, VALIDATION)?;
-    match given.get("checks").unwrap_or(&Value::Null) {
-        Value::Null => {}
-        Value::String(checks) if checks == "struct" => {}
-        _ => return Err(Error::InvalidOption { name: "checks", expected: "struct" }),
-    }
+    let wrong = Error::InvalidOption { name: "checks", expected: "struct, refs or all" };
+    let checks = match string(given, "checks").map_err(|_| wrong.clone())?.as_deref() {
+        None | Some("struct") => Checks { structure: true, references: false },
+        Some("refs") => Checks { structure: false, references: true },
+        Some("all") => Checks { structure: true, references: true },
+        Some(_) => return Err(wrong),
+    };
     match given.get("enable").unwrap_or(&Value::Null) {
-        Value::Null | Value::Bool(false) => Ok(Validation::Off),
-        Value::Bool(true) => Ok(Validation::Structure),
-        Value::String(enable) if enable == "off" => Ok(Validation::Off),
-        Value::String(enable) if enable == "on" => Ok(Validation::Structure),
+        Value::Null | Value::Bool(false) => Ok(Checks::default()),
+        Value::Bool(true) => Ok(checks),
+        Value::String(enable) if enable == "off" => Ok(Checks::default()),
+        Value::String(enable) if enable == "on" => Ok(checks),
         _ => Err(Error::InvalidOption { name: "enable", expected: "on or off" }),
     }
 }
@@ -253,7 +248,7 @@ impl LoadOptions {
             method: if self.method == Method::default() { others.method } else { self.method },
             temp_table: self.temp_table.or(others.temp_table),
             max_errors: self.max_errors.max(others.max_errors),
-            validation: if self.validation == Validation::Off { others.validation } else { self.validation },
+            checks: if self.checks == Checks::default() { others.checks } else { self.checks },
             shown: others.shown.into_iter().chain(self.shown).collect(),
         }
     }
@@ -285,7 +280,7 @@ impl LoadOptions {
             method: method(object)?,
             temp_table: string(object, "temp_table")?,
             max_errors: whole(object, "max-errors", "a whole number of lines", u64::from(u32::MAX))?,
-            validation: validation(object)?,
+            checks: checks(object)?,
             shown: object
                 .iter()
                 .filter(|(name, _)| !SECRET.contains(&name.as_str()))

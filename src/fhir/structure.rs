@@ -100,6 +100,7 @@ pub struct Structure {
     resources: FxHashMap<&'static str, ShapeId>,
     element: ShapeId,
     extension: ShapeId,
+    reference: ShapeId,
 }
 
 impl std::fmt::Debug for Structure {
@@ -139,6 +140,10 @@ impl Structure {
     pub fn extension(&self) -> ShapeId {
         self.extension
     }
+
+    pub fn reference(&self) -> ShapeId {
+        self.reference
+    }
 }
 
 /// Makes a structure from the table.
@@ -168,6 +173,7 @@ impl Reader {
             resources: FxHashMap::default(),
             element: shape("Element"),
             extension: shape("Extension"),
+            reference: shape("Reference"),
         };
         Reader { rows, by_path, primitives, made }
     }

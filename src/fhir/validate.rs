@@ -4,8 +4,8 @@
 //! By the rules of FHIR's JSON, nothing is empty or null but the places that keep a primitive and its companion aligned.
 
 use super::Format;
+use super::reference::{self, Target};
 use super::structure::{Entry, Kind, Literal, PrimitiveId, ShapeId, Structure};
-use crate::error::Fault;
 use crate::jsonb::{Document, Span, Str, Value};
 
 /// What is wrong where. It never says what the resource holds.
@@ -16,15 +16,40 @@ pub struct Finding {
     pub problem: String,
 }
 
-/// The first finding on a resource; none also for types that are not FHIR's.
-pub fn first(structure: &Structure, document: &Document, root: Value, resource_type: &str, format: Format) -> Option<Fault> {
-    let found = all(structure, document, root, resource_type, format, 1);
-    found.into_iter().next().map(|Finding { path, problem }| Fault::Invalid { path, problem })
+/// A relative reference: to another resource of the same database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Where it stands.
+    pub path: String,
+    pub resource_type: String,
+    pub id: String,
 }
 
-/// The findings on a resource, at most that many.
-pub fn all(structure: &Structure, document: &Document, root: Value, resource_type: &str, format: Format, most: usize) -> Vec<Finding> {
-    let mut checker = Checker { structure, document, format, path: Vec::new(), most, found: Vec::new() };
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checks {
+    pub structure: bool,
+    pub references: bool,
+}
+
+/// What was found, of what was looked for.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub findings: Vec<Finding>,
+    pub references: Vec<Reference>,
+}
+
+/// Looks through a resource; findings end it once there are `most`. Of types that are not FHIR's nothing is known.
+pub fn check(
+    structure: &Structure,
+    document: &Document,
+    root: Value,
+    resource_type: &str,
+    format: Format,
+    checks: Checks,
+    most: usize,
+) -> Found {
+    let mut checker = Checker { structure, document, format, path: Vec::new(), checks, most, within_entry: false, found: Found::default() };
     match (structure.resource(resource_type), root) {
         (Some(shape), Value::Object(span)) => checker.object(span, shape, true),
         (Some(_), _) => checker.find("expected object".to_owned()),
@@ -45,8 +70,11 @@ struct Checker<'a> {
     format: Format,
     /// From the resource to what is looked at.
     path: Vec<Step>,
+    checks: Checks,
     most: usize,
-    found: Vec<Finding>,
+    /// Inside a resource that is no part of the one that is stored: an entry of a Bundle, a parameter. Its references may be meant within that.
+    within_entry: bool,
+    found: Found,
 }
 
 /// Keys longer than that are cut in a path.
@@ -54,9 +82,9 @@ const LONGEST_KEY: usize = 100;
 
 impl<'a> Checker<'a> {
     fn find(&mut self, problem: String) {
-        if self.found.len() < self.most {
+        if self.checks.structure && !self.is_done() {
             let path = self.text_of_path();
-            self.found.push(Finding { path, problem });
+            self.found.findings.push(Finding { path, problem });
         }
     }
 
@@ -83,7 +111,7 @@ impl<'a> Checker<'a> {
     }
 
     fn is_done(&self) -> bool {
-        self.found.len() == self.most
+        self.found.findings.len() == self.most
     }
 
     fn object(&mut self, span: Span, id: ShapeId, is_resource: bool) {
@@ -91,6 +119,9 @@ impl<'a> Checker<'a> {
         let shape = structure.shape(id);
         if span.len == 0 {
             self.find("must not be empty".to_owned());
+        }
+        if self.checks.references && id == structure.reference() && !self.within_entry {
+            self.refer(span);
         }
         // Slots whose value or companion was met: of a choice the type that was chosen stays.
         let (mut values, mut companions) = (0u128, 0u128);
@@ -133,12 +164,32 @@ impl<'a> Checker<'a> {
     }
 
     fn find_missing(&mut self, name: &str) {
-        if self.is_done() {
+        if self.is_done() || !self.checks.structure {
             return;
         }
         let path = self.text_of_path();
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        self.found.push(Finding { path, problem: "required element is missing".to_owned() });
+        self.found.findings.push(Finding { path, problem: "required element is missing".to_owned() });
+    }
+
+    /// Notes a reference, if it is a relative one; that to a version is one to its resource.
+    fn refer(&mut self, span: Span) {
+        let string = |key| match self.document.get(span, key) {
+            Some(Value::String(text)) => Some(self.document.str(text)),
+            _ => None,
+        };
+        let of = |text: &'a str| match reference::split(text.split_once("/_history/").map_or(text, |(resource, _)| resource)) {
+            Target::Relative(kind, id) => Some((kind, id)),
+            Target::Local(_) | Target::Uri(_) => None,
+        };
+        let target = match self.format {
+            Format::Fhir => string("reference").and_then(of),
+            Format::Aidbox => string("resourceType").zip(string("id")).or_else(|| string("uri").and_then(of)),
+        };
+        if let Some((resource_type, id)) = target {
+            let reference = Reference { path: self.text_of_path(), resource_type: resource_type.to_owned(), id: id.to_owned() };
+            self.found.references.push(reference);
+        }
     }
 
     /// Whether the value and the companion of a choice are of one type, in FHIR format.
@@ -213,10 +264,14 @@ impl<'a> Checker<'a> {
             Value::String(name) => self.structure.resource(self.document.str(name)),
             _ => None,
         };
+        let contained = matches!(self.path.first(), Some(Step::Key(key)) if self.document.bytes(*key) == b"contained");
+        let outside = self.within_entry;
+        self.within_entry = outside || !contained;
         match shape {
             Some(shape) => self.object(span, shape, true),
             None => self.find_at(Step::Key(member.key), "unknown resource type".to_owned()),
         }
+        self.within_entry = outside;
     }
 
     /// `value: {string}`: one type, with its companion.
@@ -284,8 +339,8 @@ mod tests {
     fn findings(resource_type: &str, text: &str, format: Format) -> Vec<String> {
         let mut document = Document::new();
         let root = parse::parse(&mut document, text, 6000).unwrap();
-        let found = all(r4(), &document, root, resource_type, format, 10);
-        found.into_iter().map(|finding| format!("{}: {}", finding.path, finding.problem)).collect()
+        let found = check(r4(), &document, root, resource_type, format, Checks { structure: true, references: false }, 10);
+        found.findings.into_iter().map(|finding| format!("{}: {}", finding.path, finding.problem)).collect()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::fhir::definitions::Definitions;
 use crate::fhir::envelope::{self, Meta};
 use crate::fhir::ndjson::{Block, Line};
 use crate::fhir::structure::Structure;
-use crate::fhir::validate;
+use crate::fhir::validate::{self, Checks, Finding, Reference};
 use crate::jsonb::toast::{Compressor, Rule};
 use crate::jsonb::{Document, Value, encode, parse, varlena};
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ pub struct Recipe {
     /// Before anything else is done with a line.
     pub changes: Changes,
     /// What lines are checked by, if they are.
-    pub structure: Option<&'static Structure>,
+    pub checks: Option<(&'static Structure, Checks)>,
     pub take_meta: TakeMeta,
     pub compression: Rules,
     /// Lines of a block that need to be told of when they are rejected; the load fails before there are more.
@@ -92,8 +92,8 @@ pub struct Recipe {
 pub struct Row {
     /// Index into `Batch::types`.
     pub resource_type: usize,
-    id: (usize, usize),
-    resource: (usize, usize),
+    pub(super) id: (usize, usize),
+    pub(super) resource: (usize, usize),
     pub line: u64,
     /// Bytes of the source before the line.
     pub offset: u64,
@@ -124,15 +124,17 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Lines that are no rows.
     pub rejects: Vec<Reject>,
+    /// References that must lead somewhere, by the indices of their rows.
+    pub references: Vec<(usize, Reference)>,
     /// Bytes of the lines that the rows came from.
     pub size: u64,
     /// The lines themselves, where they are kept, and where in the source they begin.
-    lines: Arc<Vec<u8>>,
-    offset: u64,
-    ids: Vec<u8>,
-    resources: Vec<u8>,
+    pub(super) lines: Arc<Vec<u8>>,
+    pub(super) offset: u64,
+    pub(super) ids: Vec<u8>,
+    pub(super) resources: Vec<u8>,
     /// By index into `types`.
-    compression: Vec<Option<Rule>>,
+    pub(super) compression: Vec<Option<Rule>>,
 }
 
 impl Batch {
@@ -155,12 +157,13 @@ impl Batch {
         &self.resources[row.resource.0..row.resource.1]
     }
 
-    fn new(source: &str, offset: u64) -> Batch {
+    pub(super) fn new(source: &str, offset: u64) -> Batch {
         Batch {
             source: source.to_owned(),
             types: Vec::new(),
             rows: Vec::new(),
             rejects: Vec::new(),
+            references: Vec::new(),
             size: 0,
             lines: Arc::default(),
             offset,
@@ -187,8 +190,9 @@ impl Batch {
     }
 
     /// The same as if the others' lines were not there.
-    pub fn part(&self, rows: std::ops::Range<usize>) -> Result<Batch, Error> {
-        let mut part = self.pick(&self.rows[rows].iter().collect::<Vec<_>>())?;
+    pub fn part(&self, rows: &[&Row]) -> Result<Batch, Error> {
+        let mut part = self.pick(rows)?;
+        part.size = self.size;
         part.rank();
         Ok(part)
     }
@@ -326,6 +330,7 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
     let root = recipe.changes.apply(document, root);
     *known = Some(root);
     let whole = |fault| (fault, 0);
+    let mut references = Vec::new();
     let identity = envelope::identify(document, root).map_err(whole)?;
     let resource_type = match (&recipe.resource_type, identity.resource_type) {
         (Some(expected), Some(found)) if document.str(found) != expected => {
@@ -336,9 +341,13 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
         (None, Some(found)) => batch.resource_type(document.str(found), &recipe.compression),
         (None, None) => return Err(whole(Fault::NoType)),
     };
-    if let Some(structure) = recipe.structure {
+    if let Some((structure, checks)) = recipe.checks {
         let name = &batch.types[resource_type];
-        validate::first(structure, document, root, name, recipe.from).map_or(Ok(()), |fault| Err(whole(fault)))?;
+        let found = validate::check(structure, document, root, name, recipe.from, checks, 1);
+        if let Some(Finding { path, problem }) = found.findings.into_iter().next() {
+            return Err(whole(Fault::Invalid { path, problem }));
+        }
+        references = found.references;
     }
     let meta = match recipe.take_meta {
         TakeMeta::Nothing => Meta::default(),
@@ -360,6 +369,8 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
     if let Some(rule) = &batch.compression[resource_type] {
         rule.apply(compressor, id.1 - id.0 - 4, &mut batch.resources, start);
     }
+    let index = batch.rows.len();
+    batch.references.extend(references.into_iter().map(|reference| (index, reference)));
     batch.rows.push(Row {
         resource_type,
         id,

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod queue;
 pub mod rows;
 pub mod seen;
+pub mod spool;
 
 use crate::error::Error;
 use ledger::Ledger;

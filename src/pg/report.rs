@@ -53,6 +53,7 @@ fn fault_code(fault: &Fault) -> Code {
         Fault::Exists => Code::ERRCODE_UNIQUE_VIOLATION,
         Fault::BadInstant(_) => Code::ERRCODE_INVALID_DATETIME_FORMAT,
         Fault::BadVersion => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        Fault::Dangling { .. } => Code::ERRCODE_FOREIGN_KEY_VIOLATION,
         Fault::Invalid { .. } => Code::ERRCODE_CHECK_VIOLATION,
     }
 }

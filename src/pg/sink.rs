@@ -7,7 +7,7 @@ use super::progress::{Direction, Progress};
 use super::upsert::{Destination, Upsert};
 use crate::error::{Error, Reason};
 use crate::op::Sink;
-use crate::op::batch::Batch;
+use crate::op::batch::{Batch, Row};
 use crate::op::ledger::{Ledger, Tally};
 use pgrx::pg_sys;
 
@@ -123,8 +123,10 @@ impl Tolerant {
         if count < 2 {
             failure.raise();
         }
-        self.store_part(&part.part(0..count / 2)?, ledger)?;
-        self.store_part(&part.part(count / 2..count)?, ledger)
+        let rows: Vec<&Row> = part.rows.iter().collect();
+        let (first, second) = rows.split_at(count / 2);
+        self.store_part(&part.part(first)?, ledger)?;
+        self.store_part(&part.part(second)?, ledger)
     }
 
     fn write_down(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
