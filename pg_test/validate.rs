@@ -167,7 +167,7 @@ fn references() {
     assert_eq!(value(&mut client, "select raw from bulk.load_error where load_id = bulk.last_load_id() and line = 7"), lines[6]);
     assert_eq!(value(&mut client, "select string_agg(id, ' ' order by id) from observation"), "1 2");
     assert_eq!(value(&mut client, &load("all", 5)), r#"{"Bundle": 1, "Patient": 1, "Observation": 2}"#);
-    assert_eq!(value(&mut client, found), format!("{expected}9 Patient 9 23514 unknown"));
+    assert_eq!(value(&mut client, found), format!("{expected}9 Patient 9 23514 contained[0].code"));
     assert_eq!(
         value(&mut client, "select concat_ws(' ', read, stored, skipped, rejected) from bulk.job where id = bulk.last_load_id()"),
         "9 4 0 5"
