@@ -13,6 +13,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("merge lays an object over every resource, strip-nulls takes nulls out, as the server's own functions do", changes),
         test("wrong options are errors that say what is expected", wrong),
+        test("options beside a request count where it does not say otherwise", beside),
         test("update keeps every version in the history, also those that the load itself replaces", versions),
         test("no version is lost when sessions update the same ids at once", versions_at_once),
         test("on-conflict: ids that exist are refused with their line, or passed over", conflicts),
@@ -120,6 +121,21 @@ fn wrong() {
         &format!("select bulk.load('{}', 'Patient', options => '{{\"merge\": {{\"x\": \"\\u0000\"}}}}'::text::jsonb)", file.url()),
     );
     assert_eq!(error.code, "22P05", "{error:?}");
+}
+
+/// Options beside a request.
+fn beside() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(b"{\"id\":\"1\"}\n");
+    let load = |request: &str, options: &str| {
+        format!("bulk.load('{{\"source\": \"{}\", \"resourceType\": \"Patient\"{request}}}', options => '{options}')", file.url())
+    };
+    assert_eq!(value(&mut client, &load("", "{}")), r#"{"total": 1}"#);
+    assert_eq!(failure(&mut client, &format!("select {}", load(r#", "update": true"#, r#"{"on-conflict": "error"}"#))).code, "23505");
+    assert_eq!(value(&mut client, &load(r#", "on-conflict": "overwrite""#, r#"{"on-conflict": "error"}"#)), r#"{"total": 1}"#);
+    assert_eq!(value(&mut client, &load(r#", "merge": {"a": 1.10}"#, r#"{"merge": {"b": 2}, "update": true}"#)), r#"{"total": 1}"#);
+    assert_eq!(value(&mut client, "select row(resource, (select count(*) from patient_history)) from patient"), r#"("{""a"": 1.10}",1)"#);
 }
 
 fn lines(count: u64, ids: u64, version: &str) -> String {
@@ -380,6 +396,13 @@ fn keep_meta() {
     let mut keeper = database.connect_as(&role);
     assert_eq!(failure(&mut keeper, &format!("select {}", load(&again, false))).code, "42501");
     client.batch_execute(&format!("grant bulk_admin to {role}")).unwrap();
+    // Again and again: a version that is stored anew is no earlier one.
+    let versioned = File::new(b"{\"id\":\"v\",\"meta\":{\"versionId\":\"600000\"}}\n");
+    for _ in 0..3 {
+        let load = format!("bulk.load('{}', 'Patient', options => '{{\"keep-meta\": true, \"update\": true}}')", versioned.url());
+        assert_eq!(value(&mut client, &load), r#"{"total": 1}"#);
+    }
+    assert_eq!(value(&mut client, "select count(*) from patient_history where id = 'v'"), "0");
     assert_eq!(value(&mut keeper, &load(&again, false)), r#"{"total": 1}"#);
 }
 
@@ -465,6 +488,36 @@ fn stages() {
         assert_eq!(failure(&mut client, &format!("select {call}")).code, code, "{call}");
     }
     assert_eq!(value(&mut client, "select count(*) from patient"), "1");
+    // What a line does not say stays as it is; versions go on behind what is merged.
+    client.batch_execute("update patient set cts = '2001-01-01', ts = '2001-01-01'; select bulk.stage_drop('_stage')").unwrap();
+    let kept = "{\"id\":\"1\",\"meta\":{\"versionId\":\"700000\"}}\n{\"id\":\"2\",\"meta\":{\"createdAt\":\"2002-01-01T00:00:00Z\"}}\n";
+    let (fifth, _kept) = load(kept, r#", "keep-meta": true, "update": true"#);
+    client.batch_execute(&format!("select {fifth}")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(value(&mut client, "bulk.stage_merge('_stage')"), r#"{"total": 2}"#);
+    }
+    assert_eq!(
+        value(
+            &mut client,
+            "select string_agg(concat_ws(' ', id, txid > 600000, extract(year from cts), ts > now() - interval '1 hour'), ', ' order by id) from patient"
+        ),
+        "1 t 2001 t, 2 t 2002 t"
+    );
+    assert_eq!(value(&mut client, "select nextval('transaction_id_seq') > 700000"), "true");
+    // A table that somebody else laid there is no stage.
+    let role = format!("squatter_{}", database.name);
+    client.batch_execute(&format!("create role {role}; create schema theirs authorization {role}; grant select on _stage to {role}; set role {role}; set search_path = theirs, public;
+        create unlogged table bait (like public._stage including all); comment on table bait is 'stage of bulk.load: Patient, on-conflict overwrite'; reset role")).unwrap();
+    for call in [
+        "bulk.stage_merge('bait')".to_owned(),
+        "bulk.stage_drop('theirs.bait')".to_owned(),
+        fifth.replace("_stage", "bait"),
+        fifth.replace("_stage", "patient_history"),
+    ] {
+        assert_eq!(failure(&mut client, &format!("select {call}")).code, "42809", "{call}");
+    }
+    client.batch_execute("reset search_path; create trigger t before insert on _stage for each row execute function suppress_redundant_updates_trigger()").unwrap();
+    assert_eq!(failure(&mut client, "select bulk.stage_merge('_stage')").code, "42809");
 }
 
 fn patterns() {
@@ -488,7 +541,7 @@ fn patterns() {
     assert_eq!(value(&mut client, &format!("bulk.load('{{\"source\": [\"{path}/a*\", \"{path}/x*\"]}}', 'Patient')")), r#"{"total": 2}"#);
     assert_eq!(
         value(&mut client, "select request->'source' from bulk.job where id = bulk.last_load_id()"),
-        format!("[\"file://{path}/a.ndjson\", \"file://{path}/x[1].ndjson\"]")
+        format!("[\"file://{path}/a*\", \"file://{path}/x*\"]")
     );
     assert_eq!(failure(&mut client, &format!("select bulk.load('{path}/*.nothing', 'Patient')")).code, "58P01");
 }

@@ -12,6 +12,7 @@ pub fn tests() -> Vec<Trial> {
         test("a load that fails tells of the first ten lines, and leaves nothing behind", failing),
         test("what constraints and triggers refuse is found among thousands of lines, and nothing else is lost", constraints),
         test("what is nobody's line fails the load, whatever it may reject", no_line),
+        test("lines that the database refuses leave no memory behind, nor do thousands of lines that are nothing", memory),
         test("jobs and rejected lines are seen by their role and by bulk_admin, and written by nobody", rights),
         test("of 2,000 damaged lines each is stored as the server reads it, or rejected for a reason", damaged),
         test("jobs and rejected lines come through pg_dump", dumped),
@@ -87,6 +88,16 @@ fn places() {
     assert_eq!(counts(&mut client), "done 5 2 0 3");
     let found = "select string_agg(line || ' ' || sqlstate, ', ' order by line) from bulk.load_error where load_id = bulk.last_load_id()";
     assert_eq!(value(&mut client, found), "1 42P01, 2 54000, 3 23502");
+    let file = File::new(format!("{{\"id\":\"1\"}}\n{}{{\"id\":\"3\"}}\n{{\"id\":\"2\"}}", " ".repeat(100_000)).as_bytes());
+    assert_eq!(failure(&mut client, &format!("select {}", load(&file, Some("Patient"), "{}"))).code, "54000");
+    assert_eq!(value(&mut client, &load(&file, Some("Patient"), r#"{"max-errors": 1}"#)), r#"{"total": 2}"#);
+    // Types whose table is none, or another type's.
+    client.batch_execute("create table orders (x int); select bulk.create_resource_table('Visit')").unwrap();
+    let file = File::new(
+        b"{\"id\":\"1\",\"resourceType\":\"Orders\"}\n{\"id\":\"2\",\"resourceType\":\"Visit\"}\n{\"id\":\"3\",\"resourceType\":\"VISIT\"}",
+    );
+    assert_eq!(value(&mut client, &load(&file, None, r#"{"max-errors": 3}"#)), r#"{"Visit": 1}"#);
+    assert_eq!(value(&mut client, found), "1 42809, 3 22023");
     // Long lines show their beginning.
     client.batch_execute("reset bulk.max_line_size").unwrap();
     let file = File::new(format!("{{\"x\":\"{}\"}}", "é".repeat(20_000)).as_bytes());
@@ -208,7 +219,7 @@ fn no_line() {
         .batch_execute(
             "select bulk.create_resource_table('Patient');
         create function odd() returns trigger language plpgsql as $$begin
-            if new.id = '1500' then raise exception 'no' using errcode = '42501'; end if;
+            if new.id = '1500' then raise exception 'no' using errcode = '42501', constraint = 'why'; end if;
             if new.id = '2000' then perform pg_sleep(60); end if; return new; end$$;
         create trigger odd before insert on patient for each row execute function odd()",
         )
@@ -231,22 +242,36 @@ fn no_line() {
     assert_eq!(value(&mut client, "select count(*) from patient"), "0");
 }
 
+fn memory() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient'); alter table patient add check (resource ? 'x')").unwrap();
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    for text in [(0..8000).map(|n| format!("{{\"id\":\"{n}\"}}\n")).collect::<String>(), "x\n".repeat(400_000)] {
+        let file = File::new(text.as_bytes());
+        let peak = crate::roundtrip::Peak::watch(pid);
+        assert_eq!(value(&mut client, &load(&file, Some("Patient"), r#"{"max-errors": 1000000}"#)), r#"{"total": 0}"#);
+        assert!(peak.bytes() < 128 << 20, "{}", peak.bytes());
+    }
+    assert_eq!(value(&mut client, "select string_agg(rejected::text, ' ' order by rejected) from bulk.job"), "8000 400000");
+}
+
 fn rights() {
     let database = shared().database();
     let mut client = database.connect();
     let name = &database.name;
     client.batch_execute(&format!(
-        "create role owner_{name} login; create role other_{name} login; create role admin_{name} login in role bulk_admin; create role member_{name} login in role owner_{name};
-         grant pg_read_server_files to owner_{name}, other_{name}; grant all on schema public to public"
+        "create role \"Owner {name}\" login; create role other_{name} login; create role admin_{name} login in role bulk_admin; create role member_{name} login in role \"Owner {name}\";
+         grant pg_read_server_files to \"Owner {name}\", other_{name}; grant all on schema public to public"
     )).unwrap();
     let file = File::new(b"{\"id\":\"1\"}\n{\"secret\":1}\n");
-    let mut owner = database.connect_as(&format!("owner_{name}"));
+    let mut owner = database.connect_as(&format!("Owner {name}"));
     owner.batch_execute(&format!("select {}", load(&file, Some("Patient"), r#"{"max-errors": 1}"#))).unwrap();
     let seen = "select (select count(*) from bulk.job) || ' ' || (select count(*) from bulk.load_error)";
-    for (role, expected) in [("owner", "1 1"), ("member", "1 1"), ("admin", "1 1"), ("other", "0 0")] {
-        assert_eq!(value(&mut database.connect_as(&format!("{role}_{name}")), seen), expected, "{role}");
+    for (role, expected) in [("Owner ", "1 1"), ("member_", "1 1"), ("admin_", "1 1"), ("other_", "0 0")] {
+        assert_eq!(value(&mut database.connect_as(&format!("{role}{name}")), seen), expected, "{role}");
     }
-    assert_eq!(value(&mut owner, "select role from bulk.job"), format!("owner_{name}"));
+    assert_eq!(value(&mut owner, "select role from bulk.job"), format!("Owner {name}"));
     for statement in [
         "insert into bulk.job (id, kind, role, state) values ('x', 'load', 'postgres', 'done')",
         "update bulk.job set role = 'postgres'",
@@ -269,7 +294,9 @@ fn rights() {
     owner.batch_execute(&format!("select {}", load(&secret, Some("Patient"), "{}"))).unwrap();
     drop(owner);
     client
-        .batch_execute(&format!("reassign owned by owner_{name} to postgres; drop owned by owner_{name}; drop role owner_{name}"))
+        .batch_execute(&format!(
+            "reassign owned by \"Owner {name}\" to postgres; drop owned by \"Owner {name}\"; drop role \"Owner {name}\""
+        ))
         .unwrap();
     assert_eq!(value(&mut database.connect_as(&format!("other_{name}")), seen), "0 0");
     assert_eq!(value(&mut client, seen), "1 0");

@@ -89,6 +89,9 @@ pub enum Fault {
     WrongType { expected: String, found: String },
     #[error("unknown resource type \"{0}\"")]
     UnknownType(String),
+    /// A type whose table cannot be that of a type, or is another's.
+    #[error("{0}")]
+    WrongTable(Box<Error>),
     /// A row that is read twice was not the same: a view over what changes by itself.
     #[error("resource changed while it was read")]
     Changed,
@@ -123,7 +126,7 @@ impl Fault {
     pub fn path(&self) -> Option<&str> {
         match self {
             Fault::NoId | Fault::BadId | Fault::Exists => Some("id"),
-            Fault::NoType | Fault::WrongType { .. } | Fault::UnknownType(_) => Some("resourceType"),
+            Fault::NoType | Fault::WrongType { .. } | Fault::UnknownType(_) | Fault::WrongTable(_) => Some("resourceType"),
             Fault::BadInstant(path) => Some(path),
             Fault::BadVersion => Some("meta.versionId"),
             Fault::Invalid { path, .. } | Fault::Dangling { path } => Some(path),
@@ -253,7 +256,17 @@ pub enum Error {
 }
 
 fn rejected(most: u64, last: &Reason) -> String {
-    if most == 0 { last.to_string() } else { format!("more than {most} lines are rejected: {last}") }
+    if most == 0 { last.to_string() } else { format!("more than {most} lines are rejected: {}", last.without_content()) }
+}
+
+impl Reason {
+    /// What may stand in messages and logs: the words of a trigger or an input function may hold a resource's.
+    pub fn without_content(&self) -> String {
+        match self {
+            Reason::Fault(fault) => fault.to_string(),
+            Reason::Server { .. } => "the database refuses it".to_owned(),
+        }
+    }
 }
 
 impl Error {

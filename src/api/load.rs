@@ -22,28 +22,31 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Loads one source. A source that starts with `{` is a whole request: so an untyped literal finds its way.
 #[pg_extern(sql = false)]
 fn load(source: Option<&str>, resource_type: Option<&str>, fhir: Option<bool>, options: Option<Json>) -> JsonB {
     let source = report::ok(source.ok_or(Error::Null("source")));
     let fhir = fhir.unwrap_or(false);
-    let request = LoadOptions::read(options.as_ref().map_or(option::NONE, |options| &options.0)).and_then(|options| {
-        if source.trim_start().starts_with('{') {
-            let mut request = LoadRequest::read(source)?;
-            request.resource_type = resource_type.map(str::to_owned).or(request.resource_type);
-            request.options = request.options.or(options);
-            return Ok(request);
-        }
-        Ok(LoadRequest { sources: vec![source.to_owned()], resource_type: resource_type.map(str::to_owned), options })
-    });
+    let options = options.as_ref().map_or(option::NONE, |options| &options.0);
+    let request = if source.trim_start().starts_with('{') {
+        LoadRequest::read(source, options)
+            .map(|request| LoadRequest { resource_type: resource_type.map(str::to_owned).or(request.resource_type), ..request })
+    } else {
+        LoadOptions::read(options).map(|options| LoadRequest {
+            sources: vec![source.to_owned()],
+            resource_type: resource_type.map(str::to_owned),
+            options,
+        })
+    };
     JsonB(report::ok(request.and_then(|request| run(request, fhir))))
 }
 
 /// Loads what a request's body says.
 #[pg_extern(sql = false)]
 fn load_request(request: Option<Json>, fhir: Option<bool>) -> JsonB {
-    let request = request.ok_or(Error::Null("request")).and_then(|request| LoadRequest::read(&request.0));
+    let request = request.ok_or(Error::Null("request")).and_then(|request| LoadRequest::read(&request.0, option::NONE));
     JsonB(report::ok(request.and_then(|request| run(request, fhir.unwrap_or(false)))))
 }
 
@@ -57,7 +60,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     lifecycle::require_utf8()?;
     lifecycle::require_writable(c"bulk.load");
     let LoadRequest { sources, resource_type, options } = request;
-    let sources = sources_of(&sources)?;
+    let (names, sources) = sources_of(&sources)?;
     if options.policy.keep_meta {
         Right::Admin.require()?;
     }
@@ -66,7 +69,6 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     let resource_type = resource_type.map(|name| table::type_name(definitions, &name)).transpose()?;
     let wrong = |_| Error::InvalidOption { name: "merge", expected: "a JSON object that can be stored" };
     let changes = Changes::new(options.merge.as_deref(), options.strip_nulls, setting::max_depth()).map_err(wrong)?;
-    let names: Vec<String> = sources.iter().map(Source::name).collect();
     let journal = Journal::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": options.shown}))?;
     let destination = destination(&options, resource_type.as_deref())?;
     let compression = destination.compression.clone();
@@ -118,18 +120,21 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     Ok(answer)
 }
 
-/// The sources, patterns among them resolved, if the caller may read them.
-fn sources_of(texts: &[String]) -> Result<Vec<Source>, Error> {
-    let mut sources = Vec::new();
+/// The sources' names, and the sources, patterns among them resolved, if the caller may read them.
+fn sources_of(texts: &[String]) -> Result<(Vec<String>, Vec<Source>), Error> {
+    let (mut names, mut sources) = (Vec::new(), Vec::new());
     for text in texts {
         let source = Source::parse(text)?;
         match source {
             Source::File(_) => Right::ReadServerFiles.require()?,
             Source::Http(_) => Right::Remote.require()?,
         }
-        sources.extend(source.resolve()?);
+        names.push(source.name());
+        sources.extend(source.resolve(&mut || {
+            pgrx::check_for_interrupts!();
+        })?);
     }
-    Ok(sources)
+    Ok((names, sources))
 }
 
 fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result<Destination, Error> {
@@ -153,5 +158,6 @@ fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result<Des
         method: options.method,
         compression: Rules::default(),
         stage,
+        said: Rc::default(),
     })
 }

@@ -234,38 +234,20 @@ impl DumpOptions {
 }
 
 impl LoadOptions {
-    /// These, and what else is set beside them.
-    pub fn or(self, others: LoadOptions) -> LoadOptions {
-        LoadOptions {
-            create_tables: self.create_tables && others.create_tables,
-            merge: self.merge.or(others.merge),
-            strip_nulls: self.strip_nulls || others.strip_nulls,
-            headers: if self.headers.is_empty() { others.headers } else { self.headers },
-            connect_timeout: self.connect_timeout.or(others.connect_timeout),
-            read_timeout: self.read_timeout.or(others.read_timeout),
-            retries: self.retries.max(others.retries),
-            policy: if self.policy == Policy::default() { others.policy } else { self.policy },
-            method: if self.method == Method::default() { others.method } else { self.method },
-            temp_table: self.temp_table.or(others.temp_table),
-            max_errors: self.max_errors.max(others.max_errors),
-            checks: if self.checks == Checks::default() { others.checks } else { self.checks },
-            shown: others.shown.into_iter().chain(self.shown).collect(),
-        }
-    }
-
     /// Reads the argument `options`.
     pub fn read(text: &str) -> Result<LoadOptions, Error> {
         let object = object(&value(text, "options")?, "options")?;
         check_keys(&object, OPTIONS)?;
-        LoadOptions::from_object(&object, text)
+        LoadOptions::from_object(&object, &[text])
     }
 
-    fn from_object(object: &Map<String, Value>, text: &str) -> Result<LoadOptions, Error> {
+    /// Of keys that came from these texts, the first of which counts.
+    fn from_object(object: &Map<String, Value>, texts: &[&str]) -> Result<LoadOptions, Error> {
         let wrong = Error::InvalidOption { name: "merge", expected: "a JSON object without id and resourceType" };
         let merge = match object.get("merge") {
             None | Some(Value::Null) => None,
             Some(Value::Object(members)) if !members.contains_key("id") && !members.contains_key("resourceType") => {
-                Some(literal(text, "merge").ok_or(wrong)?)
+                Some(texts.iter().find_map(|text| literal(text, "merge")).ok_or(wrong)?)
             }
             Some(_) => return Err(wrong),
         };
@@ -292,10 +274,13 @@ impl LoadOptions {
 }
 
 impl LoadRequest {
-    /// Reads the body of `$load`.
-    pub fn read(text: &str) -> Result<LoadRequest, Error> {
-        let object = object(&value(text, "request")?, "request")?;
-        check_keys(&object, REQUEST)?;
+    /// Reads the body of `$load`, and options beside it, whose keys count where the body does not have them.
+    pub fn read(text: &str, options: &str) -> Result<LoadRequest, Error> {
+        let request = object(&value(text, "request")?, "request")?;
+        check_keys(&request, REQUEST)?;
+        let mut object = object(&value(options, "options")?, "options")?;
+        check_keys(&object, OPTIONS)?;
+        object.extend(request);
         let wrong = Error::InvalidOption { name: "source", expected: "a URL or a list of URLs" };
         let sources = match object.get("source") {
             Some(Value::String(source)) => vec![source.clone()],
@@ -309,7 +294,7 @@ impl LoadRequest {
             Some(Value::String(name)) => Some(name.clone()),
             Some(_) => return Err(Error::InvalidOption { name: "resourceType", expected: "the name of a resource type" }),
         };
-        Ok(LoadRequest { sources, resource_type, options: LoadOptions::from_object(&object, text)? })
+        Ok(LoadRequest { sources, resource_type, options: LoadOptions::from_object(&object, &[text, options])? })
     }
 }
 
@@ -320,15 +305,20 @@ mod tests {
 
     #[test]
     fn requests_are_read_and_unknown_keys_named() {
-        let request =
-            LoadRequest::read(r#"{"source": ["a", "b"], "resourceType": "Patient", "create-tables": false, "merge": {"n": 1.10}}"#)
-                .unwrap();
+        let request = LoadRequest::read(
+            r#"{"source": ["a", "b"], "resourceType": "Patient", "create-tables": false, "merge": {"n": 1.10}}"#,
+            r#"{"create-tables": true, "merge": {}, "retries": 3}"#,
+        )
+        .unwrap();
+        assert_eq!(request.options.retries, 3);
         assert_eq!(request.sources, ["a", "b"]);
         assert!(!request.options.create_tables);
         assert_eq!(request.options.merge.as_deref(), Some(r#"{"n":1.10}"#));
-        assert!(matches!(LoadRequest::read(r#"{"source": "a", "sauce": 1}"#), Err(Error::UnknownOption { name, .. }) if name == "sauce"));
+        assert!(
+            matches!(LoadRequest::read(r#"{"source": "a", "sauce": 1}"#, NONE), Err(Error::UnknownOption { name, .. }) if name == "sauce")
+        );
         for wrong in [json!({}), json!([]), json!({"source": []}), json!({"source": [1]}), json!({"source": "a", "create-tables": "x"})] {
-            assert!(matches!(LoadRequest::read(&wrong.to_string()), Err(Error::InvalidOption { .. })), "{wrong}");
+            assert!(matches!(LoadRequest::read(&wrong.to_string(), NONE), Err(Error::InvalidOption { .. })), "{wrong}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::fhir::definitions;
+use crate::pg::role::Right;
 use crate::pg::{create, lifecycle, report, stage, table};
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -13,6 +14,9 @@ fn stage_merge(name: &str) -> JsonB {
     let merged = || -> Result<u64, Error> {
         lifecycle::require_writable(c"bulk.stage_merge");
         let stage = stage::open(name)?;
+        if stage.policy.keep_meta {
+            Right::Admin.require()?;
+        }
         let target = match table::lookup_for_writing(&stage.resource_type)? {
             Some(target) => target,
             None if definitions::r4().resource(&stage.resource_type).is_some() => {

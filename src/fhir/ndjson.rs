@@ -38,6 +38,10 @@ impl Block {
                 let line = Line { bytes: &rest[..end], number, offset: self.offset + start as u64 };
                 start += end + 1;
                 number += 1;
+                if self.overlong {
+                    start = self.bytes.len();
+                    return Some(Line { bytes: &self.bytes, ..line });
+                }
                 if !line.bytes.iter().all(u8::is_ascii_whitespace) {
                     return Some(line);
                 }
@@ -49,6 +53,8 @@ impl Block {
 
 /// Bytes that are kept of a line that is too long.
 const KEPT: usize = 64 * 1024;
+/// Lines of a block.
+const MOST_LINES: usize = 8192;
 /// Bytes of the first block.
 const FIRST: usize = 64 * 1024;
 
@@ -98,7 +104,9 @@ impl<R: Read> Blocks<R> {
         let mut target = self.next_size.max(bytes.len() + self.next_size / 2);
         self.next_size = self.block_size.min(2 * self.next_size);
         loop {
-            if !self.fill(&mut bytes, target)? {
+            // Lines that were left over are enough for a block.
+            let has_line = memchr::memchr(b'\n', &bytes[scanned..]).is_some();
+            if !has_line && !self.fill(&mut bytes, target)? {
                 return Ok(Some(self.too_long(bytes)));
             }
             if !self.started {
@@ -109,8 +117,9 @@ impl<R: Read> Blocks<R> {
                 }
             }
             let end = memchr::memrchr(b'\n', &bytes[scanned..]).map(|at| scanned + at + 1);
-            match end {
-                _ if self.ended => break,
+            let most = memchr::memchr_iter(b'\n', &bytes[scanned..]).nth(MOST_LINES - 1).map(|at| scanned + at + 1);
+            match most.or(end) {
+                _ if self.ended && most.is_none() => break,
                 Some(end) => {
                     self.rest.extend_from_slice(&bytes[end..]);
                     bytes.truncate(end);
@@ -207,6 +216,32 @@ mod tests {
         assert!(!blocks.next_block().unwrap().unwrap().overlong);
         let block = blocks.next_block().unwrap().unwrap();
         assert_eq!((block.overlong, block.first_line, block.offset), (true, 2, 3));
+    }
+
+    #[test]
+    fn a_long_line_of_nothing_is_a_line() {
+        let input = format!("a\n{}{{}}\nb", " ".repeat(100_000));
+        let mut blocks = Blocks::new(input.as_bytes(), 64, 1000);
+        let mut lines = Vec::new();
+        while let Some(block) = blocks.next_block().unwrap() {
+            lines.extend(block.lines().map(|line| (line.number, line.offset)));
+        }
+        assert_eq!(lines, [(1, 0), (2, 2), (3, 100_005)]);
+    }
+
+    #[test]
+    fn short_lines_are_few_in_a_block() {
+        let input = "x\n".repeat(100_000);
+        let mut blocks = Blocks::new(input.as_bytes(), 1 << 19, 1000);
+        let mut next = 1;
+        while let Some(block) = blocks.next_block().unwrap() {
+            assert!(block.line_count <= MOST_LINES && blocks.rest.len() < 1 << 20);
+            for line in block.lines() {
+                assert_eq!((line.number, line.offset), (next, 2 * (next - 1)));
+                next += 1;
+            }
+        }
+        assert_eq!(next, 100_001);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Work that may fail without the transaction: in a subtransaction, taken back when it does.
 
-use super::{diagnostics, report};
+use super::{diagnostics, memory, report};
 use crate::error::Error;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
@@ -41,25 +41,22 @@ impl Failure {
     }
 }
 
-/// Does work whose changes stay only if it succeeds. What it opens it must have closed by then.
+/// Does work whose changes stay only if it succeeds, and whose memory of PostgreSQL's goes in any case. What it opens it must have closed by then.
+/// An error that no row is to blame for goes on, whole.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     // SAFETY: reads a backend variable.
-    let memory = unsafe { pg_sys::CurrentMemoryContext };
+    let before = unsafe { pg_sys::CurrentMemoryContext };
+    let memory = memory::child(before, c"bulk attempt");
     // SAFETY: as above.
     let owner = unsafe { pg_sys::CurrentResourceOwner };
     // SAFETY: as above.
     let context = unsafe { pg_sys::error_context_stack };
     // SAFETY: a transaction is running; the subtransaction has no name.
     unsafe { pg_sys::BeginInternalSubTransaction(std::ptr::null()) };
-    // SAFETY: the context that was current, and is valid still.
+    // SAFETY: a valid context.
     unsafe { pg_sys::CurrentMemoryContext = memory };
-    let done = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Ours)))
-        .catch_others(|caught| Err(failure(caught)))
-        .catch_rust_panic(|caught| caught.rethrow())
-        .execute();
+    let done = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Ours))).catch_others(|caught| Err(failure(caught))).execute();
     let done = done.map_err(|failure| with_true_state(failure, context));
-    // SAFETY: what was set before, since an error leaves it as it was inside.
-    unsafe { pg_sys::error_context_stack = context };
     match &done {
         // SAFETY: the subtransaction of above is the innermost.
         Ok(_) => unsafe { pg_sys::ReleaseCurrentSubTransaction() },
@@ -67,10 +64,19 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure>
         Err(_) => unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() },
     }
     // SAFETY: as they were before.
-    unsafe { pg_sys::CurrentMemoryContext = memory };
+    unsafe { pg_sys::CurrentMemoryContext = before };
     // SAFETY: as above.
     unsafe { pg_sys::CurrentResourceOwner = owner };
-    done
+    // SAFETY: made above; what is left of the work is Rust's memory.
+    unsafe { pg_sys::MemoryContextDelete(memory) };
+    match done {
+        // What completes the error is still on the stack.
+        Err(failure @ Failure::Server { .. }) if !failure.is_about_a_row() => failure.raise(),
+        done => {
+            diagnostics::forget_since(context);
+            done
+        }
+    }
 }
 
 fn failure(caught: CaughtError) -> Failure {

@@ -9,13 +9,18 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
 use std::ffi::CStr;
 
-const COLUMNS: [Column; 4] =
-    [(c"number", pg_sys::INT8OID), (c"id", pg_sys::TEXTOID), (c"resource", pg_sys::JSONBOID), (c"updated", pg_sys::TIMESTAMPTZOID)];
+const COLUMNS: [Column; 5] = [
+    (c"number", pg_sys::INT8OID),
+    (c"id", pg_sys::TEXTOID),
+    (c"resource", pg_sys::JSONBOID),
+    (c"updated", pg_sys::TIMESTAMPTZOID),
+    (c"version", pg_sys::INT8OID),
+];
 
 /// The planner's settings under which it looks rows up by their key.
 const BY_INDEX: [(&CStr, &CStr); 3] = [(c"enable_seqscan", c"off"), (c"enable_hashjoin", c"off"), (c"enable_mergejoin", c"off")];
 
-/// Runs a statement that reads `bulk_rows` (number from 0, id, resource, updated: what the line says) and returns numbers: true at the index of each that came. It is planned
+/// Runs a statement that reads `bulk_rows` (number from 0, id, resource, and what the line says: updated, version) and returns numbers: true at the index of each that came. It is planned
 /// to look rows up by their key: a table of a few thousand rows, or one never analyzed, would else be read whole for every batch.
 pub fn mark(batch: &Batch, rows: &[&Row], statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<bool>, Error> {
     let marked = diagnostics::keep(Some(&batch.extent()), || {
@@ -45,8 +50,9 @@ fn stage(batch: &Batch, rows: &[&Row]) -> Ephemeral {
             pg_sys::Datum::from(batch.id_varlena(row).as_ptr()),
             pg_sys::Datum::from(batch.resource(row).as_ptr()),
             pg_sys::Datum::from(row.meta.last_updated.unwrap_or_default()),
+            pg_sys::Datum::from(row.meta.version.unwrap_or_default()),
         ];
-        staged.put(values, [false, false, false, row.meta.last_updated.is_none()]);
+        staged.put(values, [false, false, false, row.meta.last_updated.is_none(), row.meta.version.is_none()]);
     }
     staged
 }

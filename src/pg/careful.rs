@@ -30,6 +30,8 @@ pub struct Careful {
     /// Finds those of them that are older than their lines.
     older: String,
     sequence: pg_sys::Oid,
+    schema: pg_sys::Oid,
+    is_stage: bool,
     /// Copies them to the history; None where that is not asked for.
     archive: Option<String>,
     overwrite: General,
@@ -37,14 +39,16 @@ pub struct Careful {
 }
 
 impl Careful {
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, policy: Policy) -> Result<Careful, Error> {
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, policy: Policy, is_stage: bool) -> Result<Careful, Error> {
         let join = format!("from bulk_rows u join {} t on t.id operator(pg_catalog.=) u.id", table.name);
         let archive = match policy {
             Policy { keep_history: true, on_conflict: OnConflict::Overwrite | OnConflict::Newer, .. } => {
                 let columns = table::history_columns(table)?;
                 let read: Vec<String> = columns.names.iter().map(|name| format!("t.{name}")).collect();
                 Some(format!(
-                    "insert into {} ({}) select {} {join} returning -1::pg_catalog.int8",
+                    // A version that is stored again is no earlier one.
+                    "insert into {} ({}) select {} {join} where u.version is null or t.txid operator(pg_catalog.<>) u.version \
+                     returning -1::pg_catalog.int8",
                     columns.table,
                     columns.names.join(", "),
                     read.join(", ")
@@ -55,7 +59,11 @@ impl Careful {
         if policy.on_conflict == OnConflict::Newer && !table.has_ts {
             return Err(Error::NoUpdateTime(table.plain_name.clone()));
         }
-        let facts = if policy.take_meta() == TakeMeta::Nothing { Facts::Given } else { Facts::FromLines };
+        let facts = match (policy.take_meta(), is_stage) {
+            (TakeMeta::Nothing, _) => Facts::Given,
+            (_, true) => Facts::FromLinesAlone,
+            (_, false) => Facts::FromLines,
+        };
         Ok(Careful {
             policy,
             lock: format!("select u.number {join} order by t.id for update of t"),
@@ -64,6 +72,8 @@ impl Careful {
             overwrite: General::new(table, resource_type, sequence, OnExisting::Overwrite, facts),
             insert: General::new(table, resource_type, sequence, OnExisting::PassOver, facts),
             sequence,
+            schema: table.schema,
+            is_stage,
         })
     }
 
@@ -82,9 +92,10 @@ impl Careful {
             written.refused.extend(refused);
         }
         if self.policy.keep_meta
+            && !self.is_stage
             && let Some(last) = rows.iter().filter_map(|row| row.meta.version).max()
         {
-            sequence::move_past(self.sequence, last)?;
+            sequence::move_past(self.sequence, self.schema, last)?;
         }
         Ok(written)
     }

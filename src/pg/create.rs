@@ -55,17 +55,23 @@ pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
 }
 
 /// Makes an unlogged table of the shape of a type's, of a name in its parts: the first schema of the search path where it names none.
-pub fn stage(name: &[String], resource_type: &str) -> Result<pg_sys::Oid, Error> {
+/// Its version and times may be missing. Says whether it was made now: another session may have been faster.
+pub fn stage(name: &[String], resource_type: &str) -> Result<(pg_sys::Oid, bool), Error> {
     let (schema, plain) = match name {
         [plain] => (creation_schema()?, plain),
         [schema, plain] => (table::schema(schema)?, plain),
         _ => return Err(Error::NoSchema),
     };
     lock(schema, plain);
+    if let Some(found) = table::relation(plain, schema) {
+        return Ok((found, false));
+    }
     let status = ensure_status(schema);
     let columns = columns(&status, &pgrx::spi::quote_literal(resource_type));
-    run(&format!("create unlogged table {} (id pg_catalog.text primary key, {columns})", table::qualified(schema, plain)));
-    table::relation(plain, schema).ok_or_else(|| Error::Internal(format!("table {plain} is missing")))
+    let name = table::qualified(schema, plain);
+    run(&format!("create unlogged table {name} (id pg_catalog.text primary key, {columns})"));
+    run(&format!("alter table {name} alter txid drop not null, alter cts drop default, alter ts drop default"));
+    table::relation(plain, schema).map(|oid| (oid, true)).ok_or_else(|| Error::Internal(format!("table {plain} is missing")))
 }
 
 /// Gives a table that was created without it its primary key.
@@ -123,7 +129,7 @@ fn creation_schema() -> Result<pg_sys::Oid, Error> {
 
 /// Takes the lock under which a thing of this name is created in a schema, to the transaction's end: others who would create it wait,
 /// and find it.
-fn lock(schema: pg_sys::Oid, name: &str) {
+pub fn lock(schema: pg_sys::Oid, name: &str) {
     // Advisory locks of users have 1 or 2 here.
     const OURS: u16 = 29;
     let hash = name.bytes().fold(2_166_136_261u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));

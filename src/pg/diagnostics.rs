@@ -69,15 +69,7 @@ impl Scope {
         let previous = unsafe { (*node).link.previous };
         // SAFETY: what was there before.
         unsafe { pg_sys::error_context_stack = previous };
-        free_error(node);
-        // SAFETY: the node that `enter` made.
-        let place = unsafe { (*node).place };
-        if !place.is_null() {
-            // SAFETY: allocated by `enter`.
-            unsafe { pg_sys::pfree(place.cast()) };
-        }
-        // SAFETY: allocated by `enter`, used no more.
-        unsafe { pg_sys::pfree(node.cast()) };
+        free(node);
     }
 }
 
@@ -86,6 +78,19 @@ impl Drop for Scope {
         // SAFETY: the node that `enter` made; no call into PostgreSQL.
         unsafe { (*self.0).inside = false };
     }
+}
+
+/// A node that `enter` made, linked no more.
+fn free(node: *mut Node) {
+    free_error(node);
+    // SAFETY: as said.
+    let place = unsafe { (*node).place };
+    if !place.is_null() {
+        // SAFETY: allocated by `enter`.
+        unsafe { pg_sys::pfree(place.cast()) };
+    }
+    // SAFETY: allocated by `enter`, used no more.
+    unsafe { pg_sys::pfree(node.cast()) };
 }
 
 fn free_error(node: *mut Node) {
@@ -104,7 +109,7 @@ pub fn state_since(previous: *mut pg_sys::ErrorContextCallback) -> Option<c_int>
     while !link.is_null() && link != previous {
         // SAFETY: a callback that is still linked; ours live to the transaction's end.
         let known = unsafe { &*link };
-        if known.callback.is_some_and(|known| known as usize == callback as *const () as usize) {
+        if is_ours(known) {
             // SAFETY: our callbacks are linked by nodes.
             let error = unsafe { (*link.cast::<Node>()).error };
             // SAFETY: null or a copy of ours.
@@ -113,6 +118,26 @@ pub fn state_since(previous: *mut pg_sys::ErrorContextCallback) -> Option<c_int>
         link = known.previous;
     }
     None
+}
+
+/// Sets the stack back to what it was, and forgets the errors that were raised since.
+pub fn forget_since(previous: *mut pg_sys::ErrorContextCallback) {
+    // SAFETY: reads a backend variable.
+    let mut link = unsafe { pg_sys::error_context_stack };
+    // SAFETY: what was there before.
+    unsafe { pg_sys::error_context_stack = previous };
+    while !link.is_null() && link != previous {
+        // SAFETY: a callback that was still linked; ours live to the transaction's end.
+        let known = unsafe { *link };
+        if is_ours(&known) {
+            free(link.cast());
+        }
+        link = known.previous;
+    }
+}
+
+fn is_ours(link: &pg_sys::ErrorContextCallback) -> bool {
+    link.callback.is_some_and(|known| known as usize == callback as *const () as usize)
 }
 
 unsafe extern "C-unwind" fn callback(arg: *mut c_void) {

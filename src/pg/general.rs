@@ -21,6 +21,8 @@ pub enum OnExisting {
 pub enum Facts {
     Given,
     FromLines,
+    /// And are missing where a line has none.
+    FromLinesAlone,
 }
 
 /// How to write to one table.
@@ -33,7 +35,11 @@ pub struct General {
 
 impl General {
     pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, facts: Facts) -> General {
-        General { statement: statement(table, resource_type, existing, facts, &unnested(facts)), sequence, facts }
+        let mut statement = statement(table, resource_type, existing, facts, &unnested(facts));
+        if existing == OnExisting::PassOver {
+            statement.push_str(" returning id::pg_catalog.text");
+        }
+        General { statement, sequence, facts }
     }
 
     /// Writes rows with distinct ids over what is there.
@@ -61,7 +67,7 @@ impl General {
                     // SAFETY: as above.
                     unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
                 ];
-                if self.facts == Facts::FromLines {
+                if self.facts != Facts::Given {
                     let time = |time: Option<i64>| time.and_then(|time| TimestampWithTimeZone::try_from(time).ok());
                     arguments.push(rows.iter().map(|row| row.meta.version).collect::<Vec<_>>().into());
                     arguments.push(rows.iter().map(|row| time(row.meta.last_updated)).collect::<Vec<_>>().into());
@@ -83,7 +89,9 @@ impl General {
 fn unnested(facts: Facts) -> String {
     let facts = match facts {
         Facts::Given => "",
-        Facts::FromLines => ", pg_catalog.unnest($5) as version, pg_catalog.unnest($6) as updated, pg_catalog.unnest($7) as created",
+        Facts::FromLines | Facts::FromLinesAlone => {
+            ", pg_catalog.unnest($5) as version, pg_catalog.unnest($6) as updated, pg_catalog.unnest($7) as created"
+        }
     };
     format!("select pg_catalog.unnest($2) as id, pg_catalog.unnest($3) as resource, pg_catalog.unnest($4) as repeated{facts}")
 }
@@ -101,6 +109,7 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     let or = |fact: &str, default: &str| match facts {
         Facts::Given => default.to_owned(),
         Facts::FromLines => format!("coalesce({fact}, {default})"),
+        Facts::FromLinesAlone => fact.to_owned(),
     };
     let mut columns = vec!["id", "txid", "status", "resource"];
     let mut values = vec![
@@ -125,13 +134,13 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     }
     let kept = columns.iter().filter(|name| match **name {
         "id" | "status" => false,
-        "cts" => facts == Facts::FromLines,
+        "cts" => facts != Facts::Given,
         _ => true,
     });
     let updates: Vec<String> = kept.map(|name| format!("{name} = excluded.{name}")).collect();
     let then = match existing {
         OnExisting::Overwrite => format!("update set status = 'updated'::{status}, {}", updates.join(", ")),
-        OnExisting::PassOver => "nothing returning id::pg_catalog.text".to_owned(),
+        OnExisting::PassOver => "nothing".to_owned(),
     };
     format!("insert into {} ({}) select {} from ({source}) u on conflict (id) do {then}", table.name, columns.join(", "), values.join(", "),)
 }

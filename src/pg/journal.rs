@@ -1,13 +1,16 @@
 //! What the extension writes down of its work: jobs and the lines that they rejected. The tables belong to the extension's owner; callers
 //! only read them, each what is theirs.
 
-use super::{diagnostics, report, table};
+use super::{diagnostics, memory, report, table};
 use crate::error::{Error, Reject};
 use crate::op::ledger::Ledger;
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgRelation, Spi, pg_sys};
 use std::cell::RefCell;
 use std::ffi::c_int;
+
+/// Lines that one statement enters.
+const AT_ONCE: usize = 500;
 
 thread_local! {
     /// The id of this session's last load. Only the main thread asks.
@@ -26,7 +29,7 @@ impl Journal {
         let id = uuid::Uuid::new_v4().to_string();
         run(
             "insert into bulk.job (id, kind, role, state, request, started) \
-             values ($1, 'load', $2::pg_catalog.oid::pg_catalog.regrole::pg_catalog.text, 'in-progress', $3, pg_catalog.clock_timestamp())",
+             values ($1, 'load', pg_catalog.pg_get_userbyid($2), 'in-progress', $3, pg_catalog.clock_timestamp())",
             vec![id.as_str().into(), user().into(), pgrx::JsonB(request.clone()).into()],
         )?;
         Ok(Journal { id })
@@ -34,9 +37,10 @@ impl Journal {
 
     /// Enters lines that are not stored.
     pub fn reject(&self, rejects: &[Reject]) -> Result<(), Error> {
-        if rejects.is_empty() {
-            return Ok(());
-        }
+        rejects.chunks(AT_ONCE).try_for_each(|rejects| memory::temporary(c"bulk rejects", || self.reject_some(rejects)))
+    }
+
+    fn reject_some(&self, rejects: &[Reject]) -> Result<(), Error> {
         let texts = |of: fn(&Reject) -> Option<String>| rejects.iter().map(of).collect::<Vec<Option<String>>>();
         run(
             "insert into bulk.load_error (load_id, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \

@@ -22,6 +22,16 @@ pub fn child(parent: pg_sys::MemoryContext, name: &'static CStr) -> pg_sys::Memo
     unsafe { pg_sys::AllocSetContextCreateInternal(parent, name.as_ptr(), least as usize, first as usize, most as usize) }
 }
 
+/// Runs `work` with a context of its own current, which goes with it. What it returns must not lie there.
+pub fn temporary<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
+    // SAFETY: reads a backend variable.
+    let context = child(unsafe { pg_sys::CurrentMemoryContext }, name);
+    let result = within(context, work);
+    // SAFETY: made above, no longer current.
+    unsafe { pg_sys::MemoryContextDelete(context) };
+    result
+}
+
 /// Empties what an executor's expressions left behind for one row.
 pub fn reset_per_tuple(estate: *mut pg_sys::EState) {
     // SAFETY: a state that its caller keeps open.

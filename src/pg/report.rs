@@ -10,7 +10,11 @@ fn code(error: &Error) -> Code {
     match error {
         Error::Rejected { last, .. } => match &**last {
             Reason::Fault(fault) => fault_code(fault),
-            Reason::Server { sqlstate, .. } => Code::from(*sqlstate),
+            // pgrx knows PostgreSQL's own; others are what functions raise.
+            Reason::Server { sqlstate, .. } => match Code::from(*sqlstate) {
+                Code::ERRCODE_INTERNAL_ERROR => Code::ERRCODE_RAISE_EXCEPTION,
+                code => code,
+            },
         },
         Error::Row { fault, .. } => fault_code(fault),
         Error::Source { fault, .. } => source_code(fault),
@@ -53,6 +57,7 @@ fn fault_code(fault: &Fault) -> Code {
         Fault::Exists => Code::ERRCODE_UNIQUE_VIOLATION,
         Fault::BadInstant(_) => Code::ERRCODE_INVALID_DATETIME_FORMAT,
         Fault::BadVersion => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        Fault::WrongTable(error) => code(error),
         Fault::Dangling { .. } => Code::ERRCODE_FOREIGN_KEY_VIOLATION,
         Fault::Invalid { .. } => Code::ERRCODE_CHECK_VIOLATION,
     }
@@ -85,7 +90,7 @@ fn rejects(rejects: &[Reject]) -> String {
         [only] => only.place.to_string(),
         several => several
             .iter()
-            .map(|reject| format!("{}: {}", reject.place.to_string().trim_end_matches('.'), reject.reason))
+            .map(|reject| format!("{}: {}", reject.place.to_string().trim_end_matches('.'), reject.reason.without_content()))
             .collect::<Vec<_>>()
             .join("\n"),
     }

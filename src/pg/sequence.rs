@@ -1,6 +1,6 @@
 //! The sequence that numbers versions, where versions come from elsewhere.
 
-use super::diagnostics;
+use super::{create, diagnostics};
 use crate::error::Error;
 use pgrx::{Spi, pg_sys};
 
@@ -9,7 +9,9 @@ use pgrx::{Spi, pg_sys};
 const DISTANCE: i64 = 10_000;
 
 /// Sees to it that the sequence never gives `version` or what is below.
-pub fn move_past(sequence: pg_sys::Oid, version: i64) -> Result<(), Error> {
+/// Whoever else does it waits to the transaction's end.
+pub fn move_past(sequence: pg_sys::Oid, schema: pg_sys::Oid, version: i64) -> Result<(), Error> {
+    create::lock(schema, create::SEQUENCE);
     diagnostics::keep(None, || {
         Spi::run_with_args(
             "select pg_catalog.setval($1, $2 operator(pg_catalog.+) $3) \

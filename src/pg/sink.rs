@@ -79,7 +79,7 @@ impl Tolerant {
         let group = std::mem::take(&mut self.group);
         match self.try_all(&group) {
             Ok(tally) => ledger.enter(tally)?,
-            Err(failure) if !failure.is_about_a_row() => failure.raise(),
+            Err(Failure::Ours(error)) => return Err(error),
             Err(_) if group.len() > 1 => {
                 for batch in &group {
                     self.store_part(batch, ledger)?;
@@ -108,8 +108,8 @@ impl Tolerant {
     fn store_part(&self, part: &Batch, ledger: &mut Ledger) -> Result<(), Error> {
         match self.try_all(std::slice::from_ref(part)) {
             Ok(tally) => ledger.enter(tally),
-            Err(failure) if failure.is_about_a_row() => self.divide(part, failure, ledger),
-            Err(failure) => failure.raise(),
+            Err(Failure::Ours(error)) => Err(error),
+            Err(failure) => self.divide(part, failure, ledger),
         }
     }
 

@@ -4,12 +4,13 @@
 use super::create;
 use super::diagnostics;
 use super::general::{self, Facts, OnExisting};
+use super::sequence;
 use super::table::{self, Table};
 use crate::error::Error;
 use crate::op::batch::TakeMeta;
 use crate::op::policy::{OnConflict, Policy};
 use pgrx::datum::DatumWithOid;
-use pgrx::{Spi, pg_sys};
+use pgrx::{PgRelation, Spi, pg_sys};
 
 /// What comments of stages begin with.
 const MARK: &str = "stage of bulk.load: ";
@@ -25,18 +26,25 @@ pub struct Stage {
 
 /// The stage of this name for a type, made where it is missing.
 pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, Error> {
-    if let Some(oid) = table::find_qualified(name)? {
-        let stage = open_oid(oid)?.ok_or_else(|| Error::NoStage(name.to_owned()))?;
-        if stage.resource_type != resource_type {
-            return Err(Error::OtherStage { name: name.to_owned(), resource_type: stage.resource_type });
-        }
-        describe(&stage.table, resource_type, policy);
-        return Ok(stage.table);
+    let plain = resource_type.to_ascii_lowercase();
+    if table::parts(name)?.last().is_some_and(|name| *name == plain || *name == format!("{plain}_history")) {
+        return Err(Error::NoStage(name.to_owned()));
     }
-    let oid = create::stage(&table::parts(name)?, resource_type)?;
-    let table = table::describe(oid)?;
-    describe(&table, resource_type, policy);
-    Ok(table)
+    let (oid, made) = match table::find_qualified(name)? {
+        Some(oid) => (oid, false),
+        None => create::stage(&table::parts(name)?, resource_type)?,
+    };
+    if made {
+        let table = table::describe(oid)?;
+        describe(&table, resource_type, policy);
+        return Ok(table);
+    }
+    let stage = open_oid(oid)?.ok_or_else(|| Error::NoStage(name.to_owned()))?;
+    if stage.resource_type != resource_type {
+        return Err(Error::OtherStage { name: name.to_owned(), resource_type: stage.resource_type });
+    }
+    describe(&stage.table, resource_type, policy);
+    Ok(stage.table)
 }
 
 /// A stage that is there.
@@ -48,6 +56,9 @@ pub fn open(name: &str) -> Result<Stage, Error> {
 /// Puts a stage's rows into its type's table. Returns how many came to be there. Other writers of that table wait to the transaction's end.
 pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
     let Stage { table: from, resource_type, policy } = stage;
+    if from.oid == target.oid {
+        return Err(Error::NoStage(from.plain_name.clone()));
+    }
     run(&format!("lock table {} in share row exclusive mode", target.name), &[])?;
     let both = format!("{} t join {} s on t.id operator(pg_catalog.=) s.id", target.name, from.name);
     let older = "(t.ts is null or t.ts operator(pg_catalog.<) s.ts)";
@@ -61,7 +72,9 @@ pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
     if policy.keep_history && matches!(policy.on_conflict, OnConflict::Overwrite | OnConflict::Newer) {
         let history = table::history_columns(target)?;
         let read: Vec<String> = history.names.iter().map(|name| format!("t.{name}")).collect();
-        let only = if newer { format!("where {older}") } else { String::new() };
+        // A version that is stored again is no earlier one.
+        let other = if policy.keep_meta { "(s.txid is null or t.txid operator(pg_catalog.<>) s.txid)" } else { "true" };
+        let only = if newer { format!("where {older} and {other}") } else { format!("where {other}") };
         run(&format!("insert into {} ({}) select {} from {both} {only}", history.table, history.names.join(", "), read.join(", ")), &[])?;
     }
     let (facts, existing) =
@@ -70,7 +83,7 @@ pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
     let created = if policy.keep_meta { "s.cts" } else { "null::pg_catalog.timestamptz" };
     let facts_of = match facts {
         Facts::Given => String::new(),
-        Facts::FromLines => format!(", {version} as version, s.ts as updated, {created} as created"),
+        Facts::FromLines | Facts::FromLinesAlone => format!(", {version} as version, s.ts as updated, {created} as created"),
     };
     let only = match newer {
         true => format!(
@@ -83,7 +96,14 @@ pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
     let statement = general::statement(target, resource_type, existing, facts, &source);
     let sequence = create::ensure_sequence(target.schema);
     // SAFETY: an oid is passed by value.
-    run(&statement, &[unsafe { DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }])
+    let merged = run(&statement, &[unsafe { DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }])?;
+    if policy.keep_meta
+        && let Some(last) =
+            diagnostics::keep(None, || Spi::get_one::<i64>(&format!("select pg_catalog.max(txid) from {}", from.name))).ok().flatten()
+    {
+        sequence::move_past(sequence, target.schema, last)?;
+    }
+    Ok(merged)
 }
 
 /// Drops a stage.
@@ -96,6 +116,9 @@ fn facts(policy: Policy) -> Facts {
 }
 
 fn open_oid(oid: pg_sys::Oid) -> Result<Option<Stage>, Error> {
+    if !is_plain_and_own(oid) {
+        return Ok(None);
+    }
     // SAFETY: a catalog look-up; null without a comment.
     let comment = unsafe { pg_sys::GetComment(oid, pg_sys::RelationRelationId, 0) };
     // SAFETY: null, or a NUL-terminated string.
@@ -103,6 +126,22 @@ fn open_oid(oid: pg_sys::Oid) -> Result<Option<Stage>, Error> {
     let Some(said) = comment.as_deref().and_then(|comment| comment.strip_prefix(MARK)).and_then(read) else { return Ok(None) };
     let (resource_type, policy) = said;
     Ok(Some(Stage { table: table::describe(oid)?, resource_type, policy }))
+}
+
+/// Whether a table is of the current user, or of a role that it is a member of, and nobody's code runs when it is read or written. Whoever may create tables
+/// could else lay one where another looks for a stage; what a superuser may do with others' tables does not count.
+fn is_plain_and_own(oid: pg_sys::Oid) -> bool {
+    // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+    let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation has its row of the catalog.
+    let row = unsafe { *relation.rd_rel };
+    let plain = row.relkind == pg_sys::RELKIND_RELATION as i8
+        && row.relpersistence == pg_sys::RELPERSISTENCE_UNLOGGED as i8
+        && !(row.relhastriggers || row.relhasrules || row.relrowsecurity || row.relhassubclass || row.relispartition);
+    // SAFETY: reads a backend variable.
+    let user = unsafe { pg_sys::GetUserId() };
+    // SAFETY: catalog look-ups with roles that exist.
+    plain && (user == row.relowner || unsafe { pg_sys::is_member_of_role_nosuper(user, row.relowner) })
 }
 
 /// `Patient, on-conflict overwrite, update, keep-meta`.

@@ -15,7 +15,9 @@ use crate::op::batch::{Batch, Occurrence, Row, Rules};
 use crate::op::ledger::Tally;
 use crate::op::policy::{Method, Policy};
 use pgrx::pg_sys;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 /// Where a load's rows go, and how.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Destination {
     pub compression: Rules,
     /// The table that takes the place of the type's.
     pub stage: Option<Table>,
+    /// Types of which the caller was told that their history cannot be read.
+    pub said: Rc<RefCell<HashSet<String>>>,
 }
 
 /// Writes resources over what is there, unless the policy says otherwise: an existing id gets a new version, status `updated`, and keeps
@@ -85,12 +89,14 @@ impl Upsert {
         if self.targets.values().any(|target| target.table == found.oid) {
             return Err(Error::SameTable(resource_type.to_owned()));
         }
-        if let Some(history) = table::unreadable_history(&found) {
+        if let Some(history) = table::unreadable_history(&found)
+            && self.destination.said.borrow_mut().insert(resource_type.to_owned())
+        {
             pgrx::notice!("no right to read table \"{history}\": resources deleted before become \"created\", not \"recreated\"");
         }
         let sequence = create::ensure_sequence(found.schema);
         if !plain {
-            let careful = Careful::new(&found, resource_type, sequence, policy)?;
+            let careful = Careful::new(&found, resource_type, sequence, policy, self.destination.stage.is_some())?;
             self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: Way::Careful(Box::new(careful)) });
             return Ok(());
         }
@@ -138,9 +144,13 @@ impl Upsert {
         for (resource_type, rows) in batch.types.iter().zip(&by_type).filter(|(_, rows)| !rows.is_empty()) {
             match self.prepare(resource_type) {
                 Ok(()) => {}
-                Err(Error::UnknownType(name)) => {
-                    let refused = rows.iter().map(|row| batch.reject(row, Reason::Fault(Fault::UnknownType(name.clone()))));
-                    tally.rejects.extend(refused);
+                // What a line says its type is is the line's fault.
+                Err(error @ (Error::UnknownType(_) | Error::WrongShape { .. } | Error::SameTable(_))) => {
+                    let reason = match error {
+                        Error::UnknownType(name) => Reason::Fault(Fault::UnknownType(name)),
+                        error => Reason::Fault(Fault::WrongTable(Box::new(error))),
+                    };
+                    tally.rejects.extend(rows.iter().map(|row| batch.reject(row, reason.clone())));
                     continue;
                 }
                 Err(error) => return Err(error),

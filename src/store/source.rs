@@ -3,6 +3,7 @@
 use super::opened::Access;
 use super::{Interrupt, file, http, inflate};
 use crate::error::{Error, SourceFault};
+use glob::MatchOptions;
 use std::io::Read;
 use std::path::PathBuf;
 use url::Url;
@@ -33,7 +34,8 @@ impl Source {
 
     /// The files that a pattern (`/data/*.ndjson.gz`) stands for, in the order of their names; else the source itself. A file whose name has
     /// a pattern's signs is that file.
-    pub fn resolve(self) -> Result<Vec<Source>, Error> {
+    /// `each` is called now and then.
+    pub fn resolve(self, each: &mut dyn FnMut()) -> Result<Vec<Source>, Error> {
         let path = match &self {
             Source::File(path) if !path.exists() => path.to_string_lossy().into_owned(),
             _ => return Ok(vec![self]),
@@ -42,9 +44,12 @@ impl Source {
             return Ok(vec![self]);
         }
         let name = self.name();
-        let paths = glob::glob(&path).map_err(|_| Error::source(&name, SourceFault::Unsupported))?;
+        // As shells do: a file that begins with a dot is none of them, nor does `*` lead into another directory.
+        let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+        let paths = glob::glob_with(&path, options).map_err(|_| Error::source(&name, SourceFault::Unsupported))?;
         let mut found = Vec::new();
         for path in paths {
+            each();
             let path = path.map_err(|_| Error::source(&name, SourceFault::FileDenied))?;
             if path.is_file() {
                 found.push(Source::File(path));
