@@ -56,6 +56,11 @@ pub struct Cluster {
 impl Cluster {
     /// Makes and starts a cluster.
     pub fn start() -> Cluster {
+        Cluster::start_with("max_worker_processes = 40\nmax_prepared_transactions = 2\n")
+    }
+
+    /// The same with lines of configuration.
+    pub fn start_with(more: &str) -> Cluster {
         static PORT: AtomicU32 = AtomicU32::new(0);
         // Only names the socket: the server listens to no network.
         let port = 20000 + (std::process::id() % 2000) as u16 * 10 + PORT.fetch_add(1, Ordering::Relaxed) as u16;
@@ -69,7 +74,7 @@ impl Cluster {
         fs::write(
             &file,
             format!(
-                "{text}\n{settings}unix_socket_directories = '{}'\nport = {port}\nbulk.fast_path = {fast_path}\n",
+                "{text}\n{settings}{more}unix_socket_directories = '{}'\nport = {port}\nbulk.fast_path = {fast_path}\n",
                 cluster.socket().display()
             ),
         )

@@ -1,6 +1,7 @@
-//! What a test leaves in its database must be whole: every heap and every index of its resource tables, by amcheck.
+//! What a test leaves in its database must be whole: every heap and every index of its resource tables, by amcheck. And no worker is left
+//! behind.
 
-use crate::cluster::Database;
+use crate::cluster::{Database, value, wait_until};
 use postgres::Client;
 
 /// Tables of resources, with their B-tree indexes.
@@ -12,6 +13,8 @@ const TABLES: &str = "select c.oid::regclass::text, coalesce(array_agg(i.indexre
 /// Checks a database. Builds of PostgreSQL without contrib have no amcheck: then nothing is checked.
 pub fn check(database: &Database) {
     let Some(mut client) = database.try_connect() else { return };
+    let left = "select count(*) from pg_stat_activity where backend_type = 'bulk worker' and datname = current_database()";
+    wait_until("no worker is left", || value(&mut client, left) == "0");
     if client.batch_execute("create extension if not exists amcheck").is_err() {
         return;
     }

@@ -13,6 +13,7 @@ mod errors;
 mod fast;
 mod http;
 mod integrity;
+mod job;
 mod load;
 mod memory;
 mod options;
@@ -44,6 +45,7 @@ fn main() {
         errors::tests(),
         fast::tests(),
         http::tests(),
+        job::tests(),
         load::tests(),
         memory::tests(),
         options::tests(),

@@ -16,14 +16,15 @@ refuse() { # WHAT PATTERN FILES...
 files() { find "$@" -name '*.rs'; }
 
 mapfile -t pure < <(files src/error.rs src/jsonb src/fhir src/store src/op)
-refuse 'pgrx is for lib, api and pg' '\bpgrx\b' "${pure[@]}"
-refuse 'unsafe code is for pg' '\bunsafe\b' "${pure[@]}" $(files src/api)
+refuse 'pgrx is for lib, api and pg' '\bpgrx\b' "${pure[@]}" $(files src/job)
+refuse 'unsafe code is for pg' '\bunsafe\b' "${pure[@]}" $(files src/api src/job)
 refuse 'raw bindings are for pg' 'pg_sys::[a-z_]+\(' $(files src/api)
 refuse 'error is at the bottom' 'crate::' src/error.rs
 refuse 'jsonb stands on error alone' 'crate::(fhir|store|op|job|api|pg)\b' $(files src/jsonb)
 refuse 'fhir stands on jsonb and error' 'crate::(store|op|job|api|pg)\b' $(files src/fhir)
 refuse 'store stands on error alone' 'crate::(jsonb|fhir|op|job|api|pg)\b' $(files src/store)
 refuse 'op knows neither api nor pg' 'crate::(job|api|pg)\b' $(files src/op)
-refuse 'pg is below api' 'crate::api\b' $(files src/pg)
+refuse 'job is below api' 'crate::api\b' $(files src/job)
+refuse 'pg is below api and job' 'crate::(api|job)\b' $(files src/pg)
 refuse 'versions of PostgreSQL differ in pg/compat.rs' 'cfg\(.*feature = "pg1' $(files src | grep -v src/pg/compat.rs)
 exit $failed

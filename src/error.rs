@@ -114,10 +114,7 @@ pub enum Fault {
 impl Reject {
     /// The element that is wrong, as a path from the resource.
     pub fn path(&self) -> Option<&str> {
-        match &self.reason {
-            Reason::Fault(fault) => fault.path(),
-            Reason::Server { .. } => None,
-        }
+        self.reason.path()
     }
 }
 
@@ -245,6 +242,22 @@ pub enum Error {
     RowTooLarge,
     #[error("permission denied to {action}")]
     MissingRole { action: &'static str, role: &'static str },
+    #[error("there is no job \"{0}\"")]
+    NoJob(String),
+    #[error("permission denied for the job of another role")]
+    ForeignJob,
+    /// Waiting for what the current transaction has still to commit.
+    #[error("job \"{0}\" starts when this transaction commits")]
+    NotCommitted(String),
+    /// In a transaction that never sees what others commit.
+    #[error("bulk.wait must be called at isolation level READ COMMITTED")]
+    FixedSnapshot,
+    /// What a worker finds when it comes too late.
+    #[error("the extension was dropped")]
+    Gone,
+    /// Of a job, between its call and its work.
+    #[error("the role of the job is gone")]
+    NoRole,
     #[error("the database's encoding must be UTF8")]
     DatabaseEncoding,
     /// Too little memory for something whose size the input decides.
@@ -260,6 +273,14 @@ fn rejected(most: u64, last: &Reason) -> String {
 }
 
 impl Reason {
+    /// The element that is wrong, as a path from the resource.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Reason::Fault(fault) => fault.path(),
+            Reason::Server { .. } => None,
+        }
+    }
+
     /// What may stand in messages and logs: the words of a trigger or an input function may hold a resource's.
     pub fn without_content(&self) -> String {
         match self {

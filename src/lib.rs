@@ -1,6 +1,6 @@
 //! `bulk`: moves FHIR resources in and out of PostgreSQL from inside the backend.
 //!
-//! `api` (SQL functions) calls `op` (the verbs as pipelines), which stands on `jsonb`, `fhir` and `store`; `pg` is
+//! `api` (SQL functions) and `job` (what background workers do) call `op` (the verbs as pipelines), which stands on `jsonb`, `fhir` and `store`; `pg` is
 //! PostgreSQL, the only home of unsafe code, and implements `op`'s traits. `error` is at the bottom. Only this file, `api` and
 //! `pg` name pgrx; without the feature `server` the rest builds alone.
 
@@ -15,6 +15,8 @@ pub mod store;
 #[cfg(feature = "server")]
 mod api;
 #[cfg(feature = "server")]
+mod job;
+#[cfg(feature = "server")]
 mod pg;
 
 #[cfg(feature = "server")]
@@ -28,5 +30,12 @@ mod module {
     #[pgrx::pg_guard]
     pub extern "C-unwind" fn _PG_init() {
         crate::pg::setting::register();
+    }
+
+    /// Where a background worker begins.
+    #[pgrx::pg_guard]
+    #[unsafe(no_mangle)]
+    pub extern "C-unwind" fn bulk_worker(_arg: pgrx::pg_sys::Datum) {
+        crate::job::worker::main();
     }
 }

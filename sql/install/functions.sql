@@ -49,6 +49,29 @@ create function bulk.last_load_id() returns text
     as 'MODULE_PATHNAME', 'last_load_id_wrapper';
 comment on function bulk.last_load_id() is 'The id in bulk.job of this session''s last load that succeeded; null before the first';
 
+create function bulk.validate(resource_type text, checks text default 'struct', options jsonb default '{}') returns text
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'validate_stored_wrapper';
+comment on function bulk.validate(text, text, jsonb) is
+    'Checks the stored resources of a type (struct, refs or all) in a background worker, from the end of the transaction on: the job''s id. What it finds is in bulk.load_error';
+
+create function bulk.cancel(id text) returns boolean
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'cancel_wrapper';
+comment on function bulk.cancel(text) is 'Ends a job that is waiting, at work or interrupted; false for one that has ended, or is not there';
+
+create function bulk.wait(id text, timeout interval default null) returns text
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'wait_for_wrapper';
+comment on function bulk.wait(text, interval) is
+    'Waits until a job is at work no more, or for the time that is given, and returns its state: done, error, cancelled, interrupted; else waiting or in-progress';
+
+create function bulk.resume_interrupted() returns setof text
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'resume_interrupted_wrapper';
+comment on function bulk.resume_interrupted() is
+    'Goes on with the jobs whose workers are gone, of the caller''s roles, for bulk_admin of all: their ids. Jobs that wait are started as well';
+
 create function bulk.dump(resource_type text, since timestamptz default null, fhir boolean default false) returns setof text
     language c volatile parallel unsafe
     as 'MODULE_PATHNAME', 'dump_wrapper';

@@ -1,8 +1,14 @@
--- What the extension writes down. Everybody reads what is theirs; only the extension writes.
-create table bulk.job (
+-- What the extension writes down. Everybody reads what is theirs; only the extension writes. Whether work that began still goes on is known
+-- by its worker's lock alone, so people read views that say it.
+create sequence bulk.job_number;
+comment on sequence bulk.job_number is 'Numbers jobs and their parts; workers lock them';
+
+create table bulk.job_entry (
     id text primary key,
+    number bigint not null unique default nextval('bulk.job_number'),
     kind text not null,
     role text not null,
+    session_role text not null,
     state text not null,
     request jsonb,
     created timestamptz not null default now(),
@@ -14,21 +20,127 @@ create table bulk.job (
     rejected bigint,
     message text
 );
-comment on table bulk.job is 'Loads and other work; members of a job''s role and of bulk_admin see it';
-comment on column bulk.job.kind is 'load: a call of bulk.load';
+comment on table bulk.job_entry is 'What bulk.job is made of';
+comment on column bulk.job_entry.session_role is 'Who was connected when the job was asked for: its workers are too';
+
+create table bulk.job_plan (
+    job bigint primary key references bulk.job_entry (number) on delete cascade,
+    origin text not null,
+    plan jsonb not null
+);
+comment on table bulk.job_plan is 'What the workers of a job go by';
+comment on column bulk.job_plan.origin is 'The database that it was asked in: a copy does not go on with it by itself';
+
+create table bulk.job_file_entry (
+    number bigint primary key default nextval('bulk.job_number'),
+    job bigint not null references bulk.job_entry (number) on delete cascade,
+    source text not null,
+    resource_type text,
+    state text not null default 'waiting',
+    position bigint not null default 0,
+    size bigint,
+    started timestamptz,
+    finished timestamptz,
+    read bigint not null default 0,
+    stored bigint,
+    skipped bigint,
+    rejected bigint not null default 0,
+    message text
+);
+create index on bulk.job_file_entry (job, number);
+comment on table bulk.job_file_entry is 'What bulk.job_file is made of';
+
+-- Workers hold advisory locks of a class of their own on what they work on.
+create function bulk.workers(number bigint) returns setof int
+    language sql volatile parallel restricted
+    begin atomic
+        select l.pid from pg_catalog.pg_locks l
+        where l.locktype = 'advisory' and l.objsubid = 16962 and l.granted
+            and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+            and l.classid = (number >> 32)::oid and l.objid = (number & 4294967295)::oid;
+    end;
+comment on function bulk.workers(bigint) is 'Processes that work on a job, or on a part of one, by its number';
+
+create function bulk.waiting_for(role text, session_role text) returns text
+    language sql volatile parallel restricted
+    begin atomic
+        select case
+            when not exists (select from pg_catalog.pg_roles r where r.rolname = role) then 'role "' || role || '" does not exist'
+            when not exists (select from pg_catalog.pg_roles r where r.rolname = session_role) then 'role "' || session_role || '" does not exist'
+            when not pg_catalog.has_database_privilege(session_role, pg_catalog.current_database(), 'connect')
+                then 'role "' || session_role || '" may not connect to the database'
+            when (select count(distinct l.objid) from pg_catalog.pg_locks l
+                    where l.locktype = 'advisory' and l.objsubid = 16963 and l.granted
+                        and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
+                    >= coalesce(pg_catalog.current_setting('bulk.max_workers', true), '4')::int
+                then 'bulk.max_workers workers are at work'
+            when (select count(*) from pg_catalog.pg_stat_activity a
+                    where a.backend_type not in ('client backend', 'autovacuum launcher', 'autovacuum worker', 'background writer',
+                        'checkpointer', 'startup', 'walreceiver', 'walsender', 'walwriter', 'archiver', 'io worker', 'slotsync worker',
+                        'standalone backend', 'walsummarizer'))
+                    >= pg_catalog.current_setting('max_worker_processes')::int
+                then 'max_worker_processes is used up'
+            else 'no worker is there yet'
+        end;
+    end;
+comment on function bulk.waiting_for(text, text) is 'Why no worker is at a job of this role, which this role was connected to ask for';
+
+create view bulk.job with (security_invoker) as
+    select e.id, e.kind, e.role,
+        case when e.state = 'in-progress' and e.kind <> 'load' and not exists (select from bulk.workers(e.number))
+            then 'interrupted' else e.state end as state,
+        e.request, e.created, e.started, e.finished,
+        coalesce(e.read, (select sum(f.read)::bigint from bulk.job_file_entry f where f.job = e.number)) as read,
+        coalesce(e.stored, (select sum(f.stored)::bigint from bulk.job_file_entry f where f.job = e.number)) as stored,
+        coalesce(e.skipped, (select sum(f.skipped)::bigint from bulk.job_file_entry f where f.job = e.number)) as skipped,
+        coalesce(e.rejected, (select sum(f.rejected)::bigint from bulk.job_file_entry f where f.job = e.number)) as rejected,
+        case when e.message is null and e.kind <> 'load' and e.state in ('waiting', 'in-progress')
+                and not exists (select from bulk.workers(e.number))
+            then bulk.waiting_for(e.role, e.session_role) else e.message end as message
+    from bulk.job_entry e;
+comment on view bulk.job is 'Loads and other work; members of a job''s role and of bulk_admin see it';
+comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later';
 comment on column bulk.job.role is 'Who asked for it';
-comment on column bulk.job.state is 'done';
+comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), done, error, cancelled';
 comment on column bulk.job.request is 'What was asked for, without secrets';
-comment on column bulk.job.read is 'Lines that held something: stored, skipped and rejected add up to them';
+comment on column bulk.job.read is 'Lines that held something: stored, skipped and rejected add up to them; or resources that were validated';
 comment on column bulk.job.stored is 'Lines stored; a repeated id counts each time';
 comment on column bulk.job.skipped is 'Lines passed over by on-conflict';
-comment on column bulk.job.rejected is 'Lines in bulk.load_error';
+comment on column bulk.job.rejected is 'Lines in bulk.load_error; or resources in which something was found';
+comment on column bulk.job.message is 'Why it failed, or what it waits for';
+
+create view bulk.job_file with (security_invoker) as
+    select e.id as job_id, f.source, f.resource_type,
+        case when f.state in ('waiting', 'in-progress') and e.state = 'cancelled' then e.state
+            when f.state = 'in-progress' and not exists (select from bulk.workers(f.number)) then 'interrupted'
+            else f.state end as state,
+        f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,
+        case when f.state = 'in-progress' then (select min(pid) from bulk.workers(f.number) pid) end as pid
+    from bulk.job_file_entry f join bulk.job_entry e on e.number = f.job;
+comment on view bulk.job_file is 'The parts of jobs: the tables that are validated';
+comment on column bulk.job_file.job_id is 'The id in bulk.job';
+comment on column bulk.job_file.source is 'The table';
+comment on column bulk.job_file.state is 'waiting, in-progress, interrupted, done, error, cancelled';
+comment on column bulk.job_file.position is 'How much of it is done: pages of the table';
+comment on column bulk.job_file.size is 'How much there is, as far as that is known';
+comment on column bulk.job_file.pid is 'The worker at it';
+
+create view bulk.progress with (security_invoker) as
+    select f.job_id, e.kind, f.source, f.resource_type, f.state as phase, f.read as rows, f.rejected,
+        f.read / nullif(extract(epoch from pg_catalog.clock_timestamp() - f.started), 0) as rows_per_second,
+        round(100.0 * f.position / nullif(f.size, 0), 1) as percent,
+        (pg_catalog.clock_timestamp() - f.started) * ((f.size - f.position)::float8 / nullif(f.position, 0)) as eta
+    from bulk.job_file f join bulk.job_entry e on e.id = f.job_id
+    where f.state in ('in-progress', 'interrupted', 'waiting');
+comment on view bulk.progress is 'How far the parts of unfinished jobs are';
+comment on column bulk.progress.phase is 'State of the part';
+comment on column bulk.progress.eta is 'Time that the rest takes at the rate so far';
 
 create table bulk.load_error (
-    load_id text not null references bulk.job on delete cascade,
+    load_id text not null references bulk.job_entry on delete cascade,
     source text not null,
-    line bigint not null,
-    byte_offset bigint not null,
+    line bigint,
+    byte_offset bigint,
     resource_type text,
     id text,
     sqlstate text not null,
@@ -37,13 +149,13 @@ create table bulk.load_error (
     raw text
 );
 create index on bulk.load_error (load_id, source, line);
-comment on table bulk.load_error is 'Lines that were rejected; who sees their job sees them';
+comment on table bulk.load_error is 'Lines that were rejected, and what was found in stored resources; who sees their job sees them';
 comment on column bulk.load_error.load_id is 'The id in bulk.job';
-comment on column bulk.load_error.source is 'Without query string and credentials';
-comment on column bulk.load_error.line is 'In the inflated source, from 1';
+comment on column bulk.load_error.source is 'Without query string and credentials; of a stored resource its table';
+comment on column bulk.load_error.line is 'In the inflated source, from 1; null of a stored resource';
 comment on column bulk.load_error.byte_offset is 'Bytes of the inflated source before the line';
 comment on column bulk.load_error.path is 'The element that is wrong: name[0].given';
-comment on column bulk.load_error.raw is 'The line, its first 16 kB';
+comment on column bulk.load_error.raw is 'The line, its first 16 kB; null of a stored resource';
 
 -- By name, because a dump keeps no oids; a role may be gone.
 create function bulk.may_see(role text) returns boolean
@@ -52,15 +164,21 @@ create function bulk.may_see(role text) returns boolean
         or pg_catalog.pg_has_role('bulk_admin', 'usage');
 comment on function bulk.may_see(text) is 'Whether the current user sees what belongs to a role';
 
-alter table bulk.job enable row level security;
-create policy own on bulk.job for select using (bulk.may_see(role));
-grant select on bulk.job to public;
+alter table bulk.job_entry enable row level security;
+create policy own on bulk.job_entry for select using (bulk.may_see(role));
+grant select on bulk.job_entry, bulk.job to public;
+alter table bulk.job_file_entry enable row level security;
+create policy own on bulk.job_file_entry for select using (exists (select from bulk.job_entry j where j.number = job));
+grant select on bulk.job_file_entry, bulk.job_file, bulk.progress to public;
 alter table bulk.load_error enable row level security;
-create policy own on bulk.load_error for select using (exists (select from bulk.job j where j.id = load_id));
+create policy own on bulk.load_error for select using (exists (select from bulk.job_entry j where j.id = load_id));
 grant select on bulk.load_error to public;
--- Old entries go when an administrator says so: their lines go with them.
-grant delete on bulk.job to bulk_admin;
-create policy clean on bulk.job for delete to bulk_admin using (true);
+-- Old entries go when an administrator says so: all that belongs to them goes with them.
+grant delete on bulk.job_entry, bulk.job to bulk_admin;
+create policy clean on bulk.job_entry for delete to bulk_admin using (true);
 
-select pg_catalog.pg_extension_config_dump('bulk.job', '');
+select pg_catalog.pg_extension_config_dump('bulk.job_number', '');
+select pg_catalog.pg_extension_config_dump('bulk.job_entry', '');
+select pg_catalog.pg_extension_config_dump('bulk.job_plan', '');
+select pg_catalog.pg_extension_config_dump('bulk.job_file_entry', '');
 select pg_catalog.pg_extension_config_dump('bulk.load_error', '');

@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub max_errors: u64,
     /// What lines are checked for before they are stored.
     pub checks: Checks,
+    /// What a background worker checks them for afterwards.
+    pub later: Checks,
     /// What of the options is shown to people: all but what may be secret.
     pub shown: Map<String, Value>,
 }
@@ -39,6 +41,13 @@ pub struct LoadOptions {
 /// What `bulk.dump_sql` can be told. Each key counts for some formats only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpOptions(Map<String, Value>);
+
+/// What `bulk.validate` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidateOptions {
+    /// Invalid resources at which it ends.
+    pub max_errors: Option<u64>,
+}
 
 /// A request to load: what and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +80,7 @@ const REQUEST: &[&str] = &[
 const SECRET: &[&str] = &["source", "headers", "merge"];
 const VALIDATION: &[&str] = &["enable", "checks"];
 const OPTIONS: &[&str] = REQUEST.split_at(2).1;
+const VALIDATE: &[&str] = &["max-errors"];
 const DELIMITED: &[&str] = &["header", "null", "delimiter"];
 const SQL: &[&str] = &["table"];
 const ELASTIC_BULK: &[&str] = &["index", "id"];
@@ -153,27 +163,35 @@ fn method(object: &Map<String, Value>) -> Result<Method, Error> {
     }
 }
 
-/// `{"enable": "on", "checks": "struct"}`. YAML makes booleans of `on` and `off`.
-fn checks(object: &Map<String, Value>) -> Result<Checks, Error> {
+/// The checks of a name.
+pub fn checks_named(name: &str) -> Result<Checks, Error> {
+    match name {
+        "struct" => Ok(Checks { structure: true, references: false }),
+        "refs" => Ok(Checks { structure: false, references: true }),
+        "all" => Ok(Checks { structure: true, references: true }),
+        _ => Err(Error::InvalidOption { name: "checks", expected: "struct, refs or all" }),
+    }
+}
+
+/// `{"enable": "on", "checks": "struct"}`: what is checked before lines are stored, and what afterwards. YAML makes booleans of `on` and
+/// `off`.
+fn checks(object: &Map<String, Value>) -> Result<(Checks, Checks), Error> {
+    let none = Checks::default();
     let given = match object.get("validation") {
-        None | Some(Value::Null) => return Ok(Checks::default()),
+        None | Some(Value::Null) => return Ok((none, none)),
         Some(Value::Object(given)) => given,
         Some(_) => return Err(Error::InvalidOption { name: "validation", expected: "an object with enable and checks" }),
     };
     check_keys(given, VALIDATION)?;
     let wrong = Error::InvalidOption { name: "checks", expected: "struct, refs or all" };
-    let checks = match string(given, "checks").map_err(|_| wrong.clone())?.as_deref() {
-        None | Some("struct") => Checks { structure: true, references: false },
-        Some("refs") => Checks { structure: false, references: true },
-        Some("all") => Checks { structure: true, references: true },
-        Some(_) => return Err(wrong),
-    };
+    let checks = checks_named(string(given, "checks").map_err(|_| wrong)?.as_deref().unwrap_or("struct"))?;
     match given.get("enable").unwrap_or(&Value::Null) {
-        Value::Null | Value::Bool(false) => Ok(Checks::default()),
-        Value::Bool(true) => Ok(checks),
-        Value::String(enable) if enable == "off" => Ok(Checks::default()),
-        Value::String(enable) if enable == "on" => Ok(checks),
-        _ => Err(Error::InvalidOption { name: "enable", expected: "on or off" }),
+        Value::Null | Value::Bool(false) => Ok((none, none)),
+        Value::Bool(true) => Ok((checks, none)),
+        Value::String(enable) if enable == "off" => Ok((none, none)),
+        Value::String(enable) if enable == "on" => Ok((checks, none)),
+        Value::String(enable) if enable == "async" => Ok((none, checks)),
+        _ => Err(Error::InvalidOption { name: "enable", expected: "on, off or async" }),
     }
 }
 
@@ -233,6 +251,16 @@ impl DumpOptions {
     }
 }
 
+impl ValidateOptions {
+    /// Reads the argument `options`.
+    pub fn read(text: &str) -> Result<ValidateOptions, Error> {
+        let object = object(&value(text, "options")?, "options")?;
+        check_keys(&object, VALIDATE)?;
+        let max_errors = whole(&object, "max-errors", "a whole number of resources", u64::from(u32::MAX))?;
+        Ok(ValidateOptions { max_errors: object.get("max-errors").filter(|value| !value.is_null()).map(|_| max_errors) })
+    }
+}
+
 impl LoadOptions {
     /// Reads the argument `options`.
     pub fn read(text: &str) -> Result<LoadOptions, Error> {
@@ -251,6 +279,11 @@ impl LoadOptions {
             }
             Some(_) => return Err(wrong),
         };
+        let (checks, later) = checks(object)?;
+        let temp_table = string(object, "temp_table")?;
+        if temp_table.is_some() && later != Checks::default() {
+            return Err(Error::InvalidOption { name: "enable", expected: "on or off beside temp_table" });
+        }
         Ok(LoadOptions {
             create_tables: boolean(object, "create-tables", true)?,
             merge,
@@ -260,9 +293,10 @@ impl LoadOptions {
             read_timeout: milliseconds(object, "read-timeout")?,
             policy: policy(object)?,
             method: method(object)?,
-            temp_table: string(object, "temp_table")?,
+            temp_table,
             max_errors: whole(object, "max-errors", "a whole number of lines", u64::from(u32::MAX))?,
-            checks: checks(object)?,
+            checks,
+            later,
             shown: object
                 .iter()
                 .filter(|(name, _)| !SECRET.contains(&name.as_str()))

@@ -40,6 +40,22 @@ pub struct Writer {
 impl Writer {
     /// Appends a row's line, without its end.
     pub fn line(&mut self, recipe: &Recipe, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let (root, _) = self.resource(recipe, row)?;
+        let document = &self.document;
+        let style = match recipe.to {
+            Format::Aidbox => Style::Spaced,
+            Format::Fhir => Style::Compact,
+        };
+        if document.is_full() || !text::reserve(document, out) {
+            return Err(Fault::TooLarge);
+        }
+        text::write(document, root, style, out);
+        self.shrink();
+        Ok(())
+    }
+
+    /// Reads a row's whole resource into the document, as its line says it; with it the row's type.
+    pub fn resource<'a>(&mut self, recipe: &'a Recipe, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
         let (root, resource_type) = self.read(recipe, row)?;
         let document = &mut self.document;
         let (version_id, last_updated, created_at) =
@@ -53,17 +69,7 @@ impl Writer {
             owns_last_updated: recipe.has_last_updated,
             owns_created_at: recipe.has_created_at,
         };
-        let root = envelope::wrap(document, root, &facts, recipe.to, &recipe.created_at_url)?;
-        let style = match recipe.to {
-            Format::Aidbox => Style::Spaced,
-            Format::Fhir => Style::Compact,
-        };
-        if document.is_full() || !text::reserve(document, out) {
-            return Err(Fault::TooLarge);
-        }
-        text::write(document, root, style, out);
-        self.shrink();
-        Ok(())
+        Ok((envelope::wrap(document, root, &facts, recipe.to, &recipe.created_at_url)?, resource_type))
     }
 
     /// Reads a row's resource into the document, in the format asked for; with it the row's type.

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod crew;
 pub mod csv;
 pub mod dump;
+pub mod examine;
 pub mod field;
 pub mod gzip;
 pub mod ledger;

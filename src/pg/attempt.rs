@@ -32,6 +32,19 @@ impl Failure {
         }
     }
 
+    /// What happened, for whoever asked for the work.
+    pub fn message(&self) -> String {
+        match self {
+            Failure::Ours(error) => error.to_string(),
+            Failure::Server { message, .. } => message.clone(),
+        }
+    }
+
+    /// Whether the same may succeed when it is tried again: deadlocks, serialization failures.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Failure::Server { sqlstate, .. } if ["40P01", "40001"].contains(&report::sqlstate(*sqlstate).as_str()))
+    }
+
     /// Ends the statement with the error.
     pub fn raise(self) -> ! {
         match self {
@@ -79,13 +92,14 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure>
     }
 }
 
-fn failure(caught: CaughtError) -> Failure {
+/// What PostgreSQL refused.
+pub fn failure(caught: CaughtError) -> Failure {
     let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. }) = &caught;
     Failure::Server { sqlstate: report.sql_error_code() as i32, message: report.message().to_owned(), caught: Box::new(caught) }
 }
 
-/// pgrx knows PostgreSQL's own SQLSTATEs only.
-fn with_true_state(failure: Failure, since: *mut pg_sys::ErrorContextCallback) -> Failure {
+/// With its SQLSTATE: pgrx knows PostgreSQL's own only.
+pub fn with_true_state(failure: Failure, since: *mut pg_sys::ErrorContextCallback) -> Failure {
     match failure {
         Failure::Server { sqlstate, message, caught } => {
             Failure::Server { sqlstate: diagnostics::state_since(since).unwrap_or(sqlstate), message, caught }

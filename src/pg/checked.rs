@@ -1,12 +1,12 @@
 //! Loads whose references must lead somewhere: to a resource that is there, or to one of the same load. So no line is stored before all are
 //! seen: they wait in a temporary file.
 
+use super::dangling::{none_stored, text};
+use super::diagnostics;
 use super::ephemeral::{Column, Ephemeral};
 use super::spool::TemporaryFile;
-use super::{diagnostics, table};
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;
-use crate::jsonb::varlena;
 use crate::op::Sink;
 use crate::op::batch::{Batch, Row};
 use crate::op::ledger::{Ledger, Tally};
@@ -66,15 +66,7 @@ impl Checked {
     }
 
     fn dangling_to(&self, resource_type: &str, rejected: &HashMap<u64, String>) -> Result<Vec<(u64, String)>, Error> {
-        // A table of another shape holds no resources.
-        let stored = table::type_name(self.definitions, resource_type).and_then(|name| table::lookup(&name)).ok().flatten();
-        let stored = stored.map_or(String::new(), |table| {
-            format!(
-                "and not exists (select from {} t where t.id operator(pg_catalog.=) r.id \
-                 and (t.status is null or t.status::pg_catalog.text operator(pg_catalog.<>) 'deleted')) ",
-                table.name
-            )
-        });
+        let stored = none_stored(self.definitions, resource_type);
         let statement = format!(
             "select r.number, pg_catalog.min(r.path collate \"C\") from bulk_references r where r.type operator(pg_catalog.=) $1 {stored} \
              and not exists (select from bulk_resources l where l.type operator(pg_catalog.=) $1 and l.id operator(pg_catalog.=) r.id \
@@ -95,14 +87,6 @@ impl Checked {
         });
         found.map_err(|error| Error::Internal(error.to_string()))
     }
-}
-
-/// A text as a value, in a buffer that must outlive it.
-fn text(value: &str, buffer: &mut Vec<u8>) -> pg_sys::Datum {
-    buffer.clear();
-    buffer.extend_from_slice(&varlena::header_of(value.len() as u32 + 4));
-    buffer.extend_from_slice(value.as_bytes());
-    pg_sys::Datum::from(buffer.as_ptr())
 }
 
 impl Sink for Checked {

@@ -123,3 +123,31 @@ pub fn insert_index_entries(
     // SAFETY: turns an ERROR of the calls into an unwinding; the closure holds nothing to drop.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(insert) }
 }
+
+/// Connects a worker to a database as a role, also one that may not log in.
+pub fn connect(database: pg_sys::Oid, role: pg_sys::Oid, may_login: bool) {
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    {
+        let _ = may_login;
+        // SAFETY: once, in a worker that asked for a connection.
+        unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK) };
+    }
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let who = if may_login { role } else { pg_sys::InvalidOid };
+        // SAFETY: as above.
+        unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, who, 0) };
+        if !may_login {
+            // These versions have no way around that check but the server's own right. No work is ever done in it: each transaction is
+            // the job's role's, within which no one can go back to it.
+            // SAFETY: outside a transaction.
+            unsafe { pg_sys::StartTransactionCommand() };
+            // SAFETY: a catalog look-up.
+            let is_superuser = unsafe { pg_sys::superuser_arg(role) };
+            // SAFETY: the transaction of above.
+            unsafe { pg_sys::CommitTransactionCommand() };
+            // SAFETY: allowed to who is connected.
+            unsafe { pg_sys::SetSessionAuthorization(role, is_superuser) };
+        }
+    }
+}

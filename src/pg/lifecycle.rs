@@ -33,3 +33,15 @@ pub fn require_utf8() -> Result<(), Error> {
     let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
     if encoding == pg_sys::pg_enc::PG_UTF8 as i32 { Ok(()) } else { Err(Error::DatabaseEncoding) }
 }
+
+/// When the current transaction began, which is the `ts` of what it stores: microseconds since 2000-01-01 UTC.
+pub fn transaction_time() -> i64 {
+    // SAFETY: reads a backend variable.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
+/// The database of this process.
+pub fn database() -> pg_sys::Oid {
+    // SAFETY: reads a backend variable.
+    unsafe { pg_sys::MyDatabaseId }
+}

@@ -31,8 +31,18 @@ impl Right {
 }
 
 fn has_privileges(role: pg_sys::Oid) -> bool {
-    // SAFETY: reads a backend variable.
-    let user = unsafe { pg_sys::GetUserId() };
     // SAFETY: catalog look-ups with any oids.
-    unsafe { pg_sys::has_privs_of_role(user, role) }
+    unsafe { pg_sys::has_privs_of_role(current(), role) }
+}
+
+/// The current user.
+pub fn current() -> pg_sys::Oid {
+    // SAFETY: reads a backend variable.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Who is connected.
+pub fn of_session() -> pg_sys::Oid {
+    // SAFETY: reads a backend variable.
+    unsafe { pg_sys::GetSessionUserId() }
 }

@@ -10,7 +10,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{FromDatum, pg_sys};
 
 /// Columns of the query.
-const COLUMNS: usize = 6;
+pub const COLUMNS: usize = 6;
 
 /// A table's current resources.
 #[derive(Debug)]
@@ -25,7 +25,8 @@ impl Rows {
         if since.is_some() && !table.has_cts {
             return Err(Error::NoCreationTime(table.plain_name.clone()));
         }
-        let query = Nested::open(Statement::Ours(&query(table, since.is_some()), since), table.oid, fcinfo)?;
+        let filter = if since.is_some() { "cts operator(pg_catalog.>) $1" } else { "true" };
+        let query = Nested::open(Statement::Ours(&query(table, filter), since), table.oid, fcinfo)?;
         Ok(Rows { query, table: table.plain_name.clone() })
     }
 
@@ -36,23 +37,27 @@ impl Rows {
         let values = unsafe { std::slice::from_raw_parts(row.tts_values, COLUMNS) };
         // SAFETY: as above.
         let nulls = unsafe { std::slice::from_raw_parts(row.tts_isnull, COLUMNS) };
-        let value = |column: usize| (!nulls[column]).then_some(values[column]);
-        let need =
-            |column: usize, name: &'static str| value(column).ok_or_else(|| Error::NullColumn { table: self.table.clone(), column: name });
-        // SAFETY: a column of type text; the slice is used before the next row is fetched.
-        let text = |datum: pg_sys::Datum| unsafe { <&[u8]>::from_datum(datum, false) }.unwrap_or_default();
-        let resource = Inline::of(need(5, "resource")?);
-        let pushed = block.push(StoredRow {
-            id: text(need(0, "id")?),
-            version: need(1, "txid")?.value() as i64,
-            resource_type: value(2).map(text),
-            last_updated: value(3).map(|datum| datum.value() as i64),
-            created_at: value(4).map(|datum| datum.value() as i64),
-            resource: resource.bytes(),
-        });
-        resource.free();
-        pushed
+        push(&self.table, values, nulls, block)
     }
+}
+
+/// Adds a row of the query, by its columns.
+pub fn push(table: &str, values: &[pg_sys::Datum], nulls: &[bool], block: &mut RowBlock) -> Result<(), Error> {
+    let value = |column: usize| (!nulls[column]).then_some(values[column]);
+    let need = |column: usize, name: &'static str| value(column).ok_or_else(|| Error::NullColumn { table: table.to_owned(), column: name });
+    // SAFETY: a column of type text; the slice is used before the next row is fetched.
+    let text = |datum: pg_sys::Datum| unsafe { <&[u8]>::from_datum(datum, false) }.unwrap_or_default();
+    let resource = Inline::of(need(5, "resource")?);
+    let pushed = block.push(StoredRow {
+        id: text(need(0, "id")?),
+        version: need(1, "txid")?.value() as i64,
+        resource_type: value(2).map(text),
+        last_updated: value(3).map(|datum| datum.value() as i64),
+        created_at: value(4).map(|datum| datum.value() as i64),
+        resource: resource.bytes(),
+    });
+    resource.free();
+    pushed
 }
 
 impl Feed for Rows {
@@ -78,19 +83,18 @@ impl Feed for Rows {
     }
 }
 
-/// The statement, all its names qualified. Parameter: the time, if there is one.
-fn query(table: &Table, since: bool) -> String {
+/// The statement, all its names qualified: a type's current resources, those among them that a condition keeps.
+pub fn query(table: &Table, filter: &str) -> String {
     let column = |there: bool, name: &str, kind: &str| {
         if there { format!("{name}::pg_catalog.{kind}") } else { format!("null::pg_catalog.{kind}") }
     };
     format!(
         "select id::pg_catalog.text, txid::pg_catalog.int8, {}, {}, {}, resource from {} \
-         where (status is null or status::pg_catalog.text operator(pg_catalog.<>) 'deleted'){}",
+         where (status is null or status::pg_catalog.text operator(pg_catalog.<>) 'deleted') and {filter}",
         column(table.has_resource_type, "resource_type", "text"),
         column(table.has_ts, "ts", "timestamptz"),
         column(table.has_cts, "cts", "timestamptz"),
         table.name,
-        if since { " and cts operator(pg_catalog.>) $1" } else { "" }
     )
 }
 

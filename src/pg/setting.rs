@@ -4,6 +4,7 @@ use crate::fhir::Format;
 use crate::store::address::Allowed;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_int};
 
 /// `bulk.resource_format`.
@@ -20,6 +21,7 @@ static RESOURCE_FORMAT: GucSetting<ResourceFormat> = GucSetting::<ResourceFormat
 static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static FAST_PATH: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// Registers all settings and reserves their prefix.
@@ -85,6 +87,16 @@ pub fn register() {
         10,
         5000,
         GucContext::Suset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.max_workers",
+        c"Background workers of the extension that are at work at a time in a database.",
+        c"Beyond it, jobs wait. The server's max_worker_processes bounds all workers together.",
+        &MAX_WORKERS,
+        1,
+        1000,
+        GucContext::Sighup,
         none,
     );
     reserve(c"bulk");
@@ -167,4 +179,44 @@ pub fn within<T>(values: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     // SAFETY: the level of above.
     unsafe { pg_sys::AtEOXact_GUC(true, level) };
     result
+}
+
+/// Workers that may be at work at a time in a database.
+pub fn max_workers() -> u32 {
+    MAX_WORKERS.get().unsigned_abs()
+}
+
+/// What a job's workers take over from the session that asks for it.
+const TAKEN_OVER: [&CStr; 8] = [
+    c"search_path",
+    c"bulk.allowed_hosts",
+    c"bulk.created_at_url",
+    c"bulk.resource_format",
+    c"bulk.encode_threads",
+    c"bulk.fast_path",
+    c"bulk.max_line_size",
+    c"bulk.max_depth",
+];
+
+/// Settings of this session that a job's workers take over, by name.
+pub fn taken_over() -> BTreeMap<String, String> {
+    let value = |name: &CStr| {
+        // SAFETY: a setting that is there; not even a missing right keeps us from reading it.
+        let value = unsafe { pg_sys::GetConfigOption(name.as_ptr(), false, false) };
+        // SAFETY: a NUL-terminated text, copied at once.
+        unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned()
+    };
+    TAKEN_OVER.iter().map(|name| (name.to_string_lossy().into_owned(), value(name))).collect()
+}
+
+/// Sets what `taken_over` gave, for the rest of the session. Others than those are passed over.
+pub fn take_over(settings: &BTreeMap<String, String>) {
+    for name in TAKEN_OVER {
+        let value = settings.get(name.to_string_lossy().as_ref()).and_then(|value| CString::new(value.as_str()).ok());
+        if let Some(value) = value {
+            let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_SESSION);
+            // SAFETY: a setting that is there and what was its value, both NUL-terminated.
+            unsafe { pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), context, source) };
+        }
+    }
 }

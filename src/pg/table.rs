@@ -1,5 +1,6 @@
 //! A resource type's table: found through the search path, in the shape that rows are read from and written to.
 
+use super::role;
 use crate::error::Error;
 use crate::fhir::definitions::Definitions;
 use pgrx::{PgRelation, pg_sys};
@@ -218,9 +219,7 @@ fn find_history(table: &Table) -> Option<(pg_sys::Oid, String)> {
 }
 
 fn readable(oid: pg_sys::Oid) -> bool {
-    // SAFETY: reads a backend variable.
-    let user = unsafe { pg_sys::GetUserId() };
     // SAFETY: a catalog look-up for a relation that exists.
-    let answer = unsafe { pg_sys::pg_class_aclcheck(oid, user, pg_sys::ACL_SELECT as pg_sys::AclMode) };
+    let answer = unsafe { pg_sys::pg_class_aclcheck(oid, role::current(), pg_sys::ACL_SELECT as pg_sys::AclMode) };
     answer == pg_sys::AclResult::ACLCHECK_OK
 }

@@ -1,8 +1,10 @@
 //! Waiting on the main thread: for a thread's event, a signal's latch and the postmaster's death together, without ticks.
 
+use crate::error::Error;
 use crate::op::Control;
 use pgrx::pg_sys;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// The backend itself.
 #[derive(Debug)]
@@ -21,4 +23,26 @@ impl Control for Backend {
         }
         pgrx::check_for_interrupts!();
     }
+}
+
+/// Lets time pass. A cancel or a shutdown ends the statement from inside.
+pub fn pause(time: Duration) {
+    let wanted = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let milliseconds = std::ffi::c_long::try_from(time.as_millis().max(1)).unwrap_or(1000);
+    // SAFETY: reads a backend variable, set for the whole life of the backend.
+    let latch = unsafe { pg_sys::MyLatch };
+    // SAFETY: the latch is this process's own.
+    let happened = unsafe { pg_sys::WaitLatch(latch, wanted as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION) };
+    if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
+        // SAFETY: as above.
+        unsafe { pg_sys::ResetLatch(latch) };
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// Refuses a transaction that sees nothing of what others commit while it waits.
+pub fn require_fresh_snapshots() -> Result<(), Error> {
+    // SAFETY: reads a backend variable.
+    let level = unsafe { pg_sys::XactIsoLevel };
+    if level >= pg_sys::XACT_REPEATABLE_READ as i32 { Err(Error::FixedSnapshot) } else { Ok(()) }
 }

@@ -1,0 +1,60 @@
+//! What can be done with any job: cancel it, wait for it, go on with it.
+
+use crate::error::Error;
+use crate::pg::{jobs, lifecycle, report, wait};
+use pgrx::datum::Interval;
+use pgrx::prelude::*;
+use std::time::{Duration, Instant};
+
+/// Between two looks at a job, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+/// Between two tries to start what waits.
+const KICK: Duration = Duration::from_secs(1);
+
+#[pg_extern(sql = false)]
+fn cancel(id: &str) -> bool {
+    lifecycle::require_writable(c"bulk.cancel");
+    report::ok(jobs::cancel(id))
+}
+
+#[pg_extern(sql = false)]
+fn resume_interrupted() -> SetOfIterator<'static, String> {
+    lifecycle::require_writable(c"bulk.resume_interrupted");
+    let resumed = report::ok(jobs::start_waiting().and_then(|()| jobs::resume_interrupted()));
+    SetOfIterator::new(resumed)
+}
+
+#[pg_extern(sql = false, name = "wait")]
+fn wait_for(id: Option<&str>, timeout: Option<Interval>) -> String {
+    let id = report::ok(id.ok_or(Error::Null("id")));
+    let patience = timeout.map(|timeout| {
+        let microseconds = timeout.as_micros();
+        Duration::from_micros(u64::try_from(microseconds.max(0)).unwrap_or(u64::MAX))
+    });
+    report::ok(stand_by(id, patience))
+}
+
+fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
+    wait::require_fresh_snapshots()?;
+    let began = Instant::now();
+    let (mut pause, mut kick) = (PAUSE.0, Instant::now());
+    loop {
+        let standing = jobs::standing(id)?;
+        if !matches!(standing.state.as_str(), "waiting" | "in-progress") {
+            return Ok(standing.state);
+        }
+        if standing.is_ours {
+            return Err(Error::NotCommitted(id.to_owned()));
+        }
+        let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
+        if left == Some(Duration::ZERO) {
+            return Ok(standing.state);
+        }
+        if standing.state == "waiting" && kick.elapsed() >= KICK {
+            kick = Instant::now();
+            jobs::start_waiting()?;
+        }
+        wait::pause(left.map_or(pause, |left| left.min(pause)));
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}

@@ -1,0 +1,39 @@
+//! What a job's workers go by, as it is kept from the call that asks for it until the job ends.
+
+use crate::error::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Of the session that asked, by name.
+    pub settings: BTreeMap<String, String>,
+    pub work: Work,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Work {
+    Validate(Validate),
+}
+
+/// Looks through the tables that are the job's parts.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Validate {
+    pub structure: bool,
+    pub references: bool,
+    /// Rows of this `ts` only, in microseconds since 2000-01-01 UTC.
+    pub written_at: Option<i64>,
+    /// Invalid resources at which it ends.
+    pub max_errors: Option<u64>,
+}
+
+impl Plan {
+    pub fn to_json(&self) -> Result<Value, Error> {
+        serde_json::to_value(self).map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    pub fn from_json(value: Value) -> Result<Plan, Error> {
+        serde_json::from_value(value).map_err(|_| Error::Internal("the plan of the job is not one of this version".to_owned()))
+    }
+}

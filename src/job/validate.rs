@@ -1,0 +1,97 @@
+//! Validation of stored resources: a table, some pages a step, each step with what it found in one transaction.
+
+use super::plan::{Plan, Validate, Work};
+use super::worker::Step;
+use crate::error::Error;
+use crate::fhir::validate::Checks;
+use crate::fhir::{definitions, structure};
+use crate::op::examine::Examine;
+use crate::op::line::Recipe;
+use crate::op::pipe::Pipe;
+use crate::pg::dangling::Referrers;
+use crate::pg::jobs::{self, Advance, Job, NewPart, Order, Part};
+use crate::pg::journal::Journal;
+use crate::pg::scan::{self, Range};
+use crate::pg::table::{self, Table};
+use crate::pg::wait::Backend;
+use crate::pg::{lifecycle, setting};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// Pages of a step: a transaction, and at most as much to find.
+const PAGES: u32 = 512;
+
+/// Asks for the validation of tables. `request` is what is shown of it.
+pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
+    let plan = Plan { settings: setting::taken_over(), work: Work::Validate(validate) };
+    let parts: Vec<NewPart> =
+        tables.iter().map(|(resource_type, table)| NewPart { source: table.name.clone(), resource_type: resource_type.clone() }).collect();
+    jobs::enter(Order { kind: "validate", request, plan: plan.to_json()?, parts: &parts })
+}
+
+/// Looks through the next pages of a part.
+pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error> {
+    lifecycle::require_utf8()?;
+    let resource_type = part.resource_type.clone().unwrap_or_default();
+    let Some(oid) = table::find_qualified(&part.source)? else { return Err(Error::UnknownType(resource_type)) };
+    let table = table::describe(oid)?;
+    let pages = scan::pages(&table);
+    // What is written behind the table's end of the beginning is written in its course.
+    let size = part.size.unwrap_or(i64::from(pages.unwrap_or(1)));
+    let end = (part.position + i64::from(PAGES)).min(size);
+    let range = Range { pages: pages.map(|_| (part.position as u32, end as u32)), written_at: request.written_at.filter(|_| table.has_ts) };
+    let (read, rejected) = look(job, request, &table, resource_type, range)?;
+    let position = if range.pages.is_some() { end } else { size };
+    jobs::advance(part, Advance { position, size, read, rejected })?;
+    if let Some(most) = request.max_errors
+        && part.rejected.unsigned_abs() > most
+    {
+        return Ok(Step::TooMany(most));
+    }
+    Ok(if position < size { Step::More } else { Step::Done })
+}
+
+/// How many resources were read, and how many of them are invalid. What is wrong with them is written down.
+fn look(job: &Job, request: Validate, table: &Table, resource_type: String, range: Range) -> Result<(u64, u64), Error> {
+    let definitions = definitions::r4();
+    let stored = setting::resource_format();
+    let examine = Examine {
+        recipe: Recipe {
+            definitions,
+            resource_type,
+            table: table.name.clone(),
+            stored,
+            to: stored,
+            created_at_url: setting::created_at_url(),
+            max_depth: setting::max_depth(),
+            has_created_at: table.has_cts,
+            has_last_updated: table.has_ts,
+        },
+        structure: structure::r4(),
+        checks: Checks { structure: request.structure, references: request.references },
+    };
+    let journal = Journal::of(&job.id);
+    let mut referrers = Referrers::new(definitions, &table.name);
+    // Ids of invalid resources, as far as references are looked at as well.
+    let mut invalid: HashSet<String> = HashSet::new();
+    let (mut read, mut count) = (0, 0);
+    scan::with_rows(table, range, |rows| {
+        let mut pipe = Pipe::new(rows, examine, setting::dump_threads());
+        while let Some(examined) = pipe.next(&mut Backend)? {
+            read += examined.read;
+            count += examined.invalid;
+            if request.references {
+                invalid.extend(examined.findings.iter().map(|finding| finding.id.clone()));
+                examined.referrers.iter().for_each(|referrer| referrers.put(referrer));
+            }
+            journal.find(&examined.findings)?;
+        }
+        Ok(())
+    })?;
+    let mut dangling: HashSet<String> = HashSet::new();
+    referrers.dangling(|findings| {
+        dangling.extend(findings.iter().map(|finding| finding.id.clone()).filter(|id| !invalid.contains(id)));
+        journal.find(findings)
+    })?;
+    Ok((read, count + dangling.len() as u64))
+}

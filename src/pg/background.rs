@@ -1,0 +1,195 @@
+//! Processes that work for us: how they are asked for, at the end of a transaction and only if it commits, and how they begin.
+//!
+//! At a commit an ERROR would end the whole cluster, so what is to be done then is prepared before and allocates nothing.
+
+use super::compat;
+use crate::error::Error;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::unistd::Pid;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, function_name};
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+/// What a worker is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Number of a job.
+    pub job: i64,
+    pub database: pg_sys::Oid,
+    /// Who was connected when the job was asked for.
+    pub session_role: pg_sys::Oid,
+    /// Whether that role may log in.
+    pub may_login: bool,
+}
+
+/// What a transaction does once it has committed.
+#[derive(Default)]
+struct Pending {
+    registered: bool,
+    workers: Vec<pg_sys::BackgroundWorker>,
+    /// Processes that shall look at what changed.
+    wake: Vec<Sleeper>,
+}
+
+/// A process that works, told apart from a later one of the same number.
+struct Sleeper {
+    process: c_int,
+    entry: *mut pg_sys::PGPROC,
+}
+
+thread_local! {
+    static PENDING: RefCell<Pending> = RefCell::default();
+}
+
+/// Has a worker started when the transaction commits.
+pub fn start_at_commit(launch: Launch) {
+    let worker = describe(launch);
+    pending(|pending| pending.workers.push(worker));
+}
+
+/// Has processes interrupted, whatever they do or wait for, when the transaction commits.
+pub fn interrupt_at_commit(processes: impl Iterator<Item = i32>) {
+    pending(|pending| pending.wake.extend(processes.map(|process| Sleeper { process, entry: find(process) })));
+}
+
+/// Starts a worker for a job that has been committed. False when the server has no room for it.
+pub fn start(launch: Launch) -> bool {
+    let mut worker = describe(launch);
+    // SAFETY: a whole description, which is copied.
+    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
+}
+
+fn pending(add: impl FnOnce(&mut Pending)) {
+    PENDING.with_borrow_mut(|pending| {
+        if !pending.registered {
+            // SAFETY: the callback stays valid, since a library is never unloaded.
+            unsafe { pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut()) };
+            pending.registered = true;
+        }
+        add(pending);
+    });
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => PENDING.with_borrow_mut(|pending| {
+            for mut worker in pending.workers.drain(..) {
+                // Without room the job waits for the next that looks.
+                // SAFETY: a whole description, which is copied.
+                unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) };
+            }
+            pending.wake.drain(..).for_each(interrupt);
+        }),
+        pg_sys::XactEvent::XACT_EVENT_ABORT => PENDING.with_borrow_mut(|pending| {
+            pending.workers.clear();
+            pending.wake.clear();
+        }),
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE
+            if PENDING.with_borrow(|pending| !pending.workers.is_empty() || !pending.wake.is_empty()) =>
+        {
+            let message = "cannot PREPARE a transaction that has started or stopped a job of bulk";
+            ErrorReport::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message, function_name!()).report(PgLogLevel::ERROR);
+        }
+        _ => {}
+    }
+}
+
+fn find(process: c_int) -> *mut pg_sys::PGPROC {
+    // SAFETY: any number may be asked for.
+    unsafe { pg_sys::BackendPidGetProc(process) }
+}
+
+/// Cancels what a process does, if it is still there.
+fn interrupt(sleeper: Sleeper) {
+    if !sleeper.entry.is_null() && find(sleeper.process) == sleeper.entry {
+        // It fails only for a process that has just ended.
+        let _ = kill(Pid::from_raw(sleeper.process), Signal::SIGINT);
+    }
+}
+
+fn describe(launch: Launch) -> pg_sys::BackgroundWorker {
+    let mut worker = pg_sys::BackgroundWorker {
+        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as c_int,
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
+        bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
+        ..Default::default()
+    };
+    write(&mut worker.bgw_name, format!("bulk worker for job {}", launch.job).as_bytes());
+    write(&mut worker.bgw_type, b"bulk worker");
+    write(&mut worker.bgw_library_name, b"bulk");
+    write(&mut worker.bgw_function_name, b"bulk_worker");
+    let extra = [
+        launch.job.to_le_bytes().as_slice(),
+        &launch.database.to_u32().to_le_bytes(),
+        &launch.session_role.to_u32().to_le_bytes(),
+        &[u8::from(launch.may_login)],
+    ]
+    .concat();
+    write(&mut worker.bgw_extra, &extra);
+    worker
+}
+
+/// Copies bytes to the start of a field of zeroes, which is longer.
+fn write(field: &mut [c_char], bytes: &[u8]) {
+    for (place, byte) in field.iter_mut().zip(bytes) {
+        *place = *byte as c_char;
+    }
+}
+
+// Declared without pgrx's guard: they run as signal handlers.
+unsafe extern "C" {
+    safe fn die(signal: c_int);
+    safe fn SignalHandlerForConfigReload(signal: c_int);
+}
+
+/// Begins a worker: signals as a session has them, and a connection. A role or database that is gone ends the process.
+pub fn enter() -> Result<Launch, Error> {
+    for (signal, handler) in [(Signal::SIGTERM, die as extern "C" fn(c_int)), (Signal::SIGHUP, SignalHandlerForConfigReload)] {
+        let action = SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: PostgreSQL's own handlers.
+        unsafe { sigaction(signal, &action) }.map_err(|error| Error::Internal(error.to_string()))?;
+    }
+    // SAFETY: the handlers are set.
+    unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
+    // SAFETY: reads a variable of the process.
+    let entry = unsafe { pg_sys::MyBgworkerEntry };
+    // SAFETY: set for every background worker.
+    let extra = unsafe { (*entry).bgw_extra };
+    let bytes: [u8; 17] = std::array::from_fn(|index| extra[index] as u8);
+    let word = |at: usize| pg_sys::Oid::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+    let job = i64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]);
+    let launch = Launch { job, database: word(8), session_role: word(12), may_login: bytes[16] != 0 };
+    compat::connect(launch.database, launch.session_role, launch.may_login);
+    Ok(launch)
+}
+
+/// Takes up changes of the configuration that the server was told of. Between transactions.
+pub fn reload_configuration() {
+    // SAFETY: reads a flag that a signal handler sets.
+    if unsafe { pg_sys::ConfigReloadPending } != 0 {
+        // SAFETY: as above.
+        unsafe { pg_sys::ConfigReloadPending = 0 };
+        // SAFETY: outside a transaction.
+        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+    }
+}
+
+/// Says in `pg_stat_activity` what the worker does, and shows what it did in the statistics.
+pub fn report_activity(what: Option<&CStr>) {
+    let (state, what) = match what {
+        Some(what) => (pg_sys::BackendState::STATE_RUNNING, what.as_ptr()),
+        None => (pg_sys::BackendState::STATE_IDLE, std::ptr::null()),
+    };
+    // SAFETY: writes to this process's own entry; the text is copied.
+    unsafe { pg_sys::pgstat_report_activity(state, what) };
+    // SAFETY: outside a transaction; not more often than the server wants to.
+    unsafe { pg_sys::pgstat_report_stat(false) };
+}
+
+/// Tells the server's log of what a job's owner reads in `bulk.job`.
+pub fn log(message: String) {
+    pgrx::ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
+}

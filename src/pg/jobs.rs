@@ -1,0 +1,352 @@
+//! Jobs as they are written down: entered with their parts, claimed by workers part by part, ended.
+//!
+//! Who works on what is known by locks alone (`lock`): a part that is in progress and whose lock is free is interrupted.
+
+use super::background::{self, Launch};
+use super::lock::Lock;
+use super::{lifecycle, owner, role, setting};
+use crate::error::Error;
+use pgrx::{JsonB, Spi, pg_sys};
+use serde_json::Value;
+use std::ffi::CString;
+
+/// A job to enter.
+#[derive(Debug)]
+pub struct Order<'a> {
+    pub kind: &'a str,
+    /// What was asked for, shown to the role: without secrets.
+    pub request: Value,
+    /// What its workers go by.
+    pub plan: Value,
+    pub parts: &'a [NewPart],
+}
+
+#[derive(Debug)]
+pub struct NewPart {
+    pub source: String,
+    pub resource_type: String,
+}
+
+/// A job as its workers know it.
+#[derive(Debug)]
+pub struct Job {
+    pub number: i64,
+    pub id: String,
+    pub kind: String,
+    /// None when it is gone.
+    pub role: Option<pg_sys::Oid>,
+    pub plan: Value,
+}
+
+/// A part that a worker has claimed.
+#[derive(Debug)]
+pub struct Part {
+    pub number: i64,
+    pub source: String,
+    pub resource_type: Option<String>,
+    pub position: i64,
+    pub size: Option<i64>,
+    /// So far.
+    pub rejected: i64,
+}
+
+/// What a worker has done on a part.
+#[derive(Debug, Default)]
+pub struct Advance {
+    /// From where it goes on.
+    pub position: i64,
+    pub size: i64,
+    pub read: u64,
+    pub rejected: u64,
+}
+
+/// Enters a job of the current user, whose worker starts when the transaction commits: its id.
+pub fn enter(order: Order) -> Result<String, Error> {
+    let id = uuid::Uuid::new_v4().to_string();
+    let (role, session_role) = (role::current(), role::of_session());
+    let numbers = owner::query(
+        "insert into bulk.job_entry (id, kind, role, session_role, state, request) \
+         values ($1, $2, pg_catalog.pg_get_userbyid($3), pg_catalog.pg_get_userbyid($4), 'waiting', $5) returning number",
+        &[id.as_str().into(), order.kind.into(), role.into(), session_role.into(), JsonB(order.request).into()],
+        |row| row.get::<i64>(1),
+    )?;
+    let number = one(numbers.into_iter().flatten().next())?;
+    owner::run(
+        "insert into bulk.job_plan (job, origin, plan) values ($1, $2, $3)",
+        &[number.into(), origin().into(), JsonB(order.plan).into()],
+    )?;
+    let (sources, types): (Vec<&str>, Vec<&str>) =
+        order.parts.iter().map(|part| (part.source.as_str(), part.resource_type.as_str())).unzip();
+    owner::run(
+        "insert into bulk.job_file_entry (job, source, resource_type) select $1, pg_catalog.unnest($2), pg_catalog.unnest($3)",
+        &[number.into(), sources.into(), types.into()],
+    )?;
+    background::start_at_commit(launch(number, session_role)?);
+    Ok(id)
+}
+
+fn one<T>(found: Option<T>) -> Result<T, Error> {
+    found.ok_or_else(|| Error::Internal("a row of the extension's tables is missing".to_owned()))
+}
+
+/// The database, told apart from its copies.
+fn origin() -> String {
+    // SAFETY: reads what the server knows of itself.
+    let system = unsafe { pg_sys::GetSystemIdentifier() };
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{system}/{}/{host}", lifecycle::database().to_u32())
+}
+
+fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
+    let may_login =
+        owner::query("select rolcanlogin from pg_catalog.pg_roles where oid operator(pg_catalog.=) $1", &[session_role.into()], |row| {
+            row.get::<bool>(1)
+        })?;
+    Ok(Launch { job, database: lifecycle::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
+}
+
+/// The job of a worker; None when it has ended or is gone.
+pub fn open(number: i64) -> Result<Option<Job>, Error> {
+    let found = owner::query(
+        "select j.id, j.kind, r.oid, p.plan from bulk.job_entry j join bulk.job_plan p on p.job operator(pg_catalog.=) j.number \
+         left join pg_catalog.pg_roles r on r.rolname operator(pg_catalog.=) j.role::pg_catalog.name \
+         where j.number operator(pg_catalog.=) $1 and j.state in ('waiting', 'in-progress')",
+        &[number.into()],
+        |row| Ok((row.get::<String>(1)?, row.get::<String>(2)?, row.get::<pg_sys::Oid>(3)?, row.get::<JsonB>(4)?)),
+    )?;
+    Ok(match found.into_iter().next() {
+        Some((Some(id), Some(kind), role, Some(plan))) => Some(Job { number, id, kind, role, plan: plan.0 }),
+        _ => None,
+    })
+}
+
+/// Takes the next part that no one works on. It stays this session's until `release`.
+pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
+    let open = owner::query(
+        "select number from bulk.job_file_entry where job operator(pg_catalog.=) $1 and state in ('waiting', 'in-progress') order by number",
+        &[job.number.into()],
+        |row| row.get::<i64>(1),
+    )?;
+    for number in open.into_iter().flatten() {
+        if !Lock::Part(number).take() {
+            continue;
+        }
+        // Another may have ended it before the lock was ours.
+        let claimed = owner::query(
+            "update bulk.job_file_entry f set state = 'in-progress', started = coalesce(f.started, pg_catalog.clock_timestamp()) \
+             from bulk.job_entry j where f.number operator(pg_catalog.=) $1 and f.state in ('waiting', 'in-progress') \
+             and j.number operator(pg_catalog.=) f.job and j.state in ('waiting', 'in-progress') \
+             returning f.source, f.resource_type, f.position, f.size, f.rejected",
+            &[number.into()],
+            |row| {
+                Ok(Part {
+                    number,
+                    source: row.get(1)?.unwrap_or_default(),
+                    resource_type: row.get(2)?,
+                    position: row.get(3)?.unwrap_or_default(),
+                    size: row.get(4)?,
+                    rejected: row.get(5)?.unwrap_or_default(),
+                })
+            },
+        )?;
+        if let Some(part) = claimed.into_iter().next() {
+            owner::run(
+                "update bulk.job_entry set state = 'in-progress', started = coalesce(started, pg_catalog.clock_timestamp()) \
+                 where number operator(pg_catalog.=) $1 and state operator(pg_catalog.=) 'waiting'",
+                &[job.number.into()],
+            )?;
+            return Ok(Some(part));
+        }
+        Lock::Part(number).release();
+    }
+    Ok(None)
+}
+
+/// Whether a job is still to be done: nobody has cancelled or deleted it.
+pub fn is_wanted(job: &Job) -> Result<bool, Error> {
+    let found = owner::query(
+        "select from bulk.job_entry where number operator(pg_catalog.=) $1 and state in ('waiting', 'in-progress')",
+        &[job.number.into()],
+        |_| Ok(()),
+    )?;
+    Ok(!found.is_empty())
+}
+
+/// Writes down what was done on a part, in the transaction that did it.
+pub fn advance(part: &mut Part, advance: Advance) -> Result<(), Error> {
+    part.position = advance.position;
+    part.size = Some(advance.size);
+    part.rejected += advance.rejected as i64;
+    owner::run(
+        "update bulk.job_file_entry set position = $2, size = $3, read = read operator(pg_catalog.+) $4, rejected = $5 \
+         where number operator(pg_catalog.=) $1",
+        &[part.number.into(), part.position.into(), advance.size.into(), (advance.read as i64).into(), part.rejected.into()],
+    )
+}
+
+/// Ends a part: with a message it has failed.
+pub fn end_part(part: &Part, message: Option<&str>) -> Result<(), Error> {
+    owner::run(
+        "update bulk.job_file_entry set state = $2, message = $3, finished = pg_catalog.clock_timestamp() \
+         where number operator(pg_catalog.=) $1",
+        &[part.number.into(), if message.is_some() { "error" } else { "done" }.into(), message.into()],
+    )
+}
+
+/// Ends a job, unless parts of it are open.
+pub fn end(job: &Job) -> Result<(), Error> {
+    owner::run(
+        "update bulk.job_entry j set finished = pg_catalog.clock_timestamp(), message = f.message, \
+         state = case when f.failed then 'error' else 'done' end \
+         from (select coalesce(pg_catalog.bool_or(state operator(pg_catalog.=) 'error'), false) as failed, \
+            coalesce(pg_catalog.bool_or(state in ('waiting', 'in-progress')), false) as open, \
+            (pg_catalog.array_agg(message order by number) filter (where message is not null))[1] as message \
+            from bulk.job_file_entry where job operator(pg_catalog.=) $1) f \
+         where j.number operator(pg_catalog.=) $1 and j.state in ('waiting', 'in-progress') and not f.open",
+        &[job.number.into()],
+    )
+}
+
+/// Ends a job as failed, whatever its parts are.
+pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
+    owner::run(
+        "update bulk.job_entry set state = 'error', message = $2, finished = pg_catalog.clock_timestamp() \
+         where number operator(pg_catalog.=) $1 and state in ('waiting', 'in-progress')",
+        &[job.number.into(), message.into()],
+    )
+}
+
+/// Starts workers for parts that no one works on, as far as there is room: of jobs that wait, and of those that are under way.
+pub fn start_waiting() -> Result<(), Error> {
+    let busy = owner::query(
+        "select count(*) from pg_catalog.pg_locks where locktype operator(pg_catalog.=) 'advisory' and granted \
+         and objsubid operator(pg_catalog.=) 16963 and database operator(pg_catalog.=) $1",
+        &[lifecycle::database().into()],
+        |row| row.get::<i64>(1),
+    )?;
+    let busy = busy.into_iter().flatten().next().unwrap_or(0);
+    let room = i64::from(setting::max_workers()) - busy;
+    start_some(
+        "select j.number, r.oid from bulk.job_entry j \
+         join pg_catalog.pg_roles r on r.rolname operator(pg_catalog.=) j.session_role::pg_catalog.name \
+         left join bulk.job_file_entry f on f.job operator(pg_catalog.=) j.number and f.state operator(pg_catalog.=) 'waiting' \
+         where j.state operator(pg_catalog.=) 'waiting' or (j.state operator(pg_catalog.=) 'in-progress' and f.number is not null) \
+         order by j.number, f.number limit $1",
+        room,
+    )
+}
+
+/// Another job that waits, or a part of which does, and that a session of this role's asked for.
+pub fn next(session_role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
+    let found = owner::query(
+        "select j.number from bulk.job_entry j where j.session_role operator(pg_catalog.=) pg_catalog.pg_get_userbyid($1)::pg_catalog.text \
+         and (j.state operator(pg_catalog.=) 'waiting' or (j.state operator(pg_catalog.=) 'in-progress' and exists (\
+            select from bulk.job_file_entry f where f.job operator(pg_catalog.=) j.number and f.state operator(pg_catalog.=) 'waiting'))) \
+         and j.number operator(pg_catalog.<>) all ($2) order by j.number limit 1",
+        &[session_role.into(), but.to_vec().into()],
+        |row| row.get::<i64>(1),
+    )?;
+    Ok(found.into_iter().flatten().next())
+}
+
+/// Starts a worker for each job of a query: its number and its session's role.
+fn start_some(query: &str, room: i64) -> Result<(), Error> {
+    if room <= 0 {
+        return Ok(());
+    }
+    let jobs = owner::query(query, &[room.into()], |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)))?;
+    for (number, session_role) in jobs.into_iter().flatten() {
+        if !background::start(launch(number, session_role)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Starts workers for interrupted jobs that the current user may act on, at commit: their ids.
+pub fn resume_interrupted() -> Result<Vec<String>, Error> {
+    let mine = visible("select id from bulk.job where state operator(pg_catalog.=) 'interrupted' order by created")?;
+    let mut resumed = Vec::new();
+    for id in mine {
+        let found = owner::query(
+            "update bulk.job_entry j set state = 'waiting' from pg_catalog.pg_roles r where j.id operator(pg_catalog.=) $1 \
+             and j.state operator(pg_catalog.=) 'in-progress' and r.rolname operator(pg_catalog.=) j.session_role::pg_catalog.name \
+             returning j.number, r.oid",
+            &[id.as_str().into()],
+            |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)),
+        )?;
+        if let Some((number, session_role)) = found.into_iter().flatten().next() {
+            background::start_at_commit(launch(number, session_role)?);
+            resumed.push(id);
+        }
+    }
+    Ok(resumed)
+}
+
+/// What the current user sees by a query of one text column.
+fn visible(query: &str) -> Result<Vec<String>, Error> {
+    let found = super::diagnostics::keep(None, || {
+        Spi::connect_mut(|client| {
+            client.update(query, None, &[])?.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, pgrx::spi::Error>>()
+        })
+    });
+    found.map(|found| found.into_iter().flatten().collect()).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Where a job is, to whom may see it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub number: i64,
+    pub state: String,
+    /// Whether what it says was written by the current transaction.
+    pub is_ours: bool,
+}
+
+/// How a job stands. An unknown id is an error, and so is one of others' that the current user has no say in.
+pub fn standing(id: &str) -> Result<Standing, Error> {
+    let found = owner::query(
+        "select e.number, j.state, e.xmin::pg_catalog.text, j.role from bulk.job_entry e join bulk.job j on j.id operator(pg_catalog.=) e.id \
+         where e.id operator(pg_catalog.=) $1",
+        &[id.into()],
+        |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?)),
+    )?;
+    let Some((Some(number), Some(state), xmin, Some(role))) = found.into_iter().next() else {
+        return Err(Error::NoJob(id.chars().take(100).collect()));
+    };
+    if !may_act(&role)? {
+        return Err(Error::ForeignJob);
+    }
+    let xmin = xmin.and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
+    // SAFETY: looks through the current transaction's numbers.
+    let is_ours = unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xmin)) };
+    Ok(Standing { number, state, is_ours })
+}
+
+/// Whether the current user may act on a role's jobs.
+fn may_act(role: &str) -> Result<bool, Error> {
+    let answer = super::diagnostics::keep(None, || Spi::get_one_with_args::<bool>("select bulk.may_see($1)", &[role.into()]));
+    answer.map(|answer| answer.unwrap_or(false)).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Ends a job that has not ended. Its workers are interrupted at commit.
+pub fn cancel(id: &str) -> Result<bool, Error> {
+    let Standing { number, .. } = match standing(id) {
+        Ok(standing) => standing,
+        Err(Error::NoJob(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let cancelled = owner::query(
+        "update bulk.job_entry set state = 'cancelled', finished = pg_catalog.clock_timestamp() \
+         where number operator(pg_catalog.=) $1 and kind operator(pg_catalog.<>) 'load' and state in ('waiting', 'in-progress') returning true",
+        &[number.into()],
+        |row| row.get::<bool>(1),
+    )?;
+    let workers = owner::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
+    background::interrupt_at_commit(workers.into_iter().flatten());
+    Ok(!cancelled.is_empty())
+}
+
+/// A text for the activity of a worker.
+pub fn activity(job: &Job, part: &Part) -> CString {
+    CString::new(format!("bulk.{} of {}, job {}", job.kind, part.source, job.id)).unwrap_or_default()
+}

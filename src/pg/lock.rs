@@ -1,0 +1,60 @@
+//! Locks that say who works on what: advisory locks of classes of our own, held by the session, gone with the process however it ends.
+//! `bulk.workers` reads them in `pg_locks`.
+
+use super::lifecycle;
+use pgrx::pg_sys;
+
+/// What is locked, in this database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// A job, by its number; its workers share it.
+    Job(i64),
+    /// A part of a job, by its number; one worker's alone.
+    Part(i64),
+    /// One of the places that `bulk.max_workers` gives.
+    Place(u32),
+}
+
+impl Lock {
+    /// PostgreSQL's own advisory locks have the classes 1 and 2.
+    const WORK: u16 = 16962;
+    const PLACE: u16 = 16963;
+
+    fn tag(self) -> pg_sys::LOCKTAG {
+        let (class, high, low) = match self {
+            Lock::Job(number) | Lock::Part(number) => (Lock::WORK, (number >> 32) as u32, number as u32),
+            Lock::Place(place) => (Lock::PLACE, 0, place),
+        };
+        pg_sys::LOCKTAG {
+            locktag_field1: lifecycle::database().to_u32(),
+            locktag_field2: high,
+            locktag_field3: low,
+            locktag_field4: class,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        }
+    }
+
+    fn mode(self) -> i32 {
+        match self {
+            Lock::Job(_) => pg_sys::ShareLock as i32,
+            Lock::Part(_) | Lock::Place(_) => pg_sys::ExclusiveLock as i32,
+        }
+    }
+
+    /// Takes it for this session; false when another has it.
+    #[must_use]
+    pub fn take(self) -> bool {
+        let tag = self.tag();
+        // SAFETY: a tag as advisory locks have it; the lock is the session's, and is not waited for.
+        let result = unsafe { pg_sys::LockAcquire(&tag, self.mode(), true, true) };
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+
+    /// Gives it back.
+    pub fn release(self) {
+        let tag = self.tag();
+        // SAFETY: a lock of this session, else a WARNING.
+        unsafe { pg_sys::LockRelease(&tag, self.mode(), true) };
+    }
+}
