@@ -163,6 +163,9 @@ pub enum SourceFault {
     Gzip(String),
     #[error("source is neither gzip nor NDJSON")]
     NotNdjson,
+    /// It is not what was read before.
+    #[error("source has changed since it was read first")]
+    Changed,
     #[error("timed out")]
     Timeout,
     #[error("could not read: {0}")]

@@ -8,6 +8,7 @@ use crate::fhir::{Format, definitions, structure};
 use crate::job::plan::Validate;
 use crate::job::validate;
 use crate::op::batch::{Recipe, Rules};
+use crate::op::checkpoint::Checkpoint;
 use crate::op::ledger::{self, Ledger};
 use crate::op::{self, Sink};
 use crate::pg::argument::Json;
@@ -110,6 +111,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
             source,
             access: access.clone(),
             threads: setting::encode_threads(),
+            from: Checkpoint::default(),
         };
         op::load::load(plan, &mut *sink, &mut ledger, &mut Backend)?;
     }

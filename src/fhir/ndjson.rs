@@ -1,6 +1,8 @@
 //! The lines of an NDJSON stream, cut into blocks of whole lines. Lines end with `\n`; `\r`, blank lines and a byte order
 //! mark are passed over; the last line may lack its end.
 
+use crc32fast::Hasher;
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
 /// Whole lines, and where they stand in the source.
@@ -15,6 +17,16 @@ pub struct Block {
     pub offset: u64,
     /// Whether it holds the beginning of a single line, which is longer than allowed or than memory.
     pub overlong: bool,
+}
+
+/// How far a source has been cut into blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Line ends before it.
+    pub lines: u64,
+    /// Bytes before it, and their CRC-32.
+    pub offset: u64,
+    pub crc: u32,
 }
 
 /// A line of a block.
@@ -69,6 +81,8 @@ pub struct Blocks<R> {
     rest: Vec<u8>,
     next_line: u64,
     offset: u64,
+    /// Of all before `offset`.
+    crc: Hasher,
     started: bool,
     ended: bool,
     /// Whether what comes next is the end of a line that was too long.
@@ -78,6 +92,11 @@ pub struct Blocks<R> {
 impl<R: Read> Blocks<R> {
     /// Blocks of about `block_size` bytes, larger only for a line that is; lines of at most `max_line` bytes.
     pub fn new(reader: R, block_size: usize, max_line: usize) -> Blocks<R> {
+        Blocks::resume(reader, block_size, max_line, Position::default())
+    }
+
+    /// The same where `reader` goes on behind what was cut before.
+    pub fn resume(reader: R, block_size: usize, max_line: usize, from: Position) -> Blocks<R> {
         // The first block must show whether there is a byte order mark.
         let block_size = block_size.max(3);
         let next_size = block_size.min(FIRST);
@@ -87,12 +106,19 @@ impl<R: Read> Blocks<R> {
             block_size,
             max_line,
             rest: Vec::new(),
-            next_line: 1,
-            offset: 0,
-            started: false,
+            next_line: from.lines + 1,
+            offset: from.offset,
+            crc: Hasher::new_with_initial(from.crc),
+            started: from.offset > 0,
             ended: false,
             within_overlong: false,
         }
+    }
+
+    /// How far the blocks so far go. Behind a line that is too long it is known once the next block is there.
+    pub fn position(&self) -> Option<Position> {
+        let position = Position { lines: self.next_line - 1, offset: self.offset, crc: self.crc.clone().finalize() };
+        (!self.within_overlong).then_some(position)
     }
 
     /// The next block; None at the end of the source.
@@ -112,6 +138,7 @@ impl<R: Read> Blocks<R> {
             if !self.started {
                 self.started = true;
                 if bytes.starts_with(b"\xEF\xBB\xBF") {
+                    self.crc.update(&bytes[..3]);
                     bytes.drain(..3);
                     self.offset = 3;
                 }
@@ -139,6 +166,7 @@ impl<R: Read> Blocks<R> {
         let block = Block { bytes, first_line: self.next_line, line_count, offset: self.offset, overlong: false };
         self.next_line += line_count as u64;
         self.offset += block.bytes.len() as u64;
+        self.crc.update(&block.bytes);
         Ok(Some(block))
     }
 
@@ -147,6 +175,7 @@ impl<R: Read> Blocks<R> {
         self.within_overlong = true;
         let offset = self.offset;
         self.offset += bytes.len() as u64;
+        self.crc.update(&bytes);
         bytes.truncate(KEPT);
         bytes.shrink_to_fit();
         Block { bytes, first_line: self.next_line, line_count: 0, offset, overlong: true }
@@ -159,7 +188,9 @@ impl<R: Read> Blocks<R> {
             bytes.clear();
             self.fill(&mut bytes, KEPT)?;
             let end = memchr::memchr(b'\n', &bytes);
-            self.offset += end.map_or(bytes.len(), |end| end + 1) as u64;
+            let passed = end.map_or(bytes.len(), |end| end + 1);
+            self.offset += passed as u64;
+            self.crc.update(&bytes[..passed]);
             if let Some(end) = end {
                 self.rest.extend_from_slice(&bytes[end + 1..]);
                 self.next_line += 1;
@@ -207,6 +238,30 @@ mod tests {
         }
         assert_eq!(lines(b"", 10), vec![]);
         assert_eq!(lines(b"a\n", 10), vec![(1, 0, "a".to_owned())]);
+    }
+
+    #[test]
+    fn cutting_goes_on_at_any_position() {
+        let long = "y".repeat(150_000);
+        let input = format!("\u{FEFF}{{a}}\r\n\n{{bb}}\n{long}\n{{ccc}}\n  \n{{d}}").into_bytes();
+        for size in [1, 5, 9, 100, 20_000] {
+            let all = lines(&input, size);
+            let mut blocks = Blocks::new(input.as_slice(), size, 1000);
+            let mut before = 0;
+            while let Some(block) = blocks.next_block().unwrap() {
+                before += block.lines().count();
+                let Some(position) = blocks.position() else { continue };
+                assert_eq!(position.crc, crc32fast::hash(&input[..position.offset as usize]));
+                let mut rest = Blocks::resume(&input[position.offset as usize..], size, 1000, position);
+                let mut found = Vec::new();
+                while let Some(block) = rest.next_block().unwrap() {
+                    found.extend(block.lines().map(|line| (line.number, line.offset)));
+                }
+                let expected: Vec<(u64, u64)> = all[before..].iter().map(|(number, offset, _)| (*number, *offset)).collect();
+                assert_eq!(found, expected, "block size {size}, from {position:?}");
+                assert_eq!(rest.position().unwrap().crc, crc32fast::hash(&input));
+            }
+        }
     }
 
     #[test]

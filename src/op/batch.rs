@@ -1,5 +1,6 @@
 //! Rows made from a block of lines: what the encode threads hand to the main thread.
 
+use super::checkpoint::Checkpoint;
 use super::seen;
 use crate::error::{Error, Fault, Place, Reason, Reject};
 use crate::fhir::Format;
@@ -128,6 +129,8 @@ pub struct Batch {
     pub references: Vec<(usize, Reference)>,
     /// Bytes of the lines that the rows came from.
     pub size: u64,
+    /// Where its lines end, if loading can go on there.
+    pub end: Option<Checkpoint>,
     /// The lines themselves, where they are kept, and where in the source they begin.
     pub(super) lines: Arc<Vec<u8>>,
     pub(super) offset: u64,
@@ -165,6 +168,7 @@ impl Batch {
             rejects: Vec::new(),
             references: Vec::new(),
             size: 0,
+            end: None,
             lines: Arc::default(),
             offset,
             ids: Vec::new(),

@@ -1,12 +1,13 @@
 //! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
 
 use super::batch::{Batch, Recipe, Workspace, encode_block};
+use super::checkpoint::{Checkpoint, Reading};
 use super::crew::Crew;
 use super::ledger::{Ledger, Tally};
 use super::queue::{Next, Queue};
 use super::{Control, Sink};
 use crate::error::{Error, SourceFault};
-use crate::fhir::ndjson::{Block, Blocks};
+use crate::fhir::ndjson::Block;
 use crate::store::inflate;
 use crate::store::opened::Access;
 use crate::store::{Interrupt, Source};
@@ -28,10 +29,12 @@ pub struct Plan {
     pub recipe: Recipe,
     /// Encode threads, at least one.
     pub threads: usize,
+    /// Where to go on; the default is the beginning.
+    pub from: Checkpoint,
 }
 
-/// From blocks of lines to batches of rows.
-type Lines = Queue<Block, Batch>;
+/// From blocks of lines, with where each ends, to batches of rows.
+type Lines = Queue<(Block, Option<Checkpoint>), Batch>;
 
 /// Loads a source into a sink. What ends it is a fault of the source, or too many lines that are rejected.
 pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut dyn Control) -> Result<(), Error> {
@@ -63,25 +66,26 @@ fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
         let (queue, recipe) = (Arc::clone(queue), Arc::clone(&recipe));
         crew.spawn("bulk encode", move || {
             let mut workspace = Workspace::default();
-            queue.work(|block| encode_block(&recipe, block, &mut workspace));
+            queue.work(|(block, end)| Ok(Batch { end: end.clone(), ..encode_block(&recipe, block, &mut workspace)? }));
         })?;
     }
     let queue = Arc::clone(queue);
-    let (source, access) = (plan.source, plan.access);
+    let (source, access, from) = (plan.source, plan.access, plan.from);
     crew.spawn("bulk read", move || {
-        let read = catch_unwind(AssertUnwindSafe(|| read(&source, &access, &recipe, &interrupt, &queue)));
+        let opened = || Reading::open(&source, &access, &interrupt, &from, (BLOCK, recipe.max_line));
+        let read = catch_unwind(AssertUnwindSafe(|| read(opened, &recipe.source, &queue)));
         queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
     })?;
     Ok(crew)
 }
 
-fn read(source: &Source, access: &Access, recipe: &Recipe, interrupt: &Interrupt, queue: &Lines) -> Result<(), Error> {
-    let failed = |fault: SourceFault| Error::source(&recipe.source, fault);
-    let reader = source.open(access, interrupt).map_err(failed)?;
-    let mut blocks = Blocks::new(reader, BLOCK, recipe.max_line);
-    while let Some(block) = blocks.next_block().map_err(|error| failed(inflate::fault(&error)))? {
+fn read(open: impl FnOnce() -> Result<Reading, SourceFault>, name: &str, queue: &Lines) -> Result<(), Error> {
+    let failed = |fault: SourceFault| Error::source(name, fault);
+    let mut reading = open().map_err(failed)?;
+    while let Some(block) = reading.blocks.next_block().map_err(|error| failed(inflate::fault(&error)))? {
         let size = block.bytes.len() + ROW * block.line_count;
-        if !queue.put(block, size) {
+        let end = reading.checkpoint();
+        if !queue.put((block, end), size) {
             break;
         }
     }

@@ -2,6 +2,7 @@
 //! database only through the small traits here.
 
 pub mod batch;
+pub mod checkpoint;
 pub mod crew;
 pub mod csv;
 pub mod dump;

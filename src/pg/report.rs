@@ -75,6 +75,7 @@ fn source_code(fault: &SourceFault) -> Code {
         SourceFault::FileDenied | SourceFault::AddressRefused(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         SourceFault::Unreachable(_) => Code::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
         SourceFault::Denied(_) => Code::ERRCODE_SQLSERVER_REJECTED_ESTABLISHMENT_OF_SQLCONNECTION,
+        SourceFault::Changed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         SourceFault::Status(_) | SourceFault::Timeout | SourceFault::Read(_) => Code::ERRCODE_CONNECTION_FAILURE,
         SourceFault::Truncated(_) | SourceFault::Gzip(_) | SourceFault::NotNdjson => Code::ERRCODE_BAD_COPY_FILE_FORMAT,
     }

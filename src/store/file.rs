@@ -1,21 +1,28 @@
 //! Files of the database server.
 
-use super::opened::Opened;
+use super::opened::{Identity, Opened};
 use crate::error::SourceFault;
 use nix::fcntl::OFlag;
 use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens a regular file; a pipe or a device could hang the thread for ever.
-pub fn open(path: &Path) -> Result<Opened, SourceFault> {
+/// Opens a regular file at a byte; a pipe or a device could hang the thread for ever.
+pub fn open(path: &Path, from: u64) -> Result<Opened, SourceFault> {
     // Without waiting, should it be a pipe; of the open file, so that nobody can put another in its place.
-    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(fault)?;
-    if !file.metadata().map_err(fault)?.is_file() {
+    let mut file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(fault)?;
+    let facts = file.metadata().map_err(fault)?;
+    if !facts.is_file() {
         return Err(SourceFault::NotAFile);
     }
-    Ok(Opened { reader: Box::new(file), delimited: true })
+    file.seek(SeekFrom::Start(from)).map_err(fault)?;
+    let identity = Identity {
+        length: Some(facts.len()),
+        etag: Some(format!("{}-{}", facts.dev(), facts.ino())),
+        modified: Some(format!("{}.{:09}", facts.mtime(), facts.mtime_nsec())),
+    };
+    Ok(Opened { reader: Box::new(file), delimited: true, identity })
 }
 
 fn fault(error: std::io::Error) -> SourceFault {

@@ -3,8 +3,8 @@
 
 use super::Interrupt;
 use super::address::Allowed;
-use super::inflate::Broken;
-use super::opened::{Access, Opened};
+use super::inflate::{self, Broken};
+use super::opened::{Access, Identity, Opened};
 use crate::error::SourceFault;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read};
@@ -22,9 +22,9 @@ const REDIRECTS: u32 = 10;
 /// Between two tries, whatever the server asks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Asks for an object. The body's bytes are as sent: no content encoding is asked for or undone. What may pass (429, 5xx, a connection
+/// Asks for an object from a byte on. The body's bytes are as sent: no content encoding is asked for or undone. What may pass (429, 5xx, a connection
 /// that fails) is tried again as often as `access` says.
-pub fn open(url: &Url, access: &Access, interrupt: &Interrupt) -> Result<Opened, SourceFault> {
+pub fn open(url: &Url, access: &Access, interrupt: &Interrupt, from: u64) -> Result<Opened, SourceFault> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         // Followed here: headers must not be.
@@ -43,9 +43,12 @@ pub fn open(url: &Url, access: &Access, interrupt: &Interrupt) -> Result<Opened,
     interrupt.watch(&agent);
     let mut attempt = 0;
     let response = loop {
-        let (fault, pause) = match follow(&agent, url, &access.headers) {
+        let (fault, pause) = match follow(&agent, url, &access.headers, from) {
             Ok(response) => match response.status().as_u16() {
                 200 => break response,
+                206 if from > 0 => break response,
+                // The byte that was asked for is behind the end.
+                416 if from > 0 => return Err(SourceFault::Changed),
                 status @ (401 | 403) => return Err(SourceFault::Denied(status)),
                 status @ (404 | 410) => return Err(SourceFault::NotFound(status)),
                 status @ (429 | 500 | 502 | 503 | 504) => (SourceFault::Status(status), retry_after(&response)),
@@ -59,18 +62,41 @@ pub fn open(url: &Url, access: &Access, interrupt: &Interrupt) -> Result<Opened,
         }
         attempt += 1;
     };
-    let chunked = response.headers().get("transfer-encoding").is_some();
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let chunked = header("transfer-encoding").is_some();
+    let range = header("content-range");
+    let (etag, modified, partial) = (header("etag"), header("last-modified"), response.status().as_u16() == 206);
     let body = response.into_body();
     let length = body.content_length();
-    let reader = body.into_with_config().limit(u64::MAX).reader();
-    Ok(Opened { reader: Box::new(Counted { reader, length, read: 0 }), delimited: chunked || length.is_some() })
+    let mut reader: Box<dyn Read + Send> = Box::new(Counted { reader: body.into_with_config().limit(u64::MAX).reader(), length, read: 0 });
+    let total = if partial { total_of(&range.unwrap_or_default(), from)? } else { length };
+    if from > 0 && !partial {
+        // A server that knows no ranges sends all.
+        let passed = io::copy(&mut reader.by_ref().take(from), &mut io::sink()).map_err(|error| inflate::fault(&error))?;
+        if passed < from {
+            return Err(SourceFault::Changed);
+        }
+    }
+    let identity = Identity { length: total, etag, modified };
+    Ok(Opened { reader, delimited: chunked || length.is_some(), identity })
+}
+
+/// The whole length that an answer in part tells, if it does, of the part from a byte on.
+fn total_of(range: &str, from: u64) -> Result<Option<u64>, SourceFault> {
+    let wrong = || SourceFault::Unreachable("the server sent another part than was asked for".to_owned());
+    let (part, total) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')).ok_or_else(wrong)?;
+    let first: Option<u64> = part.split_once('-').and_then(|(first, _)| first.trim().parse().ok());
+    if first == Some(from) { Ok(total.trim().parse().ok()) } else { Err(wrong()) }
 }
 
 /// Makes a request and follows redirects, without headers and credentials once one leads to another origin.
-fn follow(agent: &ureq::Agent, url: &Url, headers: &HeaderMap) -> Result<Response<Body>, SourceFault> {
+fn follow(agent: &ureq::Agent, url: &Url, headers: &HeaderMap, from: u64) -> Result<Response<Body>, SourceFault> {
     let mut next = url.clone();
     for _ in 0..=REDIRECTS {
         let mut request = agent.get(next.as_str());
+        if from > 0 {
+            request = request.header("range", format!("bytes={from}-"));
+        }
         if next.origin() == url.origin() {
             for (name, value) in headers {
                 request = request.header(name, value);

@@ -3,13 +3,19 @@
 use super::Interrupt;
 use super::opened::Opened;
 use crate::error::SourceFault;
-use flate2::bufread::MultiGzDecoder;
+use crc32fast::Hasher;
+use flate2::bufread::GzDecoder;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Compressed bytes held at a time.
 const BUFFER: usize = 128 * 1024;
 /// Bytes by which a source is judged: a byte order mark and one more.
 const HEAD: u64 = 4;
+/// How gzip begins.
+const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A fault of the source inside an `io::Error`, so that it survives a reader's layers.
 #[derive(Debug, thiserror::Error)]
@@ -30,21 +36,70 @@ pub fn fault(error: &io::Error) -> SourceFault {
     }
 }
 
-/// The plain bytes of an opened source.
-pub fn inflate(opened: Opened, interrupt: Interrupt) -> Result<Box<dyn Read + Send>, SourceFault> {
+/// Where reading can begin: at the beginning, at a member of gzip, anywhere in plain text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// Bytes before it as they are sent.
+    pub sent: u64,
+    /// Inflated bytes before it, and their CRC-32.
+    pub inflated: u64,
+    pub crc: u32,
+}
+
+/// The members of a gzip that began, as far as nobody has passed them.
+#[derive(Debug, Clone, Default)]
+pub struct Members(Arc<Mutex<VecDeque<Restart>>>);
+
+impl Members {
+    fn begin(&self, member: Restart) {
+        let mut members = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that holds nothing is none to begin at.
+        if members.back().is_some_and(|last| last.inflated == member.inflated) {
+            members.pop_back();
+        }
+        members.push_back(member);
+    }
+
+    /// The last that begins no later than behind so many inflated bytes; earlier ones are forgotten.
+    pub fn before(&self, inflated: u64) -> Option<Restart> {
+        let mut members = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while members.get(1).is_some_and(|next| next.inflated <= inflated) {
+            members.pop_front();
+        }
+        members.front().copied()
+    }
+}
+
+/// The plain bytes of a source.
+pub struct Inflated {
+    pub reader: Box<dyn Read + Send>,
+    /// None of plain text, where reading can begin anywhere.
+    pub members: Option<Members>,
+}
+
+/// The plain bytes of a source that was opened where reading can begin.
+pub fn inflate(opened: Opened, interrupt: Interrupt, from: Restart) -> Result<Inflated, SourceFault> {
     let mut guarded = Guarded { reader: opened.reader, interrupt };
     // A connection may bring its first bytes one by one.
     let mut head = Vec::new();
     guarded.by_ref().take(HEAD).read_to_end(&mut head).map_err(|error| fault(&error))?;
     let raw = BufReader::with_capacity(BUFFER, io::Cursor::new(head.clone()).chain(guarded));
-    if head.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(Gzip(MultiGzDecoder::new(raw))));
+    let within_text = from.sent > 0 && from.sent == from.inflated;
+    if head.starts_with(&MAGIC) && !within_text {
+        let members = Members::default();
+        members.begin(from);
+        let counted = Passed { reader: raw, bytes: from.sent };
+        let gzip =
+            Gzip { member: Some(GzDecoder::new(counted)), inflated: from.inflated, crc: Hasher::new_with_initial(from.crc), members };
+        let members = Some(gzip.members.clone());
+        return Ok(Inflated { reader: Box::new(gzip), members });
     }
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(byte) if byte.is_ascii_control() || !byte.is_ascii() => Err(SourceFault::NotNdjson),
+        _ if from.sent > 0 && !within_text => Err(SourceFault::Changed),
+        Some(byte) if !within_text && (byte.is_ascii_control() || !byte.is_ascii()) => Err(SourceFault::NotNdjson),
         _ if !opened.delimited => Err(SourceFault::Truncated("the server says neither its length nor where it ends".to_owned())),
-        _ => Ok(Box::new(raw)),
+        _ => Ok(Inflated { reader: Box::new(raw), members: None }),
     }
 }
 
@@ -66,21 +121,67 @@ impl Read for Guarded {
     }
 }
 
-/// Names what the decoder says: everything that is not the source's own fault is gzip's.
-struct Gzip<R>(MultiGzDecoder<R>);
+/// Counts what was used up.
+struct Passed<R> {
+    reader: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Passed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Passed<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.bytes += amount as u64;
+        self.reader.consume(amount);
+    }
+}
+
+/// Member after member. Names what the decoder says: everything that is not the source's own fault is gzip's.
+struct Gzip<R> {
+    /// None behind the last, and after an error.
+    member: Option<GzDecoder<Passed<R>>>,
+    inflated: u64,
+    crc: Hasher,
+    members: Members,
+}
 
 impl<R: BufRead> Read for Gzip<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| match error.get_ref() {
+        let named = |error: io::Error| match error.get_ref() {
             Some(inner) if inner.is::<Broken>() => error,
             _ if error.kind() == ErrorKind::UnexpectedEof => Broken::io(SourceFault::Truncated("the gzip trailer is missing".to_owned())),
             _ => Broken::io(SourceFault::Gzip(error.to_string())),
-        })
+        };
+        while let Some(member) = &mut self.member {
+            let count = member.read(buffer).map_err(named)?;
+            if count > 0 || buffer.is_empty() {
+                self.inflated += count as u64;
+                self.crc.update(&buffer[..count]);
+                return Ok(count);
+            }
+            let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else { break };
+            if !rest.fill_buf().map_err(named)?.is_empty() {
+                self.members.begin(Restart { sent: rest.bytes, inflated: self.inflated, crc: self.crc.clone().finalize() });
+                self.member = Some(GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::opened::Identity;
     use super::*;
     use flate2::{Compression, write::GzEncoder};
     use std::io::{Cursor, Write};
@@ -91,11 +192,44 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn open(bytes: Vec<u8>, delimited: bool, from: Restart) -> Result<Inflated, SourceFault> {
+        let reader = Box::new(Cursor::new(bytes));
+        inflate(Opened { reader, delimited, identity: Identity::default() }, Interrupt::new(), from)
+    }
+
     fn read(bytes: Vec<u8>, delimited: bool) -> Result<Vec<u8>, SourceFault> {
         let mut out = Vec::new();
-        let mut reader = inflate(Opened { reader: Box::new(Cursor::new(bytes)), delimited }, Interrupt::new())?;
-        reader.read_to_end(&mut out).map_err(|error| fault(&error))?;
+        open(bytes, delimited, Restart::default())?.reader.read_to_end(&mut out).map_err(|error| fault(&error))?;
         Ok(out)
+    }
+
+    #[test]
+    fn reading_begins_again_at_any_member() {
+        let parts: Vec<Vec<u8>> = (0..50).map(|n| format!("{{\"n\":{n}}}\n").repeat(n * 37 % 400).into_bytes()).collect();
+        let sent: Vec<u8> = parts.iter().flat_map(|part| gzip(part)).collect();
+        let plain: Vec<u8> = parts.concat();
+        let mut inflated = open(sent.clone(), true, Restart::default()).unwrap();
+        let members = inflated.members.take().unwrap();
+        let (mut passed, mut found) = (0, 0);
+        let mut buffer = [0; 1000];
+        loop {
+            let member = members.before(passed).unwrap();
+            assert!(member.inflated <= passed);
+            assert_eq!(member.crc, crc32fast::hash(&plain[..member.inflated as usize]));
+            let rest = open(sent[member.sent as usize..].to_vec(), true, member).map(|mut inflated| {
+                let mut rest = Vec::new();
+                inflated.reader.read_to_end(&mut rest).unwrap();
+                rest
+            });
+            assert_eq!(rest.unwrap(), plain[member.inflated as usize..]);
+            found += usize::from(member.inflated > 0);
+            match inflated.reader.read(&mut buffer).unwrap() {
+                0 => break,
+                count => passed += count as u64,
+            }
+        }
+        assert_eq!(passed as usize, plain.len());
+        assert!(found > 50);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An opened source, before it is inflated, and what opening one depends on.
 
 use super::address::Allowed;
+use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::time::Duration;
 pub use ureq::http::header::HeaderMap;
@@ -44,9 +45,29 @@ pub fn headers<'a>(given: impl Iterator<Item = (&'a str, &'a str)>) -> Option<He
     Some(headers)
 }
 
-/// Bytes of a source as they were sent.
+/// What tells one content of a source from another, as far as the source says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Bytes as they are sent.
+    pub length: Option<u64>,
+    pub etag: Option<String>,
+    pub modified: Option<String>,
+}
+
+impl Identity {
+    /// Whether both can be of the same content: what both say is the same.
+    pub fn agrees(&self, other: &Identity) -> bool {
+        fn same<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        same(&self.length, &other.length) && same(&self.etag, &other.etag) && same(&self.modified, &other.modified)
+    }
+}
+
+/// Bytes of a source as they were sent, from the one that was asked for.
 pub struct Opened {
     pub reader: Box<dyn Read + Send>,
     /// Whether the protocol tells the end from a broken connection.
     pub delimited: bool,
+    pub identity: Identity,
 }

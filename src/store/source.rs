@@ -1,10 +1,10 @@
 //! A source by its URL: what it is called, what right it takes, and how it is opened.
 
-use super::opened::Access;
+use super::inflate::{Inflated, Restart};
+use super::opened::{Access, Identity};
 use super::{Interrupt, file, http, inflate};
 use crate::error::{Error, SourceFault};
 use glob::MatchOptions;
-use std::io::Read;
 use std::path::PathBuf;
 use url::Url;
 
@@ -66,13 +66,24 @@ impl Source {
         }
     }
 
-    /// The inflated bytes. Faults of the source come out of `read` as [`inflate::Broken`].
-    pub fn open(&self, access: &Access, interrupt: &Interrupt) -> Result<Box<dyn Read + Send>, SourceFault> {
+    /// The inflated bytes from where reading can begin, with what tells the content from another: it must agree with what is `known` of it.
+    /// Faults of the source come out of `read` as [`inflate::Broken`].
+    pub fn open(
+        &self,
+        access: &Access,
+        interrupt: &Interrupt,
+        from: Restart,
+        known: &Identity,
+    ) -> Result<(Inflated, Identity), SourceFault> {
         let opened = match self {
-            Source::File(path) => file::open(path)?,
-            Source::Http(url) => http::open(url, access, interrupt)?,
+            Source::File(path) => file::open(path, from.sent)?,
+            Source::Http(url) => http::open(url, access, interrupt, from.sent)?,
         };
-        inflate::inflate(opened, interrupt.clone())
+        let identity = opened.identity.clone();
+        if !identity.agrees(known) {
+            return Err(SourceFault::Changed);
+        }
+        Ok((inflate::inflate(opened, interrupt.clone(), from)?, identity))
     }
 }
 
