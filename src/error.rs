@@ -258,6 +258,14 @@ pub enum Error {
     /// What a worker finds when it comes too late.
     #[error("the extension was dropped")]
     Gone,
+    #[error("setting bulk.resource_directory is empty")]
+    NoResourceDirectory,
+    /// What a worker finds when its job was paused, cancelled or deleted.
+    #[error("the job is not wanted any more")]
+    Stopped,
+    /// What PostgreSQL refused, in its words, where that was caught.
+    #[error("{message}")]
+    Server { sqlstate: i32, message: String },
     /// Of a job, between its call and its work.
     #[error("the role of the job is gone")]
     NoRole,

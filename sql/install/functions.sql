@@ -55,6 +55,44 @@ create function bulk.validate(resource_type text, checks text default 'struct', 
 comment on function bulk.validate(text, text, jsonb) is
     'Checks the stored resources of a type (struct, refs or all) in a background worker, from the end of the transaction on: the job''s id. What it finds is in bulk.load_error';
 
+create type bulk.response as (status int, headers jsonb, body jsonb);
+comment on type bulk.response is 'An HTTP answer: an HTTP layer passes it on as it is';
+
+create function bulk._import(request jsonb, fhir boolean) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'import_wrapper';
+comment on function bulk._import(jsonb, boolean) is 'What bulk.import is made of';
+
+create function bulk.import(request jsonb, fhir boolean default false) returns bulk.response
+    language sql volatile parallel unsafe
+    begin atomic
+        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
+        from (select bulk._import(request, fhir) as answer offset 0) a;
+    end;
+comment on function bulk.import(jsonb, boolean) is
+    'Starts a session that loads its inputs in the background, or pauses, aborts or resumes one: the body of an $import request. Its answer, refusals among it';
+
+create function bulk._import_status(id text, version int) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'import_status_wrapper';
+comment on function bulk._import_status(text, int) is 'What bulk.import_status is made of';
+
+create function bulk.import_status(id text) returns bulk.response
+    language sql volatile parallel unsafe
+    begin atomic
+        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
+        from (select bulk._import_status(id, 1) as answer offset 0) a;
+    end;
+comment on function bulk.import_status(text) is 'How a session of bulk.import stands: 200 with the BulkImportStatus resource, 403, 404';
+
+create function bulk.import_status_v2(id text) returns bulk.response
+    language sql volatile parallel unsafe
+    begin atomic
+        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
+        from (select bulk._import_status(id, 2) as answer offset 0) a;
+    end;
+comment on function bulk.import_status_v2(text) is 'The same as GET /v2/$import/<id> shows it';
+
 create function bulk.cancel(id text) returns boolean
     language c volatile strict parallel unsafe
     as 'MODULE_PATHNAME', 'cancel_wrapper';

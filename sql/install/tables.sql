@@ -31,14 +31,26 @@ create table bulk.job_plan (
 comment on table bulk.job_plan is 'What the workers of a job go by';
 comment on column bulk.job_plan.origin is 'The database that it was asked in: a copy does not go on with it by itself';
 
+create table bulk.job_secret (
+    job bigint primary key references bulk.job_entry (number) on delete cascade,
+    secret jsonb not null
+);
+comment on table bulk.job_secret is 'Query strings and headers that a job needs: gone when it ends, and no part of a dump';
+
 create table bulk.job_file_entry (
     number bigint primary key default nextval('bulk.job_number'),
     job bigint not null references bulk.job_entry (number) on delete cascade,
+    ordinal int not null,
     source text not null,
     resource_type text,
     state text not null default 'waiting',
+    checkpoint jsonb,
+    tries int not null default 0,
     position bigint not null default 0,
     size bigint,
+    bytes bigint,
+    characters bigint,
+    written bigint,
     started timestamptz,
     finished timestamptz,
     read bigint not null default 0,
@@ -111,7 +123,7 @@ comment on column bulk.job.message is 'Why it failed, or what it waits for';
 
 create view bulk.job_file with (security_invoker) as
     select e.id as job_id, f.source, f.resource_type,
-        case when f.state in ('waiting', 'in-progress') and e.state = 'cancelled' then e.state
+        case when f.state in ('waiting', 'in-progress') and e.state in ('cancelled', 'aborted', 'paused') then e.state
             when f.state = 'in-progress' and not exists (select from bulk.workers(f.number)) then 'interrupted'
             else f.state end as state,
         f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,

@@ -1,31 +1,27 @@
 //! `bulk.load`, both signatures.
 
-use super::option::{self, LoadOptions, LoadRequest};
+use super::option::{self, LoadRequest};
 use crate::error::Error;
-use crate::fhir::change::Changes;
+use crate::fhir::definitions;
 use crate::fhir::validate::Checks;
-use crate::fhir::{Format, definitions, structure};
 use crate::job::plan::Validate;
 use crate::job::validate;
-use crate::op::batch::{Recipe, Rules};
 use crate::op::checkpoint::Checkpoint;
 use crate::op::ledger::{self, Ledger};
+use crate::op::option::LoadOptions;
 use crate::op::{self, Sink};
 use crate::pg::argument::Json;
 use crate::pg::checked::Checked;
 use crate::pg::journal::{self, Journal};
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
-use crate::pg::upsert::Destination;
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, stage, table};
+use crate::pg::{lifecycle, loading, report, setting, table};
 use crate::store::Source;
-use crate::store::opened::Access;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 /// Loads one source. A source that starts with `{` is a whole request: so an untyped literal finds its way.
 #[pg_extern(sql = false)]
@@ -70,10 +66,9 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     lifecycle::stop_threads_at_exit();
     let definitions = definitions::r4();
     let resource_type = resource_type.map(|name| table::type_name(definitions, &name)).transpose()?;
-    let wrong = |_| Error::InvalidOption { name: "merge", expected: "a JSON object that can be stored" };
-    let changes = Changes::new(options.merge.as_deref(), options.strip_nulls, setting::max_depth()).map_err(wrong)?;
-    let journal = Journal::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": options.shown}))?;
-    let destination = destination(&options, resource_type.as_deref())?;
+    let changes = loading::changes(&options)?;
+    let journal = Journal::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": &options.shown}))?;
+    let destination = loading::destination(&options, resource_type.as_deref())?;
     let compression = destination.compression.clone();
     let mut sink: Box<dyn Sink> = match options.max_errors {
         0 => Box::new(Strict::new(destination, resource_type.as_deref())?),
@@ -83,31 +78,10 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         sink = Box::new(Checked::new(sink, definitions, ledger::enough(options.max_errors)));
     }
     let mut ledger = Ledger::new(options.max_errors);
-    let access = Access {
-        allowed_hosts: setting::allowed_hosts(),
-        headers: options.headers,
-        connect_timeout: options.connect_timeout,
-        read_timeout: options.read_timeout,
-        retries: options.retries,
-    };
+    let access = loading::access(&options);
     for source in sources {
         let plan = op::load::Plan {
-            recipe: Recipe {
-                source: source.name(),
-                definitions,
-                resource_type: resource_type.clone(),
-                from: if fhir { Format::Fhir } else { Format::Aidbox },
-                stored: setting::resource_format(),
-                created_at_url: setting::created_at_url(),
-                changes: changes.clone(),
-                checks: (options.checks != Checks::default()).then(|| (structure::r4(), options.checks)),
-                take_meta: options.policy.take_meta(),
-                compression: compression.clone(),
-                enough_rejects: ledger::enough(options.max_errors),
-                keep_lines: options.max_errors > 0,
-                max_line: setting::max_line(),
-                max_depth: setting::max_depth(),
-            },
+            recipe: loading::recipe(&source.name(), resource_type.as_deref(), fhir, &options, &changes, &compression),
             source,
             access: access.clone(),
             threads: setting::encode_threads(),
@@ -146,39 +120,11 @@ fn sources_of(texts: &[String]) -> Result<(Vec<String>, Vec<Source>), Error> {
     let (mut names, mut sources) = (Vec::new(), Vec::new());
     for text in texts {
         let source = Source::parse(text)?;
-        match source {
-            Source::File(_) => Right::ReadServerFiles.require()?,
-            Source::Http(_) => Right::Remote.require()?,
-        }
+        Right::to_read(&source).require()?;
         names.push(source.name());
         sources.extend(source.resolve(&mut || {
             pgrx::check_for_interrupts!();
         })?);
     }
     Ok((names, sources))
-}
-
-fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result<Destination, Error> {
-    let mut policy = options.policy;
-    let stage = match (&options.temp_table, resource_type) {
-        (None, _) => None,
-        (Some(name), Some(resource_type)) => {
-            let stage = stage::ensure(name, resource_type, policy)?;
-            // It has no history; what it is merged into may have.
-            policy.keep_history = false;
-            Some(stage)
-        }
-        (Some(_), None) => {
-            return Err(Error::InvalidOption { name: "temp_table", expected: "a resource type for the whole load beside it" });
-        }
-    };
-    Ok(Destination {
-        definitions: definitions::r4(),
-        create_tables: options.create_tables,
-        policy,
-        method: options.method,
-        compression: Rules::default(),
-        stage,
-        said: Rc::default(),
-    })
 }

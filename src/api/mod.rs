@@ -4,6 +4,7 @@ pub mod create_resource_table;
 pub mod dump;
 pub mod dump_csv;
 pub mod dump_sql;
+pub mod import;
 pub mod job;
 pub mod load;
 pub mod option;

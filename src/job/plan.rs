@@ -15,6 +15,22 @@ pub struct Plan {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Work {
     Validate(Validate),
+    Import(Import),
+}
+
+/// Loads the sources that are the job's parts.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Import {
+    /// Whether lines are in FHIR format.
+    pub fhir: bool,
+    /// Whether the request, and so the status, has the shape of 2019.
+    pub of_2019: bool,
+    /// Whether all parts are one transaction.
+    pub transaction: bool,
+    /// Times that a part is begun again after a fault of its source.
+    pub retries: u32,
+    /// Of the load, as JSON.
+    pub options: String,
 }
 
 /// Looks through the tables that are the job's parts.

@@ -26,7 +26,8 @@ pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Re
     let plan = Plan { settings: setting::taken_over(), work: Work::Validate(validate) };
     let parts: Vec<NewPart> =
         tables.iter().map(|(resource_type, table)| NewPart { source: table.name.clone(), resource_type: resource_type.clone() }).collect();
-    jobs::enter(Order { kind: "validate", request, plan: plan.to_json()?, parts: &parts })
+    let order = Order { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1 };
+    jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 
 /// Looks through the next pages of a part.
@@ -44,7 +45,7 @@ pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error
     let position = if range.pages.is_some() { end } else { size };
     jobs::advance(part, Advance { position, size, read, rejected })?;
     if let Some(most) = request.max_errors
-        && part.rejected.unsigned_abs() > most
+        && part.progress.rejected > most
     {
         return Ok(Step::TooMany(most));
     }

@@ -1,7 +1,7 @@
 //! A worker's life: one job, part by part, then whatever else waits.
 
-use super::plan::{Plan, Work};
-use super::validate;
+use super::plan::{Import, Plan, Work};
+use super::{import, validate};
 use crate::error::Error;
 use crate::pg::attempt::Failure;
 use crate::pg::background::{self, Launch};
@@ -19,6 +19,8 @@ pub enum Step {
     More,
     /// The part is done.
     Done,
+    /// The part is done, and it is written down.
+    Ended,
     /// Nobody wants it any more.
     Unwanted,
     /// It ends here: more resources are invalid than was asked to bear.
@@ -75,6 +77,11 @@ fn work(job: &Job) -> Result<(), Failure> {
         setting::take_over(&plan.settings);
         Ok(())
     })?;
+    if let Work::Import(import) = &plan.work
+        && import.transaction
+    {
+        return all_at_once(job, import);
+    }
     while let Some(mut part) = transaction::run(None, || if jobs::is_wanted(job)? { jobs::claim(job) } else { Ok(None) })? {
         background::report_activity(Some(&jobs::activity(job, &part)));
         let done = do_part(job, &plan, &mut part);
@@ -84,7 +91,7 @@ fn work(job: &Job) -> Result<(), Failure> {
             Ok(Step::TooMany(most)) => {
                 transaction::run(None, || jobs::end_part(&part, Some(&format!("more than {most} resources are invalid"))))
             }
-            Ok(Step::Unwanted) => Ok(()),
+            Ok(Step::Ended | Step::Unwanted) => Ok(()),
             Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
             Err(failure) => {
                 let message = failure.message();
@@ -108,7 +115,38 @@ fn work(job: &Job) -> Result<(), Failure> {
     transaction::run(None, || jobs::end(job))
 }
 
+/// A job that is one transaction: one worker does it, from the beginning.
+fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
+    let Some(mut parts) = transaction::run(None, || jobs::claim_all(job))? else { return Ok(()) };
+    let mut tries = 0;
+    let failed = loop {
+        match import::run::together(job, import, &mut parts) {
+            Ok(_) => break None,
+            Err((_, Failure::Ours(Error::Gone))) => return Err(Failure::Ours(Error::Gone)),
+            Err((_, failure)) if failure.may_pass() && tries < TRIES => tries += 1,
+            Err((at, failure)) => break Some((at, failure)),
+        }
+        parts.iter_mut().for_each(|part| part.progress = jobs::Progress::default());
+    };
+    transaction::run(None, || {
+        if let Some((at, failure)) = failed
+            && jobs::is_wanted(job)?
+        {
+            for (index, part) in parts.iter().enumerate() {
+                let message = if at == Some(index) { failure.message() } else { "rolled back: another input failed".to_owned() };
+                jobs::end_part(part, Some(&message))?;
+            }
+        }
+        parts.iter().for_each(|part| Lock::Part(part.number).release());
+        jobs::end(job)
+    })
+}
+
 fn do_part(job: &Job, plan: &Plan, part: &mut Part) -> Result<Step, Failure> {
+    if let Work::Import(import) = &plan.work {
+        background::reload_configuration();
+        return import::run::input(job, import, part);
+    }
     let mut tries = 0;
     loop {
         background::reload_configuration();
@@ -122,6 +160,7 @@ fn do_part(job: &Job, plan: &Plan, part: &mut Part) -> Result<Step, Failure> {
             }
             match &plan.work {
                 Work::Validate(request) => validate::step(job, *request, part),
+                Work::Import(_) => Ok(Step::Done),
             }
         });
         match stepped {

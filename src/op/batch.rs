@@ -129,6 +129,8 @@ pub struct Batch {
     pub references: Vec<(usize, Reference)>,
     /// Bytes of the lines that the rows came from.
     pub size: u64,
+    /// Characters of all lines that were looked at.
+    pub characters: u64,
     /// Where its lines end, if loading can go on there.
     pub end: Option<Checkpoint>,
     /// The lines themselves, where they are kept, and where in the source they begin.
@@ -168,6 +170,7 @@ impl Batch {
             rejects: Vec::new(),
             references: Vec::new(),
             size: 0,
+            characters: 0,
             end: None,
             lines: Arc::default(),
             offset,
@@ -199,6 +202,11 @@ impl Batch {
         part.size = self.size;
         part.rank();
         Ok(part)
+    }
+
+    /// Bytes of the rows' values.
+    pub fn written(&self) -> usize {
+        self.ids.len() + self.resources.len()
     }
 
     /// Bytes of the rows' values, and of the lines.
@@ -268,7 +276,9 @@ fn append(values: &mut Vec<u8>, value: &[u8]) -> Result<(usize, usize), Error> {
 
 /// Turns a block's lines into rows, and those that cannot be into rejects.
 pub fn encode_block(recipe: &Recipe, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
-    let mut batch = Batch { size: block.bytes.len() as u64, ..Batch::new(&recipe.source, block.offset) };
+    // All bytes but those that go on with a character.
+    let characters = block.bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count() as u64;
+    let mut batch = Batch { size: block.bytes.len() as u64, characters, ..Batch::new(&recipe.source, block.offset) };
     if batch.resources.try_reserve(block.bytes.len() + block.bytes.len() / 8).is_err() {
         return Err(Error::Memory);
     }

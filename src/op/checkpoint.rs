@@ -8,6 +8,8 @@ use crate::store::{Interrupt, Source};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that are passed at a time.
 const PASSED: usize = 64 * 1024;
@@ -19,12 +21,15 @@ pub struct Checkpoint {
     /// At or before it.
     pub restart: Restart,
     pub identity: Identity,
+    /// Bytes that had come in, as they are sent: somewhat more than are loaded.
+    pub sent: u64,
 }
 
 /// A source that is read, block after block.
 pub struct Reading {
     pub blocks: Blocks<Box<dyn Read + Send>>,
     members: Option<Members>,
+    sent: Arc<AtomicU64>,
     identity: Identity,
     /// Before the last block.
     last: Position,
@@ -39,7 +44,7 @@ impl Reading {
         from: &Checkpoint,
         sizes: (usize, usize),
     ) -> Result<Reading, SourceFault> {
-        let (Inflated { mut reader, members }, identity) = source.open(access, interrupt, from.restart, &from.identity)?;
+        let (Inflated { mut reader, members, sent }, identity) = source.open(access, interrupt, from.restart, &from.identity)?;
         let mut left = from.position.offset - from.restart.inflated.min(from.position.offset);
         let mut crc = Hasher::new_with_initial(from.restart.crc);
         let mut buffer = vec![0; PASSED];
@@ -56,7 +61,7 @@ impl Reading {
             return Err(SourceFault::Changed);
         }
         let (block, line) = sizes;
-        Ok(Reading { blocks: Blocks::resume(reader, block, line, from.position), members, identity, last: from.position })
+        Ok(Reading { blocks: Blocks::resume(reader, block, line, from.position), members, sent, identity, last: from.position })
     }
 
     /// Where the blocks so far end. None within a line that is passed over.
@@ -68,6 +73,6 @@ impl Reading {
             None => Restart { sent: self.last.offset, inflated: self.last.offset, crc: self.last.crc },
         };
         self.last = position;
-        Some(Checkpoint { position, restart, identity: self.identity.clone() })
+        Some(Checkpoint { position, restart, identity: self.identity.clone(), sent: self.sent.load(Ordering::Relaxed) })
     }
 }

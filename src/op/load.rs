@@ -12,6 +12,7 @@ use crate::store::inflate;
 use crate::store::opened::Access;
 use crate::store::{Interrupt, Source};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Bytes of lines in a block: a batch in the backend is of this order.
@@ -46,10 +47,10 @@ pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut 
                 let rejects = std::mem::take(&mut batch.rejects);
                 ledger.read += (batch.rows.len() + rejects.len()) as u64;
                 ledger.enter(Tally { rejects, ..Tally::default() })?;
-                sink.store(batch, ledger)?;
+                sink.store(Rc::new(batch), ledger)?;
                 queue.release(size);
             }
-            Next::Wait => control.wait(queue.event()),
+            Next::Wait => control.wait(queue.event())?,
             Next::End => break,
         }
     }

@@ -12,6 +12,7 @@ pub mod gzip;
 pub mod ledger;
 pub mod line;
 pub mod load;
+pub mod option;
 pub mod piece;
 pub mod pipe;
 pub mod policy;
@@ -23,10 +24,11 @@ pub mod spool;
 use crate::error::Error;
 use ledger::Ledger;
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
 /// Stores resources. Called on the main thread, batch after batch, in the order of the source's lines.
 pub trait Sink {
-    fn store(&mut self, batch: batch::Batch, ledger: &mut Ledger) -> Result<(), Error>;
+    fn store(&mut self, batch: Rc<batch::Batch>, ledger: &mut Ledger) -> Result<(), Error>;
 
     /// Ends what `store` began. After an error the caller's transaction ends it.
     fn finish(self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error>;
@@ -34,6 +36,7 @@ pub trait Sink {
 
 /// The main thread's side of waiting.
 pub trait Control {
-    /// Returns when `event` can be read. A cancel or a shutdown ends the statement from inside.
-    fn wait(&mut self, event: BorrowedFd);
+    /// Returns when `event` can be read. A cancel or a shutdown ends the statement from inside; an error is that nobody wants the work any
+    /// more.
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error>;
 }

@@ -106,7 +106,7 @@ impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
                     self.given = size;
                     return Ok(Some(made));
                 }
-                Next::Wait => control.wait(queue.event()),
+                Next::Wait => control.wait(queue.event())?,
                 Next::End => {
                     self.workers = None;
                     return Ok(None);

@@ -40,6 +40,14 @@ impl Failure {
         }
     }
 
+    /// The same as an error of ours.
+    pub fn into_error(self) -> Error {
+        match self {
+            Failure::Ours(error) => error,
+            Failure::Server { sqlstate, message, .. } => Error::Server { sqlstate, message },
+        }
+    }
+
     /// Whether the same may succeed when it is tried again: deadlocks, serialization failures.
     pub fn may_pass(&self) -> bool {
         matches!(self, Failure::Server { sqlstate, .. } if ["40P01", "40001"].contains(&report::sqlstate(*sqlstate).as_str()))
@@ -90,6 +98,11 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure>
             done
         }
     }
+}
+
+/// Does work outside a transaction, where a cancel may meet it.
+pub fn outside<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Ours))).catch_others(|caught| Err(failure(caught))).execute()
 }
 
 /// What PostgreSQL refused.

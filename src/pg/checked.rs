@@ -13,6 +13,7 @@ use crate::op::ledger::{Ledger, Tally};
 use crate::op::spool::{self, Spool};
 use pgrx::{Spi, pg_sys};
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 /// Lines by their numbers in the load, from 0, and what they are.
 const RESOURCES: [Column; 3] = [(c"number", pg_sys::INT8OID), (c"type", pg_sys::TEXTOID), (c"id", pg_sys::TEXTOID)];
@@ -90,7 +91,7 @@ impl Checked {
 }
 
 impl Sink for Checked {
-    fn store(&mut self, batch: Batch, _: &mut Ledger) -> Result<(), Error> {
+    fn store(&mut self, batch: Rc<Batch>, _: &mut Ledger) -> Result<(), Error> {
         let (mut kind, mut id, mut path) = (Vec::new(), Vec::new(), Vec::new());
         for (number, row) in (self.count..).zip(&batch.rows) {
             // The store copies what it is given.
@@ -129,7 +130,7 @@ impl Sink for Checked {
             }
             let part = if rejects.is_empty() { None } else { Some(batch.part(&rows)?) };
             ledger.enter(Tally { rejects, ..Tally::default() })?;
-            self.inner.store(part.unwrap_or(batch), ledger)?;
+            self.inner.store(Rc::new(part.unwrap_or(batch)), ledger)?;
         }
         self.waiting.close();
         self.resources.close();

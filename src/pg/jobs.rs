@@ -6,6 +6,7 @@ use super::background::{self, Launch};
 use super::lock::Lock;
 use super::{lifecycle, owner, role, setting};
 use crate::error::Error;
+use crate::op::checkpoint::Checkpoint;
 use pgrx::{JsonB, Spi, pg_sys};
 use serde_json::Value;
 use std::ffi::CString;
@@ -13,12 +14,18 @@ use std::ffi::CString;
 /// A job to enter.
 #[derive(Debug)]
 pub struct Order<'a> {
+    /// None for one that is made.
+    pub id: Option<&'a str>,
     pub kind: &'a str,
     /// What was asked for, shown to the role: without secrets.
     pub request: Value,
     /// What its workers go by.
     pub plan: Value,
+    /// What of it is kept apart, and only until the job ends.
+    pub secret: Option<Value>,
     pub parts: &'a [NewPart],
+    /// That start at once.
+    pub workers: usize,
 }
 
 #[derive(Debug)]
@@ -36,18 +43,35 @@ pub struct Job {
     /// None when it is gone.
     pub role: Option<pg_sys::Oid>,
     pub plan: Value,
+    pub secret: Option<Value>,
 }
 
 /// A part that a worker has claimed.
 #[derive(Debug)]
 pub struct Part {
     pub number: i64,
+    /// Among the job's parts, from 0.
+    pub ordinal: usize,
     pub source: String,
     pub resource_type: Option<String>,
     pub position: i64,
     pub size: Option<i64>,
-    /// So far.
-    pub rejected: i64,
+    /// Times that it was begun again after a fault of its source.
+    pub tries: u32,
+    pub progress: Progress,
+}
+
+/// How far a part is, and what became of its lines.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    pub checkpoint: Checkpoint,
+    pub read: u64,
+    pub stored: u64,
+    pub skipped: u64,
+    pub rejected: u64,
+    pub characters: u64,
+    /// Bytes of rows.
+    pub written: u64,
 }
 
 /// What a worker has done on a part.
@@ -60,17 +84,18 @@ pub struct Advance {
     pub rejected: u64,
 }
 
-/// Enters a job of the current user, whose worker starts when the transaction commits: its id.
-pub fn enter(order: Order) -> Result<String, Error> {
-    let id = uuid::Uuid::new_v4().to_string();
+/// Enters a job of the current user, whose workers start when the transaction commits: its id. None when the id is a job's already.
+pub fn enter(order: Order) -> Result<Option<String>, Error> {
+    let id = order.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (role::current(), role::of_session());
     let numbers = owner::query(
         "insert into bulk.job_entry (id, kind, role, session_role, state, request) \
-         values ($1, $2, pg_catalog.pg_get_userbyid($3), pg_catalog.pg_get_userbyid($4), 'waiting', $5) returning number",
+         values ($1, $2, pg_catalog.pg_get_userbyid($3), pg_catalog.pg_get_userbyid($4), 'waiting', $5) \
+         on conflict do nothing returning number",
         &[id.as_str().into(), order.kind.into(), role.into(), session_role.into(), JsonB(order.request).into()],
         |row| row.get::<i64>(1),
     )?;
-    let number = one(numbers.into_iter().flatten().next())?;
+    let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
     owner::run(
         "insert into bulk.job_plan (job, origin, plan) values ($1, $2, $3)",
         &[number.into(), origin().into(), JsonB(order.plan).into()],
@@ -78,15 +103,25 @@ pub fn enter(order: Order) -> Result<String, Error> {
     let (sources, types): (Vec<&str>, Vec<&str>) =
         order.parts.iter().map(|part| (part.source.as_str(), part.resource_type.as_str())).unzip();
     owner::run(
-        "insert into bulk.job_file_entry (job, source, resource_type) select $1, pg_catalog.unnest($2), pg_catalog.unnest($3)",
+        "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
+         select $1, p.source, p.resource_type, p.ordinal operator(pg_catalog.-) 1 \
+         from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3)) with ordinality as p (source, resource_type, ordinal) order by p.ordinal",
         &[number.into(), sources.into(), types.into()],
     )?;
-    background::start_at_commit(launch(number, session_role)?);
-    Ok(id)
+    if let Some(secret) = order.secret {
+        owner::run("insert into bulk.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
+    }
+    tell(&id)?;
+    let launch = launch(number, session_role)?;
+    for _ in 0..order.workers {
+        background::start_at_commit(launch);
+    }
+    Ok(Some(id))
 }
 
-fn one<T>(found: Option<T>) -> Result<T, Error> {
-    found.ok_or_else(|| Error::Internal("a row of the extension's tables is missing".to_owned()))
+/// Tells whoever listens that a job has another state.
+fn tell(id: &str) -> Result<(), Error> {
+    owner::run("select pg_catalog.pg_notify('bulk_job', $1)", &[id.into()])
 }
 
 /// The database, told apart from its copies.
@@ -108,16 +143,23 @@ fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
 /// The job of a worker; None when it has ended or is gone.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
     let found = owner::query(
-        "select j.id, j.kind, r.oid, p.plan from bulk.job_entry j join bulk.job_plan p on p.job operator(pg_catalog.=) j.number \
+        "select j.id, j.kind, r.oid, p.plan, s.secret from bulk.job_entry j join bulk.job_plan p on p.job operator(pg_catalog.=) j.number \
+         left join bulk.job_secret s on s.job operator(pg_catalog.=) j.number \
          left join pg_catalog.pg_roles r on r.rolname operator(pg_catalog.=) j.role::pg_catalog.name \
          where j.number operator(pg_catalog.=) $1 and j.state in ('waiting', 'in-progress')",
         &[number.into()],
-        |row| Ok((row.get::<String>(1)?, row.get::<String>(2)?, row.get::<pg_sys::Oid>(3)?, row.get::<JsonB>(4)?)),
+        |row| {
+            Ok(Job {
+                number,
+                id: row.get(1)?.unwrap_or_default(),
+                kind: row.get(2)?.unwrap_or_default(),
+                role: row.get(3)?,
+                plan: row.get::<JsonB>(4)?.map_or(Value::Null, |plan| plan.0),
+                secret: row.get::<JsonB>(5)?.map(|secret| secret.0),
+            })
+        },
     )?;
-    Ok(match found.into_iter().next() {
-        Some((Some(id), Some(kind), role, Some(plan))) => Some(Job { number, id, kind, role, plan: plan.0 }),
-        _ => None,
-    })
+    Ok(found.into_iter().next())
 }
 
 /// Takes the next part that no one works on. It stays this session's until `release`.
@@ -136,30 +178,80 @@ pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
             "update bulk.job_file_entry f set state = 'in-progress', started = coalesce(f.started, pg_catalog.clock_timestamp()) \
              from bulk.job_entry j where f.number operator(pg_catalog.=) $1 and f.state in ('waiting', 'in-progress') \
              and j.number operator(pg_catalog.=) f.job and j.state in ('waiting', 'in-progress') \
-             returning f.source, f.resource_type, f.position, f.size, f.rejected",
+             returning f.ordinal, f.source, f.resource_type, f.position, f.size, f.tries, f.checkpoint, f.read, f.stored, f.skipped, \
+             f.rejected, f.characters, f.written",
             &[number.into()],
-            |row| {
-                Ok(Part {
-                    number,
-                    source: row.get(1)?.unwrap_or_default(),
-                    resource_type: row.get(2)?,
-                    position: row.get(3)?.unwrap_or_default(),
-                    size: row.get(4)?,
-                    rejected: row.get(5)?.unwrap_or_default(),
-                })
-            },
+            |row| part(number, row),
         )?;
         if let Some(part) = claimed.into_iter().next() {
-            owner::run(
-                "update bulk.job_entry set state = 'in-progress', started = coalesce(started, pg_catalog.clock_timestamp()) \
-                 where number operator(pg_catalog.=) $1 and state operator(pg_catalog.=) 'waiting'",
-                &[job.number.into()],
-            )?;
+            begin(job)?;
             return Ok(Some(part));
         }
         Lock::Part(number).release();
     }
     Ok(None)
+}
+
+/// Takes all parts of a job for one worker; None when another has them, or the job is not wanted. What was written down of them before is
+/// forgotten: it was rolled back.
+pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
+    if !is_wanted(job)? {
+        return Ok(None);
+    }
+    let parts = owner::query(
+        "select ordinal, source, resource_type, 0::pg_catalog.int8, size, 0, null::pg_catalog.jsonb, null::pg_catalog.int8, null::pg_catalog.int8, \
+         null::pg_catalog.int8, null::pg_catalog.int8, null::pg_catalog.int8, null::pg_catalog.int8, number from bulk.job_file_entry \
+         where job operator(pg_catalog.=) $1 order by number",
+        &[job.number.into()],
+        |row| part(row.get(14)?.unwrap_or_default(), row),
+    )?;
+    for (index, claimed) in parts.iter().enumerate() {
+        if !Lock::Part(claimed.number).take() {
+            parts[..index].iter().for_each(|part| Lock::Part(part.number).release());
+            return Ok(None);
+        }
+    }
+    owner::run(
+        "update bulk.job_file_entry set state = 'in-progress', started = coalesce(started, pg_catalog.clock_timestamp()) \
+         where job operator(pg_catalog.=) $1",
+        &[job.number.into()],
+    )?;
+    begin(job)?;
+    Ok(Some(parts))
+}
+
+/// Enters that a job is at work, if it is not yet.
+pub fn begin(job: &Job) -> Result<(), Error> {
+    let begun = owner::query(
+        "update bulk.job_entry set state = 'in-progress', started = coalesce(started, pg_catalog.clock_timestamp()) \
+         where number operator(pg_catalog.=) $1 and state operator(pg_catalog.=) 'waiting' returning true",
+        &[job.number.into()],
+        |_| Ok(()),
+    )?;
+    if begun.is_empty() { Ok(()) } else { tell(&job.id) }
+}
+
+fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
+    let count = |column| row.get::<i64>(column).map(|count| count.unwrap_or_default().unsigned_abs());
+    let checkpoint = row.get::<JsonB>(7)?.and_then(|checkpoint| serde_json::from_value(checkpoint.0).ok());
+    Ok(Part {
+        number,
+        ordinal: row.get::<i32>(1)?.and_then(|ordinal| usize::try_from(ordinal).ok()).unwrap_or_default(),
+        source: row.get(2)?.unwrap_or_default(),
+        resource_type: row.get(3)?,
+        position: row.get(4)?.unwrap_or_default(),
+        size: row.get(5)?,
+        tries: row.get::<i32>(6)?.unwrap_or_default().unsigned_abs(),
+        progress: Progress {
+            checkpoint: checkpoint.unwrap_or_default(),
+            read: count(8)?,
+            stored: count(9)?,
+            skipped: count(10)?,
+            rejected: count(11)?,
+            characters: count(12)?,
+            written: count(13)?,
+        },
+    })
 }
 
 /// Whether a job is still to be done: nobody has cancelled or deleted it.
@@ -176,11 +268,49 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
 pub fn advance(part: &mut Part, advance: Advance) -> Result<(), Error> {
     part.position = advance.position;
     part.size = Some(advance.size);
-    part.rejected += advance.rejected as i64;
+    part.progress.rejected += advance.rejected;
     owner::run(
         "update bulk.job_file_entry set position = $2, size = $3, read = read operator(pg_catalog.+) $4, rejected = $5 \
          where number operator(pg_catalog.=) $1",
-        &[part.number.into(), part.position.into(), advance.size.into(), (advance.read as i64).into(), part.rejected.into()],
+        &[
+            part.number.into(),
+            part.position.into(),
+            advance.size.into(),
+            (advance.read as i64).into(),
+            (part.progress.rejected as i64).into(),
+        ],
+    )
+}
+
+/// The same of a source that is loaded.
+pub fn advance_input(part: i64, progress: &Progress) -> Result<(), Error> {
+    let checkpoint = serde_json::to_value(&progress.checkpoint).map_err(|error| Error::Internal(error.to_string()))?;
+    let number = |value: u64| value as i64;
+    owner::run(
+        "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
+         rejected = $9, characters = $10, written = $11 where number operator(pg_catalog.=) $1",
+        &[
+            part.into(),
+            JsonB(checkpoint).into(),
+            number(progress.checkpoint.sent).into(),
+            progress.checkpoint.identity.length.map(number).into(),
+            number(progress.checkpoint.position.offset).into(),
+            number(progress.read).into(),
+            number(progress.stored).into(),
+            number(progress.skipped).into(),
+            number(progress.rejected).into(),
+            number(progress.characters).into(),
+            number(progress.written).into(),
+        ],
+    )
+}
+
+/// Writes down that a part is begun again, and why.
+pub fn try_again(part: &mut Part, message: &str) -> Result<(), Error> {
+    part.tries += 1;
+    owner::run(
+        "update bulk.job_file_entry set tries = tries operator(pg_catalog.+) 1, message = $2 where number operator(pg_catalog.=) $1",
+        &[part.number.into(), message.into()],
     )
 }
 
@@ -195,16 +325,28 @@ pub fn end_part(part: &Part, message: Option<&str>) -> Result<(), Error> {
 
 /// Ends a job, unless parts of it are open.
 pub fn end(job: &Job) -> Result<(), Error> {
-    owner::run(
+    let ended = owner::query(
         "update bulk.job_entry j set finished = pg_catalog.clock_timestamp(), message = f.message, \
          state = case when f.failed then 'error' else 'done' end \
          from (select coalesce(pg_catalog.bool_or(state operator(pg_catalog.=) 'error'), false) as failed, \
             coalesce(pg_catalog.bool_or(state in ('waiting', 'in-progress')), false) as open, \
             (pg_catalog.array_agg(message order by number) filter (where message is not null))[1] as message \
             from bulk.job_file_entry where job operator(pg_catalog.=) $1) f \
-         where j.number operator(pg_catalog.=) $1 and j.state in ('waiting', 'in-progress') and not f.open",
+         where j.number operator(pg_catalog.=) $1 and j.state in ('waiting', 'in-progress') and not f.open returning j.state",
         &[job.number.into()],
-    )
+        |row| row.get::<String>(1),
+    )?;
+    match ended.into_iter().flatten().next() {
+        None => Ok(()),
+        // One that failed may be taken up again.
+        Some(state) if state == "error" => tell(&job.id),
+        Some(_) => forget(job.number).and_then(|()| tell(&job.id)),
+    }
+}
+
+/// Forgets a job's secrets.
+fn forget(number: i64) -> Result<(), Error> {
+    owner::run("delete from bulk.job_secret where job operator(pg_catalog.=) $1", &[number.into()])
 }
 
 /// Ends a job as failed, whatever its parts are.
@@ -213,7 +355,8 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
         "update bulk.job_entry set state = 'error', message = $2, finished = pg_catalog.clock_timestamp() \
          where number operator(pg_catalog.=) $1 and state in ('waiting', 'in-progress')",
         &[job.number.into(), message.into()],
-    )
+    )?;
+    tell(&job.id)
 }
 
 /// Starts workers for parts that no one works on, as far as there is room: of jobs that wait, and of those that are under way.
@@ -297,6 +440,7 @@ fn visible(query: &str) -> Result<Vec<String>, Error> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Standing {
     pub number: i64,
+    pub kind: String,
     pub state: String,
     /// Whether what it says was written by the current transaction.
     pub is_ours: bool,
@@ -305,12 +449,12 @@ pub struct Standing {
 /// How a job stands. An unknown id is an error, and so is one of others' that the current user has no say in.
 pub fn standing(id: &str) -> Result<Standing, Error> {
     let found = owner::query(
-        "select e.number, j.state, e.xmin::pg_catalog.text, j.role from bulk.job_entry e join bulk.job j on j.id operator(pg_catalog.=) e.id \
+        "select e.number, j.state, e.xmin::pg_catalog.text, j.role, j.kind from bulk.job_entry e join bulk.job j on j.id operator(pg_catalog.=) e.id \
          where e.id operator(pg_catalog.=) $1",
         &[id.into()],
-        |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?)),
+        |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?, row.get::<String>(5)?)),
     )?;
-    let Some((Some(number), Some(state), xmin, Some(role))) = found.into_iter().next() else {
+    let Some((Some(number), Some(state), xmin, Some(role), Some(kind))) = found.into_iter().next() else {
         return Err(Error::NoJob(id.chars().take(100).collect()));
     };
     if !may_act(&role)? {
@@ -319,7 +463,7 @@ pub fn standing(id: &str) -> Result<Standing, Error> {
     let xmin = xmin.and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
     // SAFETY: looks through the current transaction's numbers.
     let is_ours = unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xmin)) };
-    Ok(Standing { number, state, is_ours })
+    Ok(Standing { number, kind, state, is_ours })
 }
 
 /// Whether the current user may act on a role's jobs.
@@ -335,18 +479,88 @@ pub fn cancel(id: &str) -> Result<bool, Error> {
         Err(Error::NoJob(_)) => return Ok(false),
         Err(error) => return Err(error),
     };
-    let cancelled = owner::query(
-        "update bulk.job_entry set state = 'cancelled', finished = pg_catalog.clock_timestamp() \
-         where number operator(pg_catalog.=) $1 and kind operator(pg_catalog.<>) 'load' and state in ('waiting', 'in-progress') returning true",
-        &[number.into()],
-        |row| row.get::<bool>(1),
+    stop(number, id, Stop::End)
+}
+
+/// How a job is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// For good.
+    End,
+    /// Between two steps, to go on later.
+    Pause,
+}
+
+/// Stops a job that is waiting or at work, or ends one that is paused; false for others.
+pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
+    let stopped = owner::query(
+        "update bulk.job_entry set state = case when $2 then 'paused' when kind operator(pg_catalog.=) 'import' then 'aborted' else 'cancelled' end, \
+         finished = case when not $2 then pg_catalog.clock_timestamp() end \
+         where number operator(pg_catalog.=) $1 and kind operator(pg_catalog.<>) 'load' \
+         and (state in ('waiting', 'in-progress') or (not $2 and state operator(pg_catalog.=) 'paused')) returning true",
+        &[number.into(), (how == Stop::Pause).into()],
+        |_| Ok(()),
     )?;
-    let workers = owner::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
-    background::interrupt_at_commit(workers.into_iter().flatten());
-    Ok(!cancelled.is_empty())
+    if stopped.is_empty() {
+        return Ok(false);
+    }
+    if how == Stop::End {
+        let workers = owner::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
+        background::interrupt_at_commit(workers.into_iter().flatten());
+        forget(number)?;
+    }
+    tell(id)?;
+    Ok(true)
+}
+
+/// Has a job that is stopped, failed or interrupted gone on with, where it was.
+pub fn go_on(number: i64, id: &str, workers: usize) -> Result<(), Error> {
+    let session_role = owner::query(
+        "update bulk.job_entry j set state = 'waiting', finished = null, message = null from pg_catalog.pg_roles r \
+         where j.number operator(pg_catalog.=) $1 and r.rolname operator(pg_catalog.=) j.session_role::pg_catalog.name returning r.oid",
+        &[number.into()],
+        |row| row.get::<pg_sys::Oid>(1),
+    )?;
+    owner::run(
+        "update bulk.job_file_entry set state = 'waiting', message = null, finished = null, tries = 0 \
+         where job operator(pg_catalog.=) $1 and state operator(pg_catalog.=) 'error'",
+        &[number.into()],
+    )?;
+    tell(id)?;
+    let Some(session_role) = session_role.into_iter().flatten().next() else { return Err(Error::NoRole) };
+    let launch = launch(number, session_role)?;
+    for _ in 0..workers {
+        background::start_at_commit(launch);
+    }
+    Ok(())
 }
 
 /// A text for the activity of a worker.
 pub fn activity(job: &Job, part: &Part) -> CString {
     CString::new(format!("bulk.{} of {}, job {}", job.kind, part.source, job.id)).unwrap_or_default()
+}
+
+/// What there is to say of a job: its facts, its plan, its parts in their order.
+pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> {
+    let facts = owner::query(
+        "select pg_catalog.jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \
+            'time', pg_catalog.jsonb_build_object('start', j.started, 'end', j.finished), \
+            'meta', pg_catalog.jsonb_build_object('createdAt', j.created, 'lastUpdated', coalesce(j.finished, j.started, j.created), \
+                'versionId', e.number::pg_catalog.text)), p.plan \
+         from bulk.job_entry e join bulk.job j on j.id operator(pg_catalog.=) e.id join bulk.job_plan p on p.job operator(pg_catalog.=) e.number \
+         where e.number operator(pg_catalog.=) $1",
+        &[number.into()],
+        |row| Ok(row.get::<JsonB>(1)?.zip(row.get::<JsonB>(2)?)),
+    )?;
+    let Some((facts, plan)) = facts.into_iter().flatten().next() else { return Ok(None) };
+    let parts = owner::query(
+        "select pg_catalog.jsonb_build_object('state', f.state, 'read', f.read, 'stored', f.stored, 'skipped', f.skipped, 'rejected', f.rejected, \
+            'bytes', f.bytes, 'characters', f.characters, 'written', f.written, 'message', f.message, 'finished', f.finished, \
+            'duration', pg_catalog.round(extract(epoch from coalesce(f.finished, pg_catalog.clock_timestamp()) operator(pg_catalog.-) f.started) \
+                operator(pg_catalog.*) 1000)::pg_catalog.int8) \
+         from bulk.job_file_entry f where f.job operator(pg_catalog.=) $1 order by f.ordinal",
+        &[number.into()],
+        |row| row.get::<JsonB>(1),
+    )?;
+    Ok(Some((facts.0, plan.0, parts.into_iter().flatten().map(|part| part.0).collect())))
 }

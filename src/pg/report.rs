@@ -10,12 +10,9 @@ fn code(error: &Error) -> Code {
     match error {
         Error::Rejected { last, .. } => match &**last {
             Reason::Fault(fault) => fault_code(fault),
-            // pgrx knows PostgreSQL's own; others are what functions raise.
-            Reason::Server { sqlstate, .. } => match Code::from(*sqlstate) {
-                Code::ERRCODE_INTERNAL_ERROR => Code::ERRCODE_RAISE_EXCEPTION,
-                code => code,
-            },
+            Reason::Server { sqlstate, .. } => known(*sqlstate),
         },
+        Error::Server { sqlstate, .. } => known(*sqlstate),
         Error::Row { fault, .. } => fault_code(fault),
         Error::Source { fault, .. } => source_code(fault),
         Error::UnknownType(_) | Error::NoHistory(_) => Code::ERRCODE_UNDEFINED_TABLE,
@@ -35,13 +32,22 @@ fn code(error: &Error) -> Code {
         Error::Pseudotype { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::TooManyPaths(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::MissingRole { .. } => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        Error::NoJob(_) | Error::NoRole | Error::Gone => Code::ERRCODE_UNDEFINED_OBJECT,
+        Error::NoJob(_) | Error::NoRole | Error::Gone | Error::Stopped => Code::ERRCODE_UNDEFINED_OBJECT,
         Error::ForeignJob => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::FixedSnapshot => Code::ERRCODE_INVALID_TRANSACTION_STATE,
         Error::DatabaseEncoding => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::Memory => Code::ERRCODE_OUT_OF_MEMORY,
         Error::Internal(_) => Code::ERRCODE_INTERNAL_ERROR,
+    }
+}
+
+/// pgrx knows PostgreSQL's own; others are what functions raise.
+fn known(sqlstate: i32) -> Code {
+    match Code::from(sqlstate) {
+        Code::ERRCODE_INTERNAL_ERROR => Code::ERRCODE_RAISE_EXCEPTION,
+        code => code,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rights that are no table's: who may read the server's files, who may reach the network.
 
 use crate::error::Error;
+use crate::store::Source;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -13,6 +14,14 @@ pub enum Right {
 }
 
 impl Right {
+    /// What reading a source takes.
+    pub fn to_read(source: &Source) -> Right {
+        match source {
+            Source::File(_) => Right::ReadServerFiles,
+            Source::Http(_) => Right::Remote,
+        }
+    }
+
     fn role(self) -> (&'static CStr, &'static str, &'static str) {
         match self {
             Right::ReadServerFiles => (c"pg_read_server_files", "pg_read_server_files", "read files of the server"),

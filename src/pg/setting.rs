@@ -1,5 +1,6 @@
 //! The extension's settings (`bulk.*`), registered when the library is loaded and read as plain values.
 
+use crate::error::Error;
 use crate::fhir::Format;
 use crate::store::address::Allowed;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -21,6 +22,8 @@ static RESOURCE_FORMAT: GucSetting<ResourceFormat> = GucSetting::<ResourceFormat
 static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static FAST_PATH: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
+static BASE_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static RESOURCE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
@@ -86,6 +89,22 @@ pub fn register() {
         &MAX_DEPTH,
         10,
         5000,
+        GucContext::Suset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"bulk.base_url",
+        c"URL under which an HTTP layer serves the functions, without a slash at its end.",
+        c"Links in answers begin with it; where it is empty they are paths.",
+        &BASE_URL,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"bulk.resource_directory",
+        c"Directory of the server below which inputs of the type resource-file lie.",
+        c"",
+        &RESOURCE_DIRECTORY,
         GucContext::Suset,
         none,
     );
@@ -179,6 +198,17 @@ pub fn within<T>(values: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     // SAFETY: the level of above.
     unsafe { pg_sys::AtEOXact_GUC(true, level) };
     result
+}
+
+/// What links in answers begin with.
+pub fn base_url() -> String {
+    text(&BASE_URL).trim_end_matches('/').to_owned()
+}
+
+/// The path of a file below the resource directory.
+pub fn resource_file(path: &str) -> Result<String, Error> {
+    let directory = text(&RESOURCE_DIRECTORY);
+    if directory.is_empty() { Err(Error::NoResourceDirectory) } else { Ok(format!("{}/{path}", directory.trim_end_matches('/'))) }
 }
 
 /// Workers that may be at work at a time in a database.

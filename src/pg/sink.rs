@@ -10,6 +10,7 @@ use crate::op::Sink;
 use crate::op::batch::{Batch, Row};
 use crate::op::ledger::{Ledger, Tally};
 use pgrx::pg_sys;
+use std::rc::Rc;
 
 /// Bytes of a group. Each is a subtransaction, and a backend should not have more than 64 that wrote.
 const GROUP: usize = 16 << 20;
@@ -43,7 +44,7 @@ fn prepare(upsert: &mut Upsert, resource_type: Option<&str>) -> Result<Progress,
 }
 
 impl Sink for Strict {
-    fn store(&mut self, batch: Batch, ledger: &mut Ledger) -> Result<(), Error> {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
         ledger.enter(self.upsert.store(&batch)?)?;
         self.progress.add(batch.rows.len() as u64, batch.size);
         Ok(())
@@ -60,7 +61,7 @@ impl Sink for Strict {
 #[derive(Debug)]
 pub struct Tolerant {
     destination: Destination,
-    group: Vec<Batch>,
+    group: Vec<Rc<Batch>>,
     progress: Progress,
     journal: Journal,
 }
@@ -77,7 +78,7 @@ impl Tolerant {
     /// Stores the group, whole or without what is refused.
     fn flush(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
         let group = std::mem::take(&mut self.group);
-        match self.try_all(&group) {
+        match self.try_all(&group.iter().map(|batch| &**batch).collect::<Vec<_>>()) {
             Ok(tally) => ledger.enter(tally)?,
             Err(Failure::Ours(error)) => return Err(error),
             Err(_) if group.len() > 1 => {
@@ -90,7 +91,7 @@ impl Tolerant {
         self.write_down(ledger)
     }
 
-    fn try_all(&self, batches: &[Batch]) -> Result<Tally, Failure> {
+    fn try_all(&self, batches: &[&Batch]) -> Result<Tally, Failure> {
         attempt(|| {
             let mut upsert = Upsert::new(self.destination.clone());
             let mut sum = Tally::default();
@@ -106,7 +107,7 @@ impl Tolerant {
     }
 
     fn store_part(&self, part: &Batch, ledger: &mut Ledger) -> Result<(), Error> {
-        match self.try_all(std::slice::from_ref(part)) {
+        match self.try_all(&[part]) {
             Ok(tally) => ledger.enter(tally),
             Err(Failure::Ours(error)) => Err(error),
             Err(failure) => self.divide(part, failure, ledger),
@@ -137,12 +138,12 @@ impl Tolerant {
 }
 
 impl Sink for Tolerant {
-    fn store(&mut self, batch: Batch, ledger: &mut Ledger) -> Result<(), Error> {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
         self.progress.add(batch.rows.len() as u64, batch.size);
         if !batch.rows.is_empty() {
             self.group.push(batch);
         }
-        if self.group.iter().map(Batch::memory).sum::<usize>() >= GROUP { self.flush(ledger) } else { self.write_down(ledger) }
+        if self.group.iter().map(|batch| batch.memory()).sum::<usize>() >= GROUP { self.flush(ledger) } else { self.write_down(ledger) }
     }
 
     fn finish(mut self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error> {

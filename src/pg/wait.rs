@@ -11,18 +11,29 @@ use std::time::Duration;
 pub struct Backend;
 
 impl Control for Backend {
-    fn wait(&mut self, event: BorrowedFd) {
-        let wanted = pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_EXIT_ON_PM_DEATH;
-        // SAFETY: reads a backend variable, set for the whole life of the backend.
-        let latch = unsafe { pg_sys::MyLatch };
-        // SAFETY: the latch is this process's own; the descriptor is open for the call; an eventfd can be polled like a socket.
-        let happened = unsafe { pg_sys::WaitLatchOrSocket(latch, wanted as i32, event.as_raw_fd(), -1, pg_sys::PG_WAIT_EXTENSION) };
-        if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
-            // SAFETY: this process's own latch.
-            unsafe { pg_sys::ResetLatch(latch) };
-        }
-        pgrx::check_for_interrupts!();
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
+        for_event(event, None);
+        Ok(())
     }
+}
+
+/// Waits until `event` can be read, or for some time: whether it may be read now. A cancel or a shutdown ends the statement from inside.
+pub fn for_event(event: BorrowedFd, patience: Option<Duration>) -> bool {
+    let always = pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let (wanted, milliseconds) = match patience {
+        Some(patience) => (always | pg_sys::WL_TIMEOUT, std::ffi::c_long::try_from(patience.as_millis()).unwrap_or(1000)),
+        None => (always, -1),
+    };
+    // SAFETY: reads a backend variable, set for the whole life of the backend.
+    let latch = unsafe { pg_sys::MyLatch };
+    // SAFETY: the latch is this process's own; the descriptor is open for the call; an eventfd can be polled like a socket.
+    let happened = unsafe { pg_sys::WaitLatchOrSocket(latch, wanted as i32, event.as_raw_fd(), milliseconds, pg_sys::PG_WAIT_EXTENSION) };
+    if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
+        // SAFETY: as above.
+        unsafe { pg_sys::ResetLatch(latch) };
+    }
+    pgrx::check_for_interrupts!();
+    happened & pg_sys::WL_TIMEOUT as i32 == 0
 }
 
 /// Lets time pass. A cancel or a shutdown ends the statement from inside.

@@ -8,6 +8,7 @@ use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Compressed bytes held at a time.
@@ -75,11 +76,14 @@ pub struct Inflated {
     pub reader: Box<dyn Read + Send>,
     /// None of plain text, where reading can begin anywhere.
     pub members: Option<Members>,
+    /// Bytes that came in so far, as they are sent, from the source's beginning.
+    pub sent: Arc<AtomicU64>,
 }
 
 /// The plain bytes of a source that was opened where reading can begin.
 pub fn inflate(opened: Opened, interrupt: Interrupt, from: Restart) -> Result<Inflated, SourceFault> {
-    let mut guarded = Guarded { reader: opened.reader, interrupt };
+    let sent = Arc::new(AtomicU64::new(from.sent));
+    let mut guarded = Guarded { reader: opened.reader, interrupt, sent: Arc::clone(&sent) };
     // A connection may bring its first bytes one by one.
     let mut head = Vec::new();
     guarded.by_ref().take(HEAD).read_to_end(&mut head).map_err(|error| fault(&error))?;
@@ -92,14 +96,14 @@ pub fn inflate(opened: Opened, interrupt: Interrupt, from: Restart) -> Result<In
         let gzip =
             Gzip { member: Some(GzDecoder::new(counted)), inflated: from.inflated, crc: Hasher::new_with_initial(from.crc), members };
         let members = Some(gzip.members.clone());
-        return Ok(Inflated { reader: Box::new(gzip), members });
+        return Ok(Inflated { reader: Box::new(gzip), members, sent });
     }
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         _ if from.sent > 0 && !within_text => Err(SourceFault::Changed),
         Some(byte) if !within_text && (byte.is_ascii_control() || !byte.is_ascii()) => Err(SourceFault::NotNdjson),
         _ if !opened.delimited => Err(SourceFault::Truncated("the server says neither its length nor where it ends".to_owned())),
-        _ => Ok(Inflated { reader: Box::new(raw), members: None }),
+        _ => Ok(Inflated { reader: Box::new(raw), members: None, sent }),
     }
 }
 
@@ -107,6 +111,7 @@ pub fn inflate(opened: Opened, interrupt: Interrupt, from: Restart) -> Result<In
 struct Guarded {
     reader: Box<dyn Read + Send>,
     interrupt: Interrupt,
+    sent: Arc<AtomicU64>,
 }
 
 impl Read for Guarded {
@@ -114,10 +119,12 @@ impl Read for Guarded {
         if self.interrupt.is_stopped() {
             return Err(Broken::io(SourceFault::Read("interrupted".to_owned())));
         }
-        self.reader.read(buffer).map_err(|error| match error.get_ref() {
+        let count = self.reader.read(buffer).map_err(|error| match error.get_ref() {
             Some(inner) if inner.is::<Broken>() => error,
             _ => Broken::io(SourceFault::Read(error.to_string())),
-        })
+        })?;
+        self.sent.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 }
 

@@ -1,0 +1,205 @@
+//! What a session can be told, and what is answered: the table of states of the 2019 page.
+
+use super::super::plan::{Import, Plan, Work};
+use super::request::{Action, Mode, Request, Shape, Start};
+use crate::error::Error;
+use crate::fhir::definitions;
+use crate::op::option::LoadOptions;
+use crate::pg::jobs::{self, NewPart, Order, Standing, Stop};
+use crate::pg::role::Right;
+use crate::pg::{setting, table};
+use crate::store::Source;
+use serde_json::{Value, json};
+
+/// An answer as HTTP has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    pub location: Option<String>,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn refuse(status: u16, message: impl Into<String>) -> Answer {
+        Answer { status, location: None, body: json!({"message": message.into()}) }
+    }
+
+    fn of(status: u16, id: &str) -> Answer {
+        Answer { status, location: None, body: json!({"id": id}) }
+    }
+}
+
+/// Inputs of a session that are at work at the same time.
+const WORKERS: usize = 2;
+
+/// Which of the two interfaces is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    One,
+    Two,
+}
+
+/// Does what a request asks for. Only what no request can be the cause of is an error.
+pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> {
+    let Request { id, action } = match Request::read(body) {
+        Ok(request) => request,
+        Err(message) => return Ok(Answer::refuse(400, message)),
+    };
+    if let Action::Start(wanted) = action {
+        return match start(id.as_deref(), &wanted, fhir, version) {
+            Ok(answer) => Ok(answer),
+            Err(error) => refusal(error),
+        };
+    }
+    let id = id.unwrap_or_default();
+    let standing = match jobs::standing(&id) {
+        Ok(standing) if standing.kind == "import" => standing,
+        Ok(_) | Err(Error::NoJob(_)) => return Ok(Answer::refuse(404, format!("there is no import \"{id}\""))),
+        Err(error) => return refusal(error),
+    };
+    command(&id, &action, &standing)
+}
+
+/// What can be blamed on a request is an answer.
+fn refusal(error: Error) -> Result<Answer, Error> {
+    let status = match &error {
+        Error::MissingRole { .. } | Error::ForeignJob => 403,
+        Error::Source { .. }
+        | Error::UnknownType(_)
+        | Error::InvalidType(_)
+        | Error::UnknownOption { .. }
+        | Error::InvalidOption { .. }
+        | Error::WrongShape { .. }
+        | Error::NoHistory(_)
+        | Error::NoResourceDirectory => 400,
+        _ => return Err(error),
+    };
+    Ok(Answer::refuse(status, error.to_string()))
+}
+
+fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Result<Answer, Error> {
+    let text = Value::Object(wanted.options.clone()).to_string();
+    let options = LoadOptions::read(&text)?;
+    if options.policy.keep_meta {
+        Right::Admin.require()?;
+    }
+    if options.checks.references || options.later != Default::default() {
+        return Err(Error::InvalidOption { name: "validation", expected: "checks struct, enabled on or off, for an import" });
+    }
+    let definitions = definitions::r4();
+    let (mut parts, mut urls) = (Vec::new(), Vec::new());
+    for input in &wanted.inputs {
+        let url = match input.is_resource_file {
+            true => setting::resource_file(&input.url)?,
+            false => input.url.clone(),
+        };
+        let source = Source::parse(&url)?;
+        Right::to_read(&source).require()?;
+        let resource_type = table::type_name(definitions, &input.resource_type)?;
+        if table::lookup(&resource_type)?.is_none() && (!options.create_tables || definitions.resource(&resource_type).is_none()) {
+            return Err(Error::UnknownType(resource_type));
+        }
+        parts.push(NewPart { source: source.name(), resource_type });
+        urls.push(url);
+    }
+    let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, &parts)});
+    if let Value::Object(request) = &mut request {
+        request.extend(wanted.shown.clone());
+    }
+    let mut open = wanted.options.clone();
+    let headers = open.remove("headers");
+    let merge = options.merge.clone();
+    open.remove("merge");
+    let plan = Plan {
+        settings: setting::taken_over(),
+        work: Work::Import(Import {
+            fhir,
+            of_2019: wanted.shape == Shape::Of2019,
+            transaction: wanted.mode == Mode::Transaction,
+            retries: wanted.retries,
+            options: Value::Object(open).to_string(),
+        }),
+    };
+    let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(parts.len()) };
+    let order = Order {
+        id,
+        kind: "import",
+        request,
+        plan: plan.to_json()?,
+        secret: Some(json!({"urls": urls, "headers": headers, "merge": merge})),
+        parts: &parts,
+        workers,
+    };
+    let Some(made) = jobs::enter(order)? else {
+        return Ok(Answer::refuse(409, format!("there is a job \"{}\" already", id.unwrap_or_default())));
+    };
+    let (status, path) = match version {
+        Version::One => (if id.is_none() { 201 } else { 200 }, "/BulkImportStatus/"),
+        Version::Two => (200, "/v2/$import/"),
+    };
+    Ok(Answer { location: Some(format!("{}{path}{}", setting::base_url(), escaped(&made))), ..Answer::of(status, &made) })
+}
+
+/// The inputs as the status shows them: without query strings.
+fn shown(wanted: &Start, parts: &[NewPart]) -> Value {
+    let inputs = wanted.inputs.iter().zip(parts).map(|(input, part)| {
+        let url = if part.source.starts_with("file://") { input.url.clone() } else { part.source.clone() };
+        match wanted.shape {
+            Shape::Of2019 => {
+                let kind = if input.is_resource_file { "resource-file" } else { "url" };
+                json!({"url": url, "type": input.resource_type, "storageDetail": {"type": kind}})
+            }
+            Shape::Present => json!({"url": url, "resourceType": input.resource_type}),
+        }
+    });
+    inputs.collect()
+}
+
+/// A path's segment: what is not plain is percent-encoded.
+fn escaped(id: &str) -> String {
+    id.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Error> {
+    let state = standing.state.as_str();
+    let active = matches!(state, "waiting" | "in-progress" | "interrupted");
+    let not_now = |what: &str| Ok(Answer::refuse(406, format!("import \"{id}\" is {}: it cannot be {what}", word(state))));
+    match action {
+        Action::Abort if active || state == "paused" => jobs::stop(standing.number, id, Stop::End).map(drop)?,
+        Action::Abort => return not_now("aborted"),
+        Action::Pause if active => {
+            if is_one_transaction(standing)? {
+                return Ok(Answer::refuse(406, format!("import \"{id}\" is one transaction: it cannot be paused")));
+            }
+            jobs::stop(standing.number, id, Stop::Pause).map(drop)?;
+        }
+        Action::Pause => return not_now("paused"),
+        Action::Resume if state == "paused" => jobs::go_on(standing.number, id, WORKERS)?,
+        Action::Resume => return not_now("resumed"),
+        Action::ForceResume if matches!(state, "paused" | "error" | "interrupted") => jobs::go_on(standing.number, id, WORKERS)?,
+        // It is at work, or about to be.
+        Action::ForceResume if active => jobs::start_waiting()?,
+        Action::ForceResume => return not_now("resumed"),
+        Action::Start(_) => {}
+    }
+    Ok(Answer::of(200, id))
+}
+
+fn is_one_transaction(standing: &Standing) -> Result<bool, Error> {
+    let Some(job) = jobs::open(standing.number)? else { return Ok(false) };
+    Ok(matches!(Plan::from_json(job.plan)?.work, Work::Import(Import { transaction: true, .. })))
+}
+
+/// The word that the interface has for a job's state.
+pub fn word(state: &str) -> &str {
+    match state {
+        "waiting" | "in-progress" | "interrupted" => "active",
+        "cancelled" => "aborted",
+        other => other,
+    }
+}

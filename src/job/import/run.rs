@@ -1,0 +1,232 @@
+//! An input at work: opened at its checkpoint, loaded to its end, begun again when its source fails.
+
+use super::super::plan::Import;
+use super::super::worker::Step;
+use crate::error::{Error, SourceFault};
+use crate::fhir::change::Changes;
+use crate::op::Control;
+use crate::op::ledger::Ledger;
+use crate::op::load::{self, Plan};
+use crate::op::option::LoadOptions;
+use crate::op::{Sink, checkpoint::Checkpoint};
+use crate::pg::attempt::{self, Failure};
+use crate::pg::committing::Committing;
+use crate::pg::jobs::{self, Job, Part};
+use crate::pg::journal::Journal;
+use crate::pg::role::Right;
+use crate::pg::sink::{Strict, Tolerant};
+use crate::pg::upsert::Destination;
+use crate::pg::{loading, setting, transaction, wait};
+use crate::store::Source;
+use serde_json::Value;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// How long a silent source is waited for before a look at whether the job is still wanted.
+const LOOK: Duration = Duration::from_millis(400);
+/// Before an input is begun again, at first; doubled each time.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is common to a session's inputs.
+struct Session<'a> {
+    job: &'a Job,
+    import: &'a Import,
+    options: LoadOptions,
+    changes: Changes,
+}
+
+impl<'a> Session<'a> {
+    fn new(job: &'a Job, import: &'a Import) -> Result<Session<'a>, Error> {
+        let mut options = LoadOptions::read(&import.options)?;
+        let secret = |key: &str| job.secret.as_ref().and_then(|secret| secret.get(key)).filter(|value| !value.is_null());
+        if let Some(headers) = secret("headers") {
+            options.headers = LoadOptions::read(&serde_json::json!({"headers": headers}).to_string())?.headers;
+        }
+        options.merge = secret("merge").and_then(Value::as_str).map(str::to_owned);
+        let changes = loading::changes(&options)?;
+        Ok(Session { job, import, options, changes })
+    }
+
+    /// The source of an input, if the role may still read it.
+    fn source(&self, part: &Part) -> Result<Source, Error> {
+        let url = self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(part.ordinal)?.as_str());
+        let source = Source::parse(url.unwrap_or(&part.source))?;
+        Right::to_read(&source).require()?;
+        Ok(source)
+    }
+
+    fn plan(&self, source: Source, resource_type: &str, destination: &Destination, from: Checkpoint) -> Plan {
+        let recipe =
+            loading::recipe(&source.name(), Some(resource_type), self.import.fhir, &self.options, &self.changes, &destination.compression);
+        Plan { source, access: loading::access(&self.options), recipe, threads: setting::encode_threads(), from }
+    }
+}
+
+/// Looks now and then whether the work is wanted, while there is nothing to do.
+struct Attentive<'a>(&'a Job);
+
+impl Control for Attentive<'_> {
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
+        if wait::for_event(event, Some(LOOK)) {
+            return Ok(());
+        }
+        match transaction::run(None, || jobs::is_wanted(self.0)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Stopped),
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+}
+
+/// Loads an input from where it is to its end.
+pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
+    let role = job.role;
+    let resource_type = part.resource_type.clone().unwrap_or_default();
+    let (session, destination) = transaction::run(role, || {
+        if role.is_none() {
+            return Err(Error::NoRole);
+        }
+        let session = Session::new(job, import)?;
+        let destination = loading::destination(&session.options, Some(&resource_type))?;
+        // The table is there, and how its rows are compressed is known, before the first is made.
+        Box::new(Strict::new(destination.clone(), Some(&resource_type))?).finish(&mut Ledger::new(0))?;
+        Ok((session, destination))
+    })?;
+    loop {
+        let source = transaction::run(role, || session.source(part))?;
+        let plan = session.plan(source, &resource_type, &destination, part.progress.checkpoint.clone());
+        let before = part.progress.read;
+        let loaded = attempt::outside(|| {
+            let mut ledger = Ledger::new(u64::MAX);
+            let mut sink = Box::new(Committing::new(job, part, destination.clone(), &resource_type, session.options.max_errors));
+            load::load(plan, &mut *sink, &mut ledger, &mut Attentive(job))?;
+            sink.finish(&mut ledger)
+        });
+        let error = match loaded {
+            Ok(()) => return Ok(Step::Ended),
+            Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
+            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(Failure::Ours(error)) => error,
+            Err(failure) => return Err(failure),
+        };
+        if part.progress.read > before {
+            // What came since counts as a success.
+            part.tries = 0;
+        }
+        if let Error::Rejected { first, .. } = &error {
+            transaction::run(None, || Journal::of(&job.id).reject(first))?;
+        }
+        if !may_pass(&error) || part.tries >= import.retries {
+            return Err(Failure::Ours(error));
+        }
+        let pause = PAUSE.saturating_mul(1 << part.tries.min(10)).min(LONGEST_PAUSE);
+        transaction::run(None, || jobs::try_again(part, &error.to_string()))?;
+        if let Some(step) = rest(job, pause)? {
+            return Ok(step);
+        }
+    }
+}
+
+/// Lets time pass, as long as the job is wanted.
+fn rest(job: &Job, time: Duration) -> Result<Option<Step>, Failure> {
+    let mut left = time;
+    while !left.is_zero() {
+        let some = left.min(LOOK);
+        attempt::outside(|| {
+            wait::pause(some);
+            Ok(())
+        })?;
+        left -= some;
+        if !transaction::run(None, || jobs::is_wanted(job))? {
+            return Ok(Some(Step::Unwanted));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a source may do better when it is asked again.
+fn may_pass(error: &Error) -> bool {
+    let Error::Source { fault, .. } = error else { return false };
+    match fault {
+        SourceFault::Unreachable(_) | SourceFault::Timeout | SourceFault::Read(_) | SourceFault::Truncated(_) => true,
+        SourceFault::Status(status) => matches!(status, 429 | 500 | 502 | 503 | 504),
+        _ => false,
+    }
+}
+
+/// Loads all inputs in one transaction, in their order.
+pub fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, (Option<usize>, Failure)> {
+    let mut at = None;
+    let loaded = transaction::run(job.role, || {
+        if job.role.is_none() {
+            return Err(Error::NoRole);
+        }
+        let session = Session::new(job, import)?;
+        for (index, part) in parts.iter_mut().enumerate() {
+            at = Some(index);
+            one_of_them(&session, part)?;
+        }
+        Ok(Step::Ended)
+    });
+    match loaded {
+        Err(Failure::Ours(Error::Stopped)) => Ok(Step::Unwanted),
+        other => other.map_err(|failure| (at, failure)),
+    }
+}
+
+fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
+    let resource_type = part.resource_type.clone().unwrap_or_default();
+    let destination = loading::destination(&session.options, Some(&resource_type))?;
+    let most = session.options.max_errors;
+    let journal = Journal::of(&session.job.id);
+    let mut ledger = Ledger::new(most);
+    let mut sink: Box<dyn Sink> = match most {
+        0 => Box::new(Strict::new(destination.clone(), Some(&resource_type))?),
+        _ => Box::new(Tolerant::new(destination.clone(), Some(&resource_type), journal)?),
+    };
+    let plan = session.plan(session.source(part)?, &resource_type, &destination, Checkpoint::default());
+    let mut counts = Counting { sink: &mut *sink, job: session.job, progress: &mut part.progress };
+    load::load(plan, &mut counts, &mut ledger, &mut Within(session.job))?;
+    sink.finish(&mut ledger)?;
+    part.progress.read = ledger.read;
+    part.progress.stored = ledger.all_stored();
+    part.progress.skipped = ledger.skipped;
+    part.progress.rejected = ledger.rejected;
+    jobs::advance_input(part.number, &part.progress)?;
+    jobs::end_part(part, None)
+}
+
+/// Counts what goes into a sink.
+struct Counting<'a> {
+    sink: &'a mut dyn Sink,
+    job: &'a Job,
+    progress: &'a mut jobs::Progress,
+}
+
+impl Sink for Counting<'_> {
+    fn store(&mut self, batch: std::rc::Rc<crate::op::batch::Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+        if !jobs::is_wanted(self.job)? {
+            return Err(Error::Stopped);
+        }
+        self.progress.characters += batch.characters;
+        self.progress.written += batch.written() as u64;
+        if let Some(end) = &batch.end {
+            self.progress.checkpoint = end.clone();
+        }
+        self.sink.store(batch, ledger)
+    }
+
+    fn finish(self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// As `Attentive`, within the transaction of all inputs.
+struct Within<'a>(&'a Job);
+
+impl Control for Within<'_> {
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
+        if wait::for_event(event, Some(LOOK)) || jobs::is_wanted(self.0)? { Ok(()) } else { Err(Error::Stopped) }
+    }
+}

@@ -1,0 +1,122 @@
+//! The rows of an import: group after group, each in a transaction of its own, with how far the source is loaded, the counts and the lines
+//! that were rejected.
+
+use super::attempt::Failure;
+use super::jobs::{Job, Part, Progress};
+use super::journal::Journal;
+use super::sink::{Strict, Tolerant};
+use super::upsert::Destination;
+use super::{jobs, report, transaction};
+use crate::error::{Error, Reject};
+use crate::op::Sink;
+use crate::op::batch::Batch;
+use crate::op::ledger::{Ledger, Tally};
+use crate::op::policy::Method;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Bytes of a group.
+const GROUP: usize = 8 << 20;
+/// How long rows may wait for others.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Times that a group is tried when what failed may pass.
+const TRIES: u32 = 6;
+
+/// A sink of one part of a job, all of one type.
+pub struct Committing<'a> {
+    job: &'a Job,
+    part: &'a mut Part,
+    destination: Destination,
+    resource_type: String,
+    /// Lines of the part that may be rejected.
+    max_errors: u64,
+    group: Vec<Rc<Batch>>,
+    rejects: Vec<Reject>,
+    began: Instant,
+}
+
+impl<'a> Committing<'a> {
+    pub fn new(job: &'a Job, part: &'a mut Part, destination: Destination, resource_type: &str, max_errors: u64) -> Committing<'a> {
+        let resource_type = resource_type.to_owned();
+        Committing { job, part, destination, resource_type, max_errors, group: Vec::new(), rejects: Vec::new(), began: Instant::now() }
+    }
+
+    /// Commits the group. With it the part may end.
+    fn commit(&mut self, end: bool) -> Result<(), Error> {
+        let mut destination = self.destination.clone();
+        let mut tries = 0;
+        let progress = loop {
+            tries += 1;
+            match transaction::run(self.job.role, || self.write(&destination, end)) {
+                Ok(progress) => break progress,
+                Err(Failure::Ours(error)) => return Err(error),
+                Err(Failure::Server { sqlstate, .. }) if tries < TRIES && report::sqlstate(sqlstate) == "23505" => {
+                    // Another session inserted one of the ids: INSERT can bear that.
+                    destination.method = Method::Insert;
+                }
+                Err(failure) if tries < TRIES && failure.may_pass() => super::wait::pause(Duration::from_millis(20) * tries * tries),
+                Err(Failure::Server { sqlstate, message, .. }) => return Err(Error::Server { sqlstate, message }),
+            }
+        };
+        self.part.progress = progress;
+        self.group.clear();
+        self.rejects.clear();
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    fn write(&self, destination: &Destination, end: bool) -> Result<Progress, Error> {
+        if !jobs::is_wanted(self.job)? {
+            return Err(Error::Stopped);
+        }
+        let journal = Journal::of(&self.job.id);
+        let before = &self.part.progress;
+        let mut ledger = Ledger::new(self.max_errors.saturating_sub(before.rejected));
+        ledger.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
+        ledger.enter(Tally { rejects: self.rejects.clone(), ..Tally::default() })?;
+        let mut sink: Box<dyn Sink> = match self.max_errors {
+            0 => Box::new(Strict::new(destination.clone(), Some(&self.resource_type))?),
+            _ => Box::new(Tolerant::new(destination.clone(), Some(&self.resource_type), journal)?),
+        };
+        for batch in &self.group {
+            sink.store(Rc::clone(batch), &mut ledger)?;
+        }
+        sink.finish(&mut ledger)?;
+        if ledger.read != ledger.all_stored() + ledger.skipped + ledger.rejected {
+            return Err(Error::Internal("the counts of lines do not agree".to_owned()));
+        }
+        let last = self.group.last();
+        let progress = Progress {
+            checkpoint: last.and_then(|batch| batch.end.clone()).unwrap_or_else(|| before.checkpoint.clone()),
+            read: before.read + ledger.read,
+            stored: before.stored + ledger.all_stored(),
+            skipped: before.skipped + ledger.skipped,
+            rejected: before.rejected + ledger.rejected,
+            characters: before.characters + self.group.iter().map(|batch| batch.characters).sum::<u64>(),
+            written: before.written + self.group.iter().map(|batch| batch.written() as u64).sum::<u64>(),
+        };
+        jobs::advance_input(self.part.number, &progress)?;
+        if end {
+            jobs::end_part(self.part, None)?;
+        }
+        Ok(progress)
+    }
+
+    /// Whether the group's last batch ends where loading can go on.
+    fn is_whole(&self) -> bool {
+        self.group.last().is_some_and(|batch| batch.end.is_some())
+    }
+}
+
+impl Sink for Committing<'_> {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+        self.rejects.extend(ledger.take_rejects());
+        self.group.push(batch);
+        let size: usize = self.group.iter().map(|batch| batch.memory()).sum();
+        if self.is_whole() && (size >= GROUP || self.began.elapsed() >= PATIENCE) { self.commit(false) } else { Ok(()) }
+    }
+
+    fn finish(mut self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
+        self.commit(true)
+    }
+}

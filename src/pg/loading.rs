@@ -1,0 +1,83 @@
+//! What a load is made of, by its options and this session's settings.
+
+use super::upsert::Destination;
+use super::{setting, stage};
+use crate::error::Error;
+use crate::fhir::change::Changes;
+use crate::fhir::validate::Checks;
+use crate::fhir::{Format, definitions, structure};
+use crate::op::batch::{Recipe, Rules};
+use crate::op::ledger;
+use crate::op::option::LoadOptions;
+use crate::store::opened::Access;
+use std::rc::Rc;
+
+/// How its sources are reached.
+pub fn access(options: &LoadOptions) -> Access {
+    Access {
+        allowed_hosts: setting::allowed_hosts(),
+        headers: options.headers.clone(),
+        connect_timeout: options.connect_timeout,
+        read_timeout: options.read_timeout,
+        retries: options.retries,
+    }
+}
+
+/// What is done with every line first.
+pub fn changes(options: &LoadOptions) -> Result<Changes, Error> {
+    let wrong = |_| Error::InvalidOption { name: "merge", expected: "a JSON object that can be stored" };
+    Changes::new(options.merge.as_deref(), options.strip_nulls, setting::max_depth()).map_err(wrong)
+}
+
+/// How its lines become rows.
+pub fn recipe(
+    source: &str,
+    resource_type: Option<&str>,
+    fhir: bool,
+    options: &LoadOptions,
+    changes: &Changes,
+    compression: &Rules,
+) -> Recipe {
+    Recipe {
+        source: source.to_owned(),
+        definitions: definitions::r4(),
+        resource_type: resource_type.map(str::to_owned),
+        from: if fhir { Format::Fhir } else { Format::Aidbox },
+        stored: setting::resource_format(),
+        created_at_url: setting::created_at_url(),
+        changes: changes.clone(),
+        checks: (options.checks != Checks::default()).then(|| (structure::r4(), options.checks)),
+        take_meta: options.policy.take_meta(),
+        compression: compression.clone(),
+        enough_rejects: ledger::enough(options.max_errors),
+        keep_lines: options.max_errors > 0,
+        max_line: setting::max_line(),
+        max_depth: setting::max_depth(),
+    }
+}
+
+/// Where its rows go.
+pub fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result<Destination, Error> {
+    let mut policy = options.policy;
+    let stage = match (&options.temp_table, resource_type) {
+        (None, _) => None,
+        (Some(name), Some(resource_type)) => {
+            let stage = stage::ensure(name, resource_type, policy)?;
+            // It has no history; what it is merged into may have.
+            policy.keep_history = false;
+            Some(stage)
+        }
+        (Some(_), None) => {
+            return Err(Error::InvalidOption { name: "temp_table", expected: "a resource type for the whole load beside it" });
+        }
+    };
+    Ok(Destination {
+        definitions: definitions::r4(),
+        create_tables: options.create_tables,
+        policy,
+        method: options.method,
+        compression: Rules::default(),
+        stage,
+        said: Rc::default(),
+    })
+}
