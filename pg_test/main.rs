@@ -12,6 +12,7 @@ mod dump_sql;
 mod errors;
 mod fast;
 mod http;
+mod import;
 mod integrity;
 mod job;
 mod load;
@@ -45,6 +46,7 @@ fn main() {
         errors::tests(),
         fast::tests(),
         http::tests(),
+        import::tests(),
         job::tests(),
         load::tests(),
         memory::tests(),

@@ -9,9 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A directory with one file that the server can read.
@@ -186,17 +187,118 @@ impl Faulty {
 }
 
 /// To its end: closing a connection on which bytes lie unread takes the answer with it.
-fn read_request(connection: &mut TcpStream) {
+fn read_request(connection: &mut TcpStream) -> Vec<u8> {
     let (mut request, mut some) = (Vec::new(), [0; 4096]);
     while !request.ends_with(b"\r\n\r\n") && request.len() < 64 * 1024 {
         match connection.read(&mut some) {
             Ok(count) if count > 0 => request.extend_from_slice(&some[..count]),
-            _ => return,
+            _ => break,
         }
     }
+    request
 }
 
 impl Drop for Faulty {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// How a `Slow` server sends.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// Bytes of a body after which it closes, or hangs.
+    pub most: usize,
+    pub hangs: bool,
+    /// Between two pieces of 128 kB.
+    pub pause: Duration,
+    /// Whether it knows ranges.
+    pub ranges: bool,
+}
+
+/// A web server of one object, which it sends as it is told.
+pub struct Slow {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    object: Arc<Mutex<(Arc<Vec<u8>>, String, Manner)>>,
+    /// Where the answers began.
+    pub begun: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Slow {
+    pub fn start(object: Vec<u8>, manner: Manner) -> Slow {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let object = Arc::new(Mutex::new((Arc::new(object), "first".to_owned(), manner)));
+        let (stopping, kept, telling) = (Arc::clone(&stop), Arc::clone(&object), Arc::clone(&begun));
+        thread::spawn(move || {
+            for connection in listener.incoming().take(10_000) {
+                if stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(connection) = connection else { continue };
+                let (object, begun, stop) = (Arc::clone(&kept), Arc::clone(&telling), Arc::clone(&stopping));
+                thread::spawn(move || answer(connection, &object, &begun, &stop));
+            }
+        });
+        Slow { port, stop, object, begun }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/object.ndjson?signature=SECRET", self.port)
+    }
+
+    /// From the next answer on.
+    pub fn behave(&self, manner: Manner) {
+        self.object.lock().unwrap().2 = manner;
+    }
+
+    /// Puts another object in its place.
+    pub fn replace(&self, content: Vec<u8>, etag: &str) {
+        let mut object = self.object.lock().unwrap();
+        object.0 = Arc::new(content);
+        object.1 = etag.to_owned();
+    }
+}
+
+fn answer(mut connection: TcpStream, object: &Mutex<(Arc<Vec<u8>>, String, Manner)>, begun: &Mutex<Vec<u64>>, stop: &AtomicBool) {
+    let request = read_request(&mut connection);
+    let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
+    let (content, etag, manner) = object.lock().unwrap().clone();
+    let asked: Option<usize> =
+        request.split("range: bytes=").nth(1).and_then(|rest| rest.split('-').next()).and_then(|start| start.parse().ok());
+    let from = asked.filter(|_| manner.ranges).unwrap_or(0);
+    begun.lock().unwrap().push(from as u64);
+    let (rest, total) = (content.get(from..).unwrap_or_default(), content.len());
+    let head = match from {
+        0 => format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\nETag: \"{etag}\"\r\nConnection: close\r\n\r\n"),
+        _ if from >= total => "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+        _ => format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{total}\r\nETag: \"{etag}\"\r\nConnection: close\r\n\r\n",
+            rest.len(),
+            total - 1
+        ),
+    };
+    if connection.write_all(head.as_bytes()).is_err() {
+        return;
+    }
+    for piece in rest[..rest.len().min(manner.most)].chunks(128 * 1024) {
+        if connection.write_all(piece).is_err() {
+            return;
+        }
+        thread::sleep(manner.pause);
+    }
+    for _ in 0..600 {
+        if !(manner.hangs && rest.len() > manner.most) || stop.load(Ordering::Relaxed) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+impl Drop for Slow {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(("127.0.0.1", self.port));

@@ -9,6 +9,7 @@ create table bulk.job_entry (
     kind text not null,
     role text not null,
     session_role text not null,
+    origin text,
     state text not null,
     request jsonb,
     created timestamptz not null default now(),
@@ -21,15 +22,14 @@ create table bulk.job_entry (
     message text
 );
 comment on table bulk.job_entry is 'What bulk.job is made of';
+comment on column bulk.job_entry.origin is 'The database that it was asked in: a copy does not go on with it by itself';
 comment on column bulk.job_entry.session_role is 'Who was connected when the job was asked for: its workers are too';
 
 create table bulk.job_plan (
     job bigint primary key references bulk.job_entry (number) on delete cascade,
-    origin text not null,
     plan jsonb not null
 );
 comment on table bulk.job_plan is 'What the workers of a job go by';
-comment on column bulk.job_plan.origin is 'The database that it was asked in: a copy does not go on with it by itself';
 
 create table bulk.job_secret (
     job bigint primary key references bulk.job_entry (number) on delete cascade,
@@ -45,6 +45,7 @@ create table bulk.job_file_entry (
     resource_type text,
     state text not null default 'waiting',
     checkpoint jsonb,
+    storage text,
     tries int not null default 0,
     position bigint not null default 0,
     size bigint,
@@ -97,10 +98,32 @@ create function bulk.waiting_for(role text, session_role text) returns text
     end;
 comment on function bulk.waiting_for(text, text) is 'Why no worker is at a job of this role, which this role was connected to ask for';
 
+create function bulk._origin() returns text
+    language c stable strict parallel safe
+    as 'MODULE_PATHNAME', 'origin_wrapper';
+comment on function bulk._origin() is 'This database, told apart from its copies';
+
+-- Looks at the state again once the locks were looked at: a worker may end in between.
+create function bulk._state(number bigint, kind text, seen text, origin text) returns text
+    language plpgsql volatile parallel restricted
+    set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    if seen not in ('waiting', 'in-progress') or kind = 'load' or pg_is_in_recovery() then
+        return seen;
+    elsif origin <> bulk._origin() then
+        return 'interrupted';
+    elsif seen = 'waiting' or exists (select from bulk.workers(number)) then
+        return seen;
+    end if;
+    return (select case when e.state = 'in-progress' then 'interrupted' else e.state end from bulk.job_entry e where e.number = _state.number);
+end
+$$;
+comment on function bulk._state(bigint, text, text, text) is 'The state of a job as it is: interrupted where no worker is at it that should be';
+
 create view bulk.job with (security_invoker) as
     select e.id, e.kind, e.role,
-        case when e.state = 'in-progress' and e.kind <> 'load' and not exists (select from bulk.workers(e.number))
-            then 'interrupted' else e.state end as state,
+        bulk._state(e.number, e.kind, e.state, e.origin) as state,
         e.request, e.created, e.started, e.finished,
         coalesce(e.read, (select sum(f.read)::bigint from bulk.job_file_entry f where f.job = e.number)) as read,
         coalesce(e.stored, (select sum(f.stored)::bigint from bulk.job_file_entry f where f.job = e.number)) as stored,
@@ -113,7 +136,7 @@ create view bulk.job with (security_invoker) as
 comment on view bulk.job is 'Loads and other work; members of a job''s role and of bulk_admin see it';
 comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later';
 comment on column bulk.job.role is 'Who asked for it';
-comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), done, error, cancelled';
+comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), paused, done, error, cancelled, aborted';
 comment on column bulk.job.request is 'What was asked for, without secrets';
 comment on column bulk.job.read is 'Lines that held something: stored, skipped and rejected add up to them; or resources that were validated';
 comment on column bulk.job.stored is 'Lines stored; a repeated id counts each time';
@@ -123,8 +146,8 @@ comment on column bulk.job.message is 'Why it failed, or what it waits for';
 
 create view bulk.job_file with (security_invoker) as
     select e.id as job_id, f.source, f.resource_type,
-        case when f.state in ('waiting', 'in-progress') and e.state in ('cancelled', 'aborted', 'paused') then e.state
-            when f.state = 'in-progress' and not exists (select from bulk.workers(f.number)) then 'interrupted'
+        case when f.state in ('waiting', 'in-progress') and e.state in ('cancelled', 'aborted', 'paused', 'error') then e.state
+            when f.state = 'in-progress' and not exists (select from bulk.workers(f.number)) and not pg_catalog.pg_is_in_recovery() then 'interrupted'
             else f.state end as state,
         f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,
         case when f.state = 'in-progress' then (select min(pid) from bulk.workers(f.number) pid) end as pid

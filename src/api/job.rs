@@ -11,6 +11,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mi
 /// Between two tries to start what waits.
 const KICK: Duration = Duration::from_secs(1);
 
+/// What the view of jobs compares.
+#[pg_extern(sql = false)]
+fn origin() -> String {
+    jobs::origin()
+}
+
 #[pg_extern(sql = false)]
 fn cancel(id: &str) -> bool {
     lifecycle::require_writable(c"bulk.cancel");
@@ -26,6 +32,8 @@ fn resume_interrupted() -> SetOfIterator<'static, String> {
 
 #[pg_extern(sql = false, name = "wait")]
 fn wait_for(id: Option<&str>, timeout: Option<Interval>) -> String {
+    // Of a standby's jobs the workers are elsewhere.
+    lifecycle::require_primary(c"bulk.wait");
     let id = report::ok(id.ok_or(Error::Null("id")));
     let patience = timeout.map(|timeout| {
         let microseconds = timeout.as_micros();

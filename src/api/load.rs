@@ -6,6 +6,7 @@ use crate::fhir::definitions;
 use crate::fhir::validate::Checks;
 use crate::job::plan::Validate;
 use crate::job::validate;
+use crate::op::batch::TakeMeta;
 use crate::op::checkpoint::Checkpoint;
 use crate::op::ledger::{self, Ledger};
 use crate::op::option::LoadOptions;
@@ -94,14 +95,15 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         Some(name) => json!({"total": ledger.stored.get(&name).copied().unwrap_or(0)}),
         None => json!(ledger.stored.iter().filter(|(_, lines)| **lines > 0).collect::<BTreeMap<_, _>>()),
     };
-    let validation = validate_later(&journal, &options.later, options.policy.keep_meta, &ledger)?;
+    let validation = validate_later(&journal, &options, &ledger)?;
     journal.close_load(&ledger, validation.map(|id| format!("validation is job {id}")).as_deref())?;
     Ok(answer)
 }
 
 /// Has what was stored validated by a background worker once it is committed: the job's id.
-fn validate_later(journal: &Journal, checks: &Checks, keep_meta: bool, ledger: &Ledger) -> Result<Option<String>, Error> {
-    if *checks == Checks::default() {
+fn validate_later(journal: &Journal, options: &LoadOptions, ledger: &Ledger) -> Result<Option<String>, Error> {
+    let checks = options.later;
+    if checks == Checks::default() {
         return Ok(None);
     }
     let mut tables = Vec::new();
@@ -109,8 +111,8 @@ fn validate_later(journal: &Journal, checks: &Checks, keep_meta: bool, ledger: &
         tables.extend(table::lookup(resource_type)?.map(|table| (resource_type.clone(), table)));
     }
     let request = json!({"load": journal.id()});
-    // Rows of this load have its time, unless it took theirs: then all the tables' rows are looked at.
-    let written_at = (!keep_meta).then(lifecycle::transaction_time);
+    // Rows of this load have its time, unless they took their lines': then all the tables' rows are looked at.
+    let written_at = (options.policy.take_meta() == TakeMeta::Nothing).then(lifecycle::transaction_time);
     let plan = Validate { structure: checks.structure, references: checks.references, written_at, max_errors: None };
     validate::ask(request, plan, &tables).map(Some)
 }

@@ -20,6 +20,8 @@ use std::collections::HashSet;
 
 /// Pages of a step: a transaction, and at most as much to find.
 const PAGES: u32 = 512;
+/// References that are looked at together.
+const REFERENCES: u64 = 50_000;
 
 /// Asks for the validation of tables. `request` is what is shown of it.
 pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
@@ -36,7 +38,11 @@ pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error
     let resource_type = part.resource_type.clone().unwrap_or_default();
     let Some(oid) = table::find_qualified(&part.source)? else { return Err(Error::UnknownType(resource_type)) };
     let table = table::describe(oid)?;
-    let pages = scan::pages(&table);
+    let found = scan::pages(&table);
+    let storage =
+        found.as_ref().map_or_else(|| format!("{} {}", table.name, jobs::origin()), |(_, file)| format!("{file} {}", jobs::origin()));
+    jobs::settle(job, part, &storage)?;
+    let pages = found.map(|(pages, _)| pages);
     // What is written behind the table's end of the beginning is written in its course.
     let size = part.size.unwrap_or(i64::from(pages.unwrap_or(1)));
     let end = (part.position + i64::from(PAGES)).min(size);
@@ -73,7 +79,7 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, rang
     };
     let journal = Journal::of(&job.id);
     let mut referrers = Referrers::new(definitions, &table.name);
-    // Ids of invalid resources, as far as references are looked at as well.
+    // Ids of the invalid resources among those whose references are still to be looked at.
     let mut invalid: HashSet<String> = HashSet::new();
     let (mut read, mut count) = (0, 0);
     scan::with_rows(table, range, |rows| {
@@ -81,18 +87,30 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, rang
         while let Some(examined) = pipe.next(&mut Backend)? {
             read += examined.read;
             count += examined.invalid;
-            if request.references {
-                invalid.extend(examined.findings.iter().map(|finding| finding.id.clone()));
-                examined.referrers.iter().for_each(|referrer| referrers.put(referrer));
-            }
             journal.find(&examined.findings)?;
+            if request.references {
+                invalid.extend(examined.findings.into_iter().map(|finding| finding.id));
+                examined.referrers.iter().for_each(|referrer| referrers.put(referrer));
+                if referrers.len() >= REFERENCES {
+                    let some = std::mem::replace(&mut referrers, Referrers::new(definitions, &table.name));
+                    count += dangling(some, &std::mem::take(&mut invalid), &journal)?;
+                }
+            }
         }
         Ok(())
     })?;
-    let mut dangling: HashSet<String> = HashSet::new();
+    count += dangling(referrers, &invalid, &journal)?;
+    Ok((read, count))
+}
+
+/// Writes down references that lead nowhere: of how many resources that are not invalid anyhow.
+fn dangling(referrers: Referrers, invalid: &HashSet<String>, journal: &Journal) -> Result<u64, Error> {
+    let mut ids: HashSet<String> = HashSet::new();
     referrers.dangling(|findings| {
-        dangling.extend(findings.iter().map(|finding| finding.id.clone()).filter(|id| !invalid.contains(id)));
+        for finding in findings.iter().filter(|finding| !invalid.contains(&finding.id) && !ids.contains(&finding.id)).collect::<Vec<_>>() {
+            ids.insert(finding.id.clone());
+        }
         journal.find(findings)
     })?;
-    Ok((read, count + dangling.len() as u64))
+    Ok(ids.len() as u64)
 }

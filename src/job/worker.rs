@@ -27,76 +27,109 @@ pub enum Step {
     TooMany(u64),
 }
 
-/// The whole of it. What ends it early goes to the server's log, as an error that ends the process.
+/// The whole of it. What ends it early goes to the server's log, without what a resource says.
 pub fn main() {
-    match background::enter().map_err(Failure::Ours).and_then(run) {
+    let launch = background::enter();
+    match run(launch) {
         Ok(()) | Err(Failure::Ours(Error::Gone)) => {}
-        Err(failure) => failure.raise(),
+        Err(failure) => {
+            let what = match failure {
+                Failure::Ours(error) => error.to_string(),
+                Failure::Server { sqlstate, .. } => format!("SQLSTATE {}", crate::pg::report::sqlstate(sqlstate)),
+            };
+            background::log(format!("a worker of bulk failed: {what}"));
+        }
     }
 }
 
-/// The job that a worker is started for, then others of the same session's role that wait: the server gives this process's place to no other
-/// before it ends. A job that has ended, or is gone, is no error.
+/// Does what is to be written down, which no cancel meets.
+fn note<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    background::uncancelled(|| transaction::run(None, work))
+}
+
+/// Jobs that one process does at most: others' turn comes.
+const MOST_JOBS: usize = 20;
+
+/// The job that a worker is started for, then others of the same roles that wait: the server gives this process's place to no other before it
+/// ends. A job that has ended, or is gone, is no error.
 fn run(launch: Launch) -> Result<(), Failure> {
-    let place = transaction::run(None, || Ok((0..setting::max_workers()).map(Lock::Place).find(|place| place.take())))?;
+    let place = note(|| Ok((0..setting::max_workers()).map(Lock::Place).find(|place| place.take())))?;
     let Some(place) = place else { return Ok(()) };
+    let worked = work_on(launch);
+    note(|| {
+        place.release();
+        jobs::start_waiting()
+    })?;
+    worked
+}
+
+fn work_on(launch: Launch) -> Result<(), Failure> {
     let mut done = Vec::new();
     let mut next = Some(launch.job);
     while let Some(number) = next {
-        if let Some(job) = transaction::run(None, || jobs::open(number))? {
-            attend(&job)?;
+        let job = note(|| jobs::open(number))?;
+        next = None;
+        if let Some(job) = job {
+            attend(&job, !done.is_empty())?;
+            background::forget_cancel();
+            done.push(number);
+            if let Some(role) = job.role
+                && done.len() < MOST_JOBS
+            {
+                next = note(|| jobs::next(launch.session_role, role, &done))?;
+            }
         }
-        done.push(number);
-        next = transaction::run(None, || jobs::next(launch.session_role, &done))?;
     }
-    transaction::run(None, || {
-        place.release();
-        jobs::start_waiting()
-    })
+    Ok(())
 }
 
 /// Works on a job, whose lock says so.
-fn attend(job: &Job) -> Result<(), Failure> {
-    if !transaction::run(None, || Ok(Lock::Job(job.number).take()))? {
+fn attend(job: &Job, after_another: bool) -> Result<(), Failure> {
+    if !note(|| Ok(Lock::Job(job.number).take()))? {
         return Ok(());
     }
     lifecycle::stop_threads_at_exit();
-    work(job)?;
-    transaction::run(None, || {
+    let worked = work(job, after_another);
+    note(|| {
         Lock::Job(job.number).release();
         Ok(())
-    })
+    })?;
+    worked
 }
 
-fn work(job: &Job) -> Result<(), Failure> {
+fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
     let plan = match Plan::from_json(job.plan.clone()) {
         Ok(plan) => plan,
-        Err(error) => return transaction::run(None, || jobs::fail(job, &error.to_string())),
+        Err(error) => return note(|| jobs::fail(job, &error.to_string())),
     };
-    transaction::run(None, || {
+    let taken_over = transaction::run(None, || {
         setting::take_over(&plan.settings);
         Ok(())
-    })?;
+    });
+    if let Err(failure) = taken_over {
+        return match failure {
+            Failure::Ours(Error::Gone) => Err(failure),
+            failure => note(|| jobs::fail(job, &failure.message())),
+        };
+    }
     if let Work::Import(import) = &plan.work
         && import.transaction
     {
         return all_at_once(job, import);
     }
-    while let Some(mut part) = transaction::run(None, || if jobs::is_wanted(job)? { jobs::claim(job) } else { Ok(None) })? {
+    while let Some(mut part) = note(|| if jobs::is_wanted(job)? { jobs::claim(job) } else { Ok(None) })? {
         background::report_activity(Some(&jobs::activity(job, &part)));
-        let done = do_part(job, &plan, &mut part);
+        let done = do_part(job, &plan, &mut part, after_another);
         background::report_activity(None);
         let ended = match done {
-            Ok(Step::Done | Step::More) => transaction::run(None, || jobs::end_part(&part, None)),
-            Ok(Step::TooMany(most)) => {
-                transaction::run(None, || jobs::end_part(&part, Some(&format!("more than {most} resources are invalid"))))
-            }
+            Ok(Step::Done | Step::More) => note(|| jobs::end_part(&part, None)),
+            Ok(Step::TooMany(most)) => note(|| jobs::end_part(&part, Some(&format!("more than {most} resources are invalid")))),
             Ok(Step::Ended | Step::Unwanted) => Ok(()),
             Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
             Err(failure) => {
                 let message = failure.message();
                 // Whoever cancels the job interrupts it.
-                let failed = transaction::run(None, || {
+                let failed = note(|| {
                     let wanted = jobs::is_wanted(job)?;
                     if wanted { jobs::end_part(&part, Some(&message)).map(|()| true) } else { Ok(false) }
                 })?;
@@ -106,18 +139,18 @@ fn work(job: &Job) -> Result<(), Failure> {
                 Ok(())
             }
         };
-        transaction::run(None, || {
+        note(|| {
             Lock::Part(part.number).release();
             Ok(())
         })?;
         ended?;
     }
-    transaction::run(None, || jobs::end(job))
+    note(|| jobs::end(job))
 }
 
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
-    let Some(mut parts) = transaction::run(None, || jobs::claim_all(job))? else { return Ok(()) };
+    let Some(mut parts) = note(|| jobs::claim_all(job))? else { return Ok(()) };
     let mut tries = 0;
     let failed = loop {
         match import::run::together(job, import, &mut parts) {
@@ -128,7 +161,7 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
         }
         parts.iter_mut().for_each(|part| part.progress = jobs::Progress::default());
     };
-    transaction::run(None, || {
+    note(|| {
         if let Some((at, failure)) = failed
             && jobs::is_wanted(job)?
         {
@@ -142,15 +175,15 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
     })
 }
 
-fn do_part(job: &Job, plan: &Plan, part: &mut Part) -> Result<Step, Failure> {
+fn do_part(job: &Job, plan: &Plan, part: &mut Part, after_another: bool) -> Result<Step, Failure> {
     if let Work::Import(import) = &plan.work {
         background::reload_configuration();
         return import::run::input(job, import, part);
     }
-    let mut tries = 0;
+    let (mut tries, mut cancels) = (0, u32::from(after_another));
     loop {
         background::reload_configuration();
-        let before = part.position;
+        let before = part.clone();
         let stepped = transaction::run(job.role, || {
             if job.role.is_none() {
                 return Err(Error::NoRole);
@@ -167,7 +200,12 @@ fn do_part(job: &Job, plan: &Plan, part: &mut Part) -> Result<Step, Failure> {
             Ok(Step::More) => tries = 0,
             Err(failure) if failure.may_pass() && tries < TRIES => {
                 tries += 1;
-                part.position = before;
+                *part = before;
+            }
+            // It may have been meant for the job before.
+            Err(failure) if failure.is_cancel() && cancels > 0 => {
+                cancels -= 1;
+                *part = before;
             }
             ended => return ended,
         }

@@ -48,6 +48,11 @@ impl Failure {
         }
     }
 
+    /// Whether somebody cancelled it.
+    pub fn is_cancel(&self) -> bool {
+        matches!(self, Failure::Server { sqlstate, .. } if report::sqlstate(*sqlstate) == "57014")
+    }
+
     /// Whether the same may succeed when it is tried again: deadlocks, serialization failures.
     pub fn may_pass(&self) -> bool {
         matches!(self, Failure::Server { sqlstate, .. } if ["40P01", "40001"].contains(&report::sqlstate(*sqlstate).as_str()))

@@ -2,9 +2,8 @@
 //!
 //! At a commit an ERROR would end the whole cluster, so what is to be done then is prepared before and allocates nothing.
 
-use super::compat;
-use crate::error::Error;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use super::{compat, setting};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -28,9 +27,15 @@ pub struct Launch {
 #[derive(Default)]
 struct Pending {
     registered: bool,
-    workers: Vec<pg_sys::BackgroundWorker>,
-    /// Processes that shall look at what changed.
-    wake: Vec<Sleeper>,
+    workers: Vec<Wanted<pg_sys::BackgroundWorker>>,
+    /// Processes that are interrupted.
+    sleepers: Vec<Wanted<Sleeper>>,
+}
+
+/// What a subtransaction wants, or one that has ended inside it.
+struct Wanted<T> {
+    by: pg_sys::SubTransactionId,
+    what: T,
 }
 
 /// A process that works, told apart from a later one of the same number.
@@ -43,15 +48,21 @@ thread_local! {
     static PENDING: RefCell<Pending> = RefCell::default();
 }
 
-/// Has a worker started when the transaction commits.
+/// Has a worker started when the transaction commits; of more than may be at work, the others wait for these.
 pub fn start_at_commit(launch: Launch) {
-    let worker = describe(launch);
-    pending(|pending| pending.workers.push(worker));
+    let most = setting::max_workers() as usize;
+    pending(|pending, by| {
+        if pending.workers.len() < most {
+            pending.workers.push(Wanted { by, what: describe(launch) });
+        }
+    });
 }
 
 /// Has processes interrupted, whatever they do or wait for, when the transaction commits.
 pub fn interrupt_at_commit(processes: impl Iterator<Item = i32>) {
-    pending(|pending| pending.wake.extend(processes.map(|process| Sleeper { process, entry: find(process) })));
+    pending(|pending, by| {
+        pending.sleepers.extend(processes.map(|process| Wanted { by, what: Sleeper { process, entry: find(process) } }));
+    });
 }
 
 /// Starts a worker for a job that has been committed. False when the server has no room for it.
@@ -61,14 +72,17 @@ pub fn start(launch: Launch) -> bool {
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
 }
 
-fn pending(add: impl FnOnce(&mut Pending)) {
+fn pending(add: impl FnOnce(&mut Pending, pg_sys::SubTransactionId)) {
     PENDING.with_borrow_mut(|pending| {
         if !pending.registered {
             // SAFETY: the callback stays valid, since a library is never unloaded.
             unsafe { pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut()) };
+            // SAFETY: as above.
+            unsafe { pg_sys::RegisterSubXactCallback(Some(at_end_of_part), std::ptr::null_mut()) };
             pending.registered = true;
         }
-        add(pending);
+        // SAFETY: reads a backend variable.
+        add(pending, unsafe { pg_sys::GetCurrentSubTransactionId() });
     });
 }
 
@@ -79,22 +93,47 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
             for mut worker in pending.workers.drain(..) {
                 // Without room the job waits for the next that looks.
                 // SAFETY: a whole description, which is copied.
-                unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) };
+                unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker.what, std::ptr::null_mut()) };
             }
-            pending.wake.drain(..).for_each(interrupt);
+            pending.sleepers.drain(..).for_each(|sleeper| interrupt(sleeper.what));
         }),
         pg_sys::XactEvent::XACT_EVENT_ABORT => PENDING.with_borrow_mut(|pending| {
             pending.workers.clear();
-            pending.wake.clear();
+            pending.sleepers.clear();
         }),
         pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE
-            if PENDING.with_borrow(|pending| !pending.workers.is_empty() || !pending.wake.is_empty()) =>
+            if PENDING.with_borrow(|pending| !pending.workers.is_empty() || !pending.sleepers.is_empty()) =>
         {
             let message = "cannot PREPARE a transaction that has started or stopped a job of bulk";
             ErrorReport::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message, function_name!()).report(PgLogLevel::ERROR);
         }
         _ => {}
     }
+}
+
+/// What a subtransaction wants goes to the one around it, or with it.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_end_of_part(
+    event: pg_sys::SubXactEvent::Type,
+    part: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _arg: *mut c_void,
+) {
+    fn settle<T>(wanted: &mut Vec<Wanted<T>>, part: pg_sys::SubTransactionId, parent: Option<pg_sys::SubTransactionId>) {
+        match parent {
+            None => wanted.retain(|wanted| wanted.by != part),
+            Some(parent) => wanted.iter_mut().filter(|wanted| wanted.by == part).for_each(|wanted| wanted.by = parent),
+        }
+    }
+    let parent = match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => None,
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => Some(parent),
+        _ => return,
+    };
+    PENDING.with_borrow_mut(|pending| {
+        settle(&mut pending.workers, part, parent);
+        settle(&mut pending.sleepers, part, parent);
+    });
 }
 
 fn find(process: c_int) -> *mut pg_sys::PGPROC {
@@ -139,19 +178,9 @@ fn write(field: &mut [c_char], bytes: &[u8]) {
     }
 }
 
-// Declared without pgrx's guard: they run as signal handlers.
-unsafe extern "C" {
-    safe fn die(signal: c_int);
-    safe fn SignalHandlerForConfigReload(signal: c_int);
-}
-
 /// Begins a worker: signals as a session has them, and a connection. A role or database that is gone ends the process.
-pub fn enter() -> Result<Launch, Error> {
-    for (signal, handler) in [(Signal::SIGTERM, die as extern "C" fn(c_int)), (Signal::SIGHUP, SignalHandlerForConfigReload)] {
-        let action = SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART, SigSet::empty());
-        // SAFETY: PostgreSQL's own handlers.
-        unsafe { sigaction(signal, &action) }.map_err(|error| Error::Internal(error.to_string()))?;
-    }
+pub fn enter() -> Launch {
+    compat::handle_signals();
     // SAFETY: the handlers are set.
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
     // SAFETY: reads a variable of the process.
@@ -163,7 +192,7 @@ pub fn enter() -> Result<Launch, Error> {
     let job = i64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]);
     let launch = Launch { job, database: word(8), session_role: word(12), may_login: bytes[16] != 0 };
     compat::connect(launch.database, launch.session_role, launch.may_login);
-    Ok(launch)
+    launch
 }
 
 /// Takes up changes of the configuration that the server was told of. Between transactions.
@@ -192,4 +221,20 @@ pub fn report_activity(what: Option<&CStr>) {
 /// Tells the server's log of what a job's owner reads in `bulk.job`.
 pub fn log(message: String) {
     pgrx::ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
+}
+
+/// Runs `work` so that a cancel waits for its end: it is meant for what the worker does, not for what it writes down of it.
+pub fn uncancelled<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: a variable of the process; an ERROR sets it to 0, as does what follows.
+    unsafe { pg_sys::QueryCancelHoldoffCount = 1 };
+    let done = work();
+    // SAFETY: as above.
+    unsafe { pg_sys::QueryCancelHoldoffCount = 0 };
+    done
+}
+
+/// Forgets a cancel that came too late for the job that it was meant for.
+pub fn forget_cancel() {
+    // SAFETY: a flag that a signal handler sets.
+    unsafe { pg_sys::QueryCancelPending = 0 };
 }

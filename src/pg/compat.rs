@@ -1,6 +1,8 @@
 //! Where PostgreSQL's versions differ: one function a difference, the same to its callers in every version.
 
+use nix::sys::signal::Signal;
 use pgrx::pg_sys;
+use std::ffi::c_int;
 use std::ptr;
 
 /// What a load touches of a table: columns by number.
@@ -150,4 +152,20 @@ pub fn connect(database: pg_sys::Oid, role: pg_sys::Oid, may_login: bool) {
             unsafe { pg_sys::SetSessionAuthorization(role, is_superuser) };
         }
     }
+}
+
+// Declared without pgrx's guard: they run as signal handlers, or set one.
+unsafe extern "C" {
+    fn die(signal: c_int);
+    fn SignalHandlerForConfigReload(signal: c_int);
+    #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]
+    fn pqsignal(signal: c_int, handler: unsafe extern "C" fn(c_int));
+}
+
+/// Has a worker end and read its configuration as a session does.
+pub fn handle_signals() {
+    // SAFETY: PostgreSQL's own handler.
+    unsafe { pqsignal(Signal::SIGTERM as c_int, die) };
+    // SAFETY: as above.
+    unsafe { pqsignal(Signal::SIGHUP as c_int, SignalHandlerForConfigReload) };
 }

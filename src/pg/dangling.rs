@@ -1,7 +1,7 @@
 //! References that lead nowhere.
 
 use super::ephemeral::{Column, Ephemeral};
-use super::{diagnostics, table};
+use super::{diagnostics, memory, table};
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;
 use crate::jsonb::varlena;
@@ -16,6 +16,9 @@ const REFERENCES: [Column; 5] = [
     (c"id", pg_sys::TEXTOID),
     (c"path", pg_sys::TEXTOID),
 ];
+
+/// Findings that are fetched at a time.
+const AT_ONCE: i64 = 500;
 
 /// The condition that no resource of a type has the id of `r`, to be added to others; empty where there is no table.
 pub fn none_stored(definitions: &Definitions, resource_type: &str) -> String {
@@ -70,29 +73,47 @@ impl Referrers {
         }
     }
 
-    /// Gives what leads nowhere to `tell`, type after type.
+    /// References so far.
+    pub fn len(&self) -> u64 {
+        self.references.rows
+    }
+
+    /// Gives what leads nowhere to `tell`, some at a time.
     pub fn dangling(self, mut tell: impl FnMut(&[Finding]) -> Result<(), Error>) -> Result<(), Error> {
         for resource_type in &self.types {
             let statement = format!(
                 "select r.referrer_type, r.referrer_id, r.path from bulk_references r where r.type operator(pg_catalog.=) $1 {}",
                 none_stored(self.definitions, resource_type)
             );
-            let found = diagnostics::keep(None, || {
+            diagnostics::keep(None, || {
                 Spi::connect_mut(|client| {
                     self.references.register();
-                    let rows = client.update(&statement, None, &[resource_type.as_str().into()])?;
-                    rows.map(|row| {
-                        Ok(Finding {
-                            table: self.table.clone(),
-                            resource_type: row.get(1)?.unwrap_or_default(),
-                            id: row.get(2)?.unwrap_or_default(),
-                            reason: Reason::Fault(Fault::Dangling { path: row.get(3)?.unwrap_or_default() }),
+                    let mut cursor = client.open_cursor_mut(statement.as_str(), &[resource_type.as_str().into()]);
+                    loop {
+                        let found = memory::temporary(c"bulk findings", || {
+                            let rows = cursor.fetch(AT_ONCE)?;
+                            rows.map(|row| {
+                                Ok(Finding {
+                                    table: self.table.clone(),
+                                    resource_type: row.get(1)?.unwrap_or_default(),
+                                    id: row.get(2)?.unwrap_or_default(),
+                                    reason: Reason::Fault(Fault::Dangling { path: row.get(3)?.unwrap_or_default() }),
+                                })
+                            })
+                            .collect::<Result<Vec<Finding>, pgrx::spi::Error>>()
                         })
-                    })
-                    .collect::<Result<Vec<Finding>, pgrx::spi::Error>>()
+                        .map_err(|error: pgrx::spi::Error| Error::Internal(error.to_string()))?;
+                        // SAFETY: set by the fetch.
+                        let fetched = unsafe { pg_sys::SPI_tuptable };
+                        // SAFETY: as above, used no more.
+                        unsafe { pg_sys::SPI_freetuptable(fetched) };
+                        if found.is_empty() {
+                            return Ok(());
+                        }
+                        tell(&found)?;
+                    }
                 })
-            });
-            tell(&found.map_err(|error| Error::Internal(error.to_string()))?)?;
+            })?;
         }
         self.references.close();
         Ok(())

@@ -47,7 +47,7 @@ pub struct Job {
 }
 
 /// A part that a worker has claimed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Part {
     pub number: i64,
     /// Among the job's parts, from 0.
@@ -89,23 +89,20 @@ pub fn enter(order: Order) -> Result<Option<String>, Error> {
     let id = order.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (role::current(), role::of_session());
     let numbers = owner::query(
-        "insert into bulk.job_entry (id, kind, role, session_role, state, request) \
-         values ($1, $2, pg_catalog.pg_get_userbyid($3), pg_catalog.pg_get_userbyid($4), 'waiting', $5) \
+        "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request) \
+         values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5) \
          on conflict do nothing returning number",
-        &[id.as_str().into(), order.kind.into(), role.into(), session_role.into(), JsonB(order.request).into()],
+        &[id.as_str().into(), order.kind.into(), role.into(), session_role.into(), JsonB(order.request).into(), origin().into()],
         |row| row.get::<i64>(1),
     )?;
     let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
-    owner::run(
-        "insert into bulk.job_plan (job, origin, plan) values ($1, $2, $3)",
-        &[number.into(), origin().into(), JsonB(order.plan).into()],
-    )?;
+    owner::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(order.plan).into()])?;
     let (sources, types): (Vec<&str>, Vec<&str>) =
         order.parts.iter().map(|part| (part.source.as_str(), part.resource_type.as_str())).unzip();
     owner::run(
         "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
-         select $1, p.source, p.resource_type, p.ordinal operator(pg_catalog.-) 1 \
-         from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3)) with ordinality as p (source, resource_type, ordinal) order by p.ordinal",
+         select $1, p.source, p.resource_type, p.ordinal - 1 \
+         from rows from (unnest($2), unnest($3)) with ordinality as p (source, resource_type, ordinal) order by p.ordinal",
         &[number.into(), sources.into(), types.into()],
     )?;
     if let Some(secret) = order.secret {
@@ -121,11 +118,11 @@ pub fn enter(order: Order) -> Result<Option<String>, Error> {
 
 /// Tells whoever listens that a job has another state.
 fn tell(id: &str) -> Result<(), Error> {
-    owner::run("select pg_catalog.pg_notify('bulk_job', $1)", &[id.into()])
+    owner::run("select pg_notify('bulk_job', $1)", &[id.into()])
 }
 
-/// The database, told apart from its copies.
-fn origin() -> String {
+/// The database, told apart from its copies: a copy does not go on with jobs by itself.
+pub fn origin() -> String {
     // SAFETY: reads what the server knows of itself.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -133,21 +130,18 @@ fn origin() -> String {
 }
 
 fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
-    let may_login =
-        owner::query("select rolcanlogin from pg_catalog.pg_roles where oid operator(pg_catalog.=) $1", &[session_role.into()], |row| {
-            row.get::<bool>(1)
-        })?;
+    let may_login = owner::query("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
     Ok(Launch { job, database: lifecycle::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
 }
 
 /// The job of a worker; None when it has ended or is gone.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
-    let found = owner::query(
-        "select j.id, j.kind, r.oid, p.plan, s.secret from bulk.job_entry j join bulk.job_plan p on p.job operator(pg_catalog.=) j.number \
-         left join bulk.job_secret s on s.job operator(pg_catalog.=) j.number \
-         left join pg_catalog.pg_roles r on r.rolname operator(pg_catalog.=) j.role::pg_catalog.name \
-         where j.number operator(pg_catalog.=) $1 and j.state in ('waiting', 'in-progress')",
-        &[number.into()],
+    let found = owner::look(
+        "select j.id, j.kind, r.oid, p.plan, s.secret from bulk.job_entry j join bulk.job_plan p on p.job = j.number \
+         left join bulk.job_secret s on s.job = j.number \
+         left join pg_roles r on r.rolname = j.role::name \
+         where j.number = $1 and j.state in ('waiting', 'in-progress') and j.origin = $2",
+        &[number.into(), origin().into()],
         |row| {
             Ok(Job {
                 number,
@@ -164,8 +158,8 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
 
 /// Takes the next part that no one works on. It stays this session's until `release`.
 pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
-    let open = owner::query(
-        "select number from bulk.job_file_entry where job operator(pg_catalog.=) $1 and state in ('waiting', 'in-progress') order by number",
+    let open = owner::look(
+        "select number from bulk.job_file_entry where job = $1 and state in ('waiting', 'in-progress') order by number",
         &[job.number.into()],
         |row| row.get::<i64>(1),
     )?;
@@ -175,9 +169,9 @@ pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
         }
         // Another may have ended it before the lock was ours.
         let claimed = owner::query(
-            "update bulk.job_file_entry f set state = 'in-progress', started = coalesce(f.started, pg_catalog.clock_timestamp()) \
-             from bulk.job_entry j where f.number operator(pg_catalog.=) $1 and f.state in ('waiting', 'in-progress') \
-             and j.number operator(pg_catalog.=) f.job and j.state in ('waiting', 'in-progress') \
+            "update bulk.job_file_entry f set state = 'in-progress', started = coalesce(f.started, clock_timestamp()) \
+             from bulk.job_entry j where f.number = $1 and f.state in ('waiting', 'in-progress') \
+             and j.number = f.job and j.state in ('waiting', 'in-progress') \
              returning f.ordinal, f.source, f.resource_type, f.position, f.size, f.tries, f.checkpoint, f.read, f.stored, f.skipped, \
              f.rejected, f.characters, f.written",
             &[number.into()],
@@ -199,9 +193,9 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
         return Ok(None);
     }
     let parts = owner::query(
-        "select ordinal, source, resource_type, 0::pg_catalog.int8, size, 0, null::pg_catalog.jsonb, null::pg_catalog.int8, null::pg_catalog.int8, \
-         null::pg_catalog.int8, null::pg_catalog.int8, null::pg_catalog.int8, null::pg_catalog.int8, number from bulk.job_file_entry \
-         where job operator(pg_catalog.=) $1 order by number",
+        "select ordinal, source, resource_type, 0::int8, size, 0, null::jsonb, null::int8, null::int8, \
+         null::int8, null::int8, null::int8, null::int8, number from bulk.job_file_entry \
+         where job = $1 order by number",
         &[job.number.into()],
         |row| part(row.get(14)?.unwrap_or_default(), row),
     )?;
@@ -212,8 +206,8 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
         }
     }
     owner::run(
-        "update bulk.job_file_entry set state = 'in-progress', started = coalesce(started, pg_catalog.clock_timestamp()) \
-         where job operator(pg_catalog.=) $1",
+        "update bulk.job_file_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
+         where job = $1",
         &[job.number.into()],
     )?;
     begin(job)?;
@@ -223,8 +217,8 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
 /// Enters that a job is at work, if it is not yet.
 pub fn begin(job: &Job) -> Result<(), Error> {
     let begun = owner::query(
-        "update bulk.job_entry set state = 'in-progress', started = coalesce(started, pg_catalog.clock_timestamp()) \
-         where number operator(pg_catalog.=) $1 and state operator(pg_catalog.=) 'waiting' returning true",
+        "update bulk.job_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
+         where number = $1 and state = 'waiting' returning true",
         &[job.number.into()],
         |_| Ok(()),
     )?;
@@ -256,9 +250,9 @@ fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
 
 /// Whether a job is still to be done: nobody has cancelled or deleted it.
 pub fn is_wanted(job: &Job) -> Result<bool, Error> {
-    let found = owner::query(
-        "select from bulk.job_entry where number operator(pg_catalog.=) $1 and state in ('waiting', 'in-progress')",
-        &[job.number.into()],
+    let found = owner::look(
+        "select from bulk.job_entry where number = $1 and id = $2 and state in ('waiting', 'in-progress')",
+        &[job.number.into(), job.id.as_str().into()],
         |_| Ok(()),
     )?;
     Ok(!found.is_empty())
@@ -270,8 +264,8 @@ pub fn advance(part: &mut Part, advance: Advance) -> Result<(), Error> {
     part.size = Some(advance.size);
     part.progress.rejected += advance.rejected;
     owner::run(
-        "update bulk.job_file_entry set position = $2, size = $3, read = read operator(pg_catalog.+) $4, rejected = $5 \
-         where number operator(pg_catalog.=) $1",
+        "update bulk.job_file_entry set position = $2, size = $3, read = read + $4, rejected = $5 \
+         where number = $1",
         &[
             part.number.into(),
             part.position.into(),
@@ -282,13 +276,34 @@ pub fn advance(part: &mut Part, advance: Advance) -> Result<(), Error> {
     )
 }
 
+/// Begins a part anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
+pub fn settle(job: &Job, part: &mut Part, storage: &str) -> Result<(), Error> {
+    let same = owner::look("select storage from bulk.job_file_entry where number = $1", &[part.number.into()], |row| row.get::<String>(1))?;
+    if same.into_iter().flatten().next().as_deref() == Some(storage) {
+        return Ok(());
+    }
+    if part.position > 0 {
+        owner::run(
+            "delete from bulk.load_error where load_id = $1 and source = $2",
+            &[job.id.as_str().into(), part.source.as_str().into()],
+        )?;
+    }
+    part.position = 0;
+    part.size = None;
+    part.progress = Progress::default();
+    owner::run(
+        "update bulk.job_file_entry set storage = $2, position = 0, size = null, read = 0, rejected = 0 where number = $1",
+        &[part.number.into(), storage.into()],
+    )
+}
+
 /// The same of a source that is loaded.
 pub fn advance_input(part: i64, progress: &Progress) -> Result<(), Error> {
     let checkpoint = serde_json::to_value(&progress.checkpoint).map_err(|error| Error::Internal(error.to_string()))?;
     let number = |value: u64| value as i64;
     owner::run(
         "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
-         rejected = $9, characters = $10, written = $11 where number operator(pg_catalog.=) $1",
+         rejected = $9, characters = $10, written = $11 where number = $1",
         &[
             part.into(),
             JsonB(checkpoint).into(),
@@ -308,17 +323,14 @@ pub fn advance_input(part: i64, progress: &Progress) -> Result<(), Error> {
 /// Writes down that a part is begun again, and why.
 pub fn try_again(part: &mut Part, message: &str) -> Result<(), Error> {
     part.tries += 1;
-    owner::run(
-        "update bulk.job_file_entry set tries = tries operator(pg_catalog.+) 1, message = $2 where number operator(pg_catalog.=) $1",
-        &[part.number.into(), message.into()],
-    )
+    owner::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[part.number.into(), message.into()])
 }
 
 /// Ends a part: with a message it has failed.
 pub fn end_part(part: &Part, message: Option<&str>) -> Result<(), Error> {
     owner::run(
-        "update bulk.job_file_entry set state = $2, message = $3, finished = pg_catalog.clock_timestamp() \
-         where number operator(pg_catalog.=) $1",
+        "update bulk.job_file_entry set state = $2, message = $3, finished = clock_timestamp() \
+         where number = $1",
         &[part.number.into(), if message.is_some() { "error" } else { "done" }.into(), message.into()],
     )
 }
@@ -326,13 +338,13 @@ pub fn end_part(part: &Part, message: Option<&str>) -> Result<(), Error> {
 /// Ends a job, unless parts of it are open.
 pub fn end(job: &Job) -> Result<(), Error> {
     let ended = owner::query(
-        "update bulk.job_entry j set finished = pg_catalog.clock_timestamp(), message = f.message, \
+        "update bulk.job_entry j set finished = clock_timestamp(), message = f.message, \
          state = case when f.failed then 'error' else 'done' end \
-         from (select coalesce(pg_catalog.bool_or(state operator(pg_catalog.=) 'error'), false) as failed, \
-            coalesce(pg_catalog.bool_or(state in ('waiting', 'in-progress')), false) as open, \
-            (pg_catalog.array_agg(message order by number) filter (where message is not null))[1] as message \
-            from bulk.job_file_entry where job operator(pg_catalog.=) $1) f \
-         where j.number operator(pg_catalog.=) $1 and j.state in ('waiting', 'in-progress') and not f.open returning j.state",
+         from (select coalesce(bool_or(state = 'error'), false) as failed, \
+            coalesce(bool_or(state in ('waiting', 'in-progress')), false) as open, \
+            (array_agg(message order by number) filter (where message is not null))[1] as message \
+            from bulk.job_file_entry where job = $1) f \
+         where j.number = $1 and j.state in ('waiting', 'in-progress') and not f.open returning j.state",
         &[job.number.into()],
         |row| row.get::<String>(1),
     )?;
@@ -346,64 +358,73 @@ pub fn end(job: &Job) -> Result<(), Error> {
 
 /// Forgets a job's secrets.
 fn forget(number: i64) -> Result<(), Error> {
-    owner::run("delete from bulk.job_secret where job operator(pg_catalog.=) $1", &[number.into()])
+    owner::run("delete from bulk.job_secret where job = $1", &[number.into()])
 }
 
 /// Ends a job as failed, whatever its parts are.
 pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
     owner::run(
-        "update bulk.job_entry set state = 'error', message = $2, finished = pg_catalog.clock_timestamp() \
-         where number operator(pg_catalog.=) $1 and state in ('waiting', 'in-progress')",
+        "update bulk.job_entry set state = 'error', message = $2, finished = clock_timestamp() \
+         where number = $1 and state in ('waiting', 'in-progress')",
         &[job.number.into(), message.into()],
     )?;
     tell(&job.id)
 }
 
-/// Starts workers for parts that no one works on, as far as there is room: of jobs that wait, and of those that are under way.
+/// Jobs for which there is something to begin with, by a role that can connect: those that wait, and those at work that have parts waiting.
+/// One that is interrupted is none of them.
+const OPEN: &str = "from bulk.job_entry j join pg_roles r on r.rolname = j.session_role::name \
+    where j.origin = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
+    and exists (select from pg_roles o where o.rolname = j.role::name) \
+    and (j.state = 'waiting' or (j.state = 'in-progress' and exists (select from bulk.workers(j.number)) \
+        and exists (select from bulk.job_file_entry f where f.job = j.number and f.state = 'waiting')))";
+
+/// Starts workers for parts that no one works on, as far as there is room.
 pub fn start_waiting() -> Result<(), Error> {
-    let busy = owner::query(
-        "select count(*) from pg_catalog.pg_locks where locktype operator(pg_catalog.=) 'advisory' and granted \
-         and objsubid operator(pg_catalog.=) 16963 and database operator(pg_catalog.=) $1",
+    let busy = owner::look(
+        "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 16963 and database = $1",
         &[lifecycle::database().into()],
         |row| row.get::<i64>(1),
     )?;
-    let busy = busy.into_iter().flatten().next().unwrap_or(0);
-    let room = i64::from(setting::max_workers()) - busy;
-    start_some(
-        "select j.number, r.oid from bulk.job_entry j \
-         join pg_catalog.pg_roles r on r.rolname operator(pg_catalog.=) j.session_role::pg_catalog.name \
-         left join bulk.job_file_entry f on f.job operator(pg_catalog.=) j.number and f.state operator(pg_catalog.=) 'waiting' \
-         where j.state operator(pg_catalog.=) 'waiting' or (j.state operator(pg_catalog.=) 'in-progress' and f.number is not null) \
-         order by j.number, f.number limit $1",
-        room,
-    )
+    let room = i64::from(setting::max_workers()) - busy.into_iter().flatten().next().unwrap_or(0);
+    if room <= 0 {
+        return Ok(());
+    }
+    let jobs = owner::look(
+        &format!("select j.number, r.oid, j.xmin::text {OPEN} order by j.number limit $2"),
+        &[origin().into(), room.into()],
+        |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
+    )?;
+    for (job, xmin) in jobs {
+        // What this transaction asks for starts when it commits.
+        if let Some((number, session_role)) = job
+            && !is_ours(xmin)
+            && !background::start(launch(number, session_role)?)
+        {
+            break;
+        }
+    }
+    Ok(())
 }
 
-/// Another job that waits, or a part of which does, and that a session of this role's asked for.
-pub fn next(session_role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
-    let found = owner::query(
-        "select j.number from bulk.job_entry j where j.session_role operator(pg_catalog.=) pg_catalog.pg_get_userbyid($1)::pg_catalog.text \
-         and (j.state operator(pg_catalog.=) 'waiting' or (j.state operator(pg_catalog.=) 'in-progress' and exists (\
-            select from bulk.job_file_entry f where f.job operator(pg_catalog.=) j.number and f.state operator(pg_catalog.=) 'waiting'))) \
-         and j.number operator(pg_catalog.<>) all ($2) order by j.number limit 1",
-        &[session_role.into(), but.to_vec().into()],
+/// Another job that waits, or a part of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind
+/// in a process must meet no other.
+pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
+    let found = owner::look(
+        &format!(
+            "select j.number {OPEN} and r.oid = $2 and j.role = pg_get_userbyid($3)::text and j.number <> all ($4) order by j.number limit 1"
+        ),
+        &[origin().into(), session_role.into(), role.into(), but.to_vec().into()],
         |row| row.get::<i64>(1),
     )?;
     Ok(found.into_iter().flatten().next())
 }
 
-/// Starts a worker for each job of a query: its number and its session's role.
-fn start_some(query: &str, room: i64) -> Result<(), Error> {
-    if room <= 0 {
-        return Ok(());
-    }
-    let jobs = owner::query(query, &[room.into()], |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)))?;
-    for (number, session_role) in jobs.into_iter().flatten() {
-        if !background::start(launch(number, session_role)?) {
-            break;
-        }
-    }
-    Ok(())
+/// Whether a row was written by the current transaction.
+fn is_ours(xmin: Option<String>) -> bool {
+    let xmin = xmin.and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
+    // SAFETY: looks through the current transaction's numbers.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xmin)) }
 }
 
 /// Starts workers for interrupted jobs that the current user may act on, at commit: their ids.
@@ -412,10 +433,10 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     let mut resumed = Vec::new();
     for id in mine {
         let found = owner::query(
-            "update bulk.job_entry j set state = 'waiting' from pg_catalog.pg_roles r where j.id operator(pg_catalog.=) $1 \
-             and j.state operator(pg_catalog.=) 'in-progress' and r.rolname operator(pg_catalog.=) j.session_role::pg_catalog.name \
+            "update bulk.job_entry j set state = 'waiting', origin = $2 from pg_roles r where j.id = $1 \
+             and j.state in ('waiting', 'in-progress') and r.rolname = j.session_role::name \
              returning j.number, r.oid",
-            &[id.as_str().into()],
+            &[id.as_str().into(), origin().into()],
             |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)),
         )?;
         if let Some((number, session_role)) = found.into_iter().flatten().next() {
@@ -448,22 +469,25 @@ pub struct Standing {
 
 /// How a job stands. An unknown id is an error, and so is one of others' that the current user has no say in.
 pub fn standing(id: &str) -> Result<Standing, Error> {
-    let found = owner::query(
-        "select e.number, j.state, e.xmin::pg_catalog.text, j.role, j.kind from bulk.job_entry e join bulk.job j on j.id operator(pg_catalog.=) e.id \
-         where e.id operator(pg_catalog.=) $1",
-        &[id.into()],
-        |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?, row.get::<String>(5)?)),
-    )?;
-    let Some((Some(number), Some(state), xmin, Some(role), Some(kind))) = found.into_iter().next() else {
+    let look = || {
+        owner::look(
+            "select e.number, j.state, e.xmin::text, j.role, j.kind from bulk.job_entry e join bulk.job j on j.id = e.id where e.id = $1",
+            &[id.into()],
+            |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?, row.get::<String>(5)?)),
+        )
+    };
+    let mut found = look()?.into_iter().next();
+    if matches!(&found, Some((_, Some(state), ..)) if state == "interrupted") {
+        // It may have ended between the snapshot and the look at the locks.
+        found = look()?.into_iter().next();
+    }
+    let Some((Some(number), Some(state), xmin, Some(role), Some(kind))) = found else {
         return Err(Error::NoJob(id.chars().take(100).collect()));
     };
     if !may_act(&role)? {
         return Err(Error::ForeignJob);
     }
-    let xmin = xmin.and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
-    // SAFETY: looks through the current transaction's numbers.
-    let is_ours = unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xmin)) };
-    Ok(Standing { number, kind, state, is_ours })
+    Ok(Standing { number, kind, state, is_ours: is_ours(xmin) })
 }
 
 /// Whether the current user may act on a role's jobs.
@@ -494,10 +518,10 @@ pub enum Stop {
 /// Stops a job that is waiting or at work, or ends one that is paused; false for others.
 pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     let stopped = owner::query(
-        "update bulk.job_entry set state = case when $2 then 'paused' when kind operator(pg_catalog.=) 'import' then 'aborted' else 'cancelled' end, \
-         finished = case when not $2 then pg_catalog.clock_timestamp() end \
-         where number operator(pg_catalog.=) $1 and kind operator(pg_catalog.<>) 'load' \
-         and (state in ('waiting', 'in-progress') or (not $2 and state operator(pg_catalog.=) 'paused')) returning true",
+        "update bulk.job_entry set state = case when $2 then 'paused' when kind = 'import' then 'aborted' else 'cancelled' end, \
+         finished = case when not $2 then clock_timestamp() end \
+         where number = $1 and kind <> 'load' \
+         and (state in ('waiting', 'in-progress') or (not $2 and state = 'paused')) returning true",
         &[number.into(), (how == Stop::Pause).into()],
         |_| Ok(()),
     )?;
@@ -516,14 +540,14 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
 /// Has a job that is stopped, failed or interrupted gone on with, where it was.
 pub fn go_on(number: i64, id: &str, workers: usize) -> Result<(), Error> {
     let session_role = owner::query(
-        "update bulk.job_entry j set state = 'waiting', finished = null, message = null from pg_catalog.pg_roles r \
-         where j.number operator(pg_catalog.=) $1 and r.rolname operator(pg_catalog.=) j.session_role::pg_catalog.name returning r.oid",
-        &[number.into()],
+        "update bulk.job_entry j set state = 'waiting', origin = $2, finished = null, message = null from pg_roles r \
+         where j.number = $1 and r.rolname = j.session_role::name returning r.oid",
+        &[number.into(), origin().into()],
         |row| row.get::<pg_sys::Oid>(1),
     )?;
     owner::run(
         "update bulk.job_file_entry set state = 'waiting', message = null, finished = null, tries = 0 \
-         where job operator(pg_catalog.=) $1 and state operator(pg_catalog.=) 'error'",
+         where job = $1 and state = 'error'",
         &[number.into()],
     )?;
     tell(id)?;
@@ -542,23 +566,23 @@ pub fn activity(job: &Job, part: &Part) -> CString {
 
 /// What there is to say of a job: its facts, its plan, its parts in their order.
 pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> {
-    let facts = owner::query(
-        "select pg_catalog.jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \
-            'time', pg_catalog.jsonb_build_object('start', j.started, 'end', j.finished), \
-            'meta', pg_catalog.jsonb_build_object('createdAt', j.created, 'lastUpdated', coalesce(j.finished, j.started, j.created), \
-                'versionId', e.number::pg_catalog.text)), p.plan \
-         from bulk.job_entry e join bulk.job j on j.id operator(pg_catalog.=) e.id join bulk.job_plan p on p.job operator(pg_catalog.=) e.number \
-         where e.number operator(pg_catalog.=) $1",
+    let facts = owner::look(
+        "select jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \
+            'time', jsonb_build_object('start', j.started, 'end', j.finished), \
+            'meta', jsonb_build_object('createdAt', j.created, 'lastUpdated', coalesce(j.finished, j.started, j.created), \
+                'versionId', e.number::text)), p.plan \
+         from bulk.job_entry e join bulk.job j on j.id = e.id join bulk.job_plan p on p.job = e.number \
+         where e.number = $1",
         &[number.into()],
         |row| Ok(row.get::<JsonB>(1)?.zip(row.get::<JsonB>(2)?)),
     )?;
     let Some((facts, plan)) = facts.into_iter().flatten().next() else { return Ok(None) };
-    let parts = owner::query(
-        "select pg_catalog.jsonb_build_object('state', f.state, 'read', f.read, 'stored', f.stored, 'skipped', f.skipped, 'rejected', f.rejected, \
+    let parts = owner::look(
+        "select jsonb_build_object('state', f.state, 'read', f.read, 'stored', f.stored, 'skipped', f.skipped, 'rejected', f.rejected, \
             'bytes', f.bytes, 'characters', f.characters, 'written', f.written, 'message', f.message, 'finished', f.finished, \
-            'duration', pg_catalog.round(extract(epoch from coalesce(f.finished, pg_catalog.clock_timestamp()) operator(pg_catalog.-) f.started) \
-                operator(pg_catalog.*) 1000)::pg_catalog.int8) \
-         from bulk.job_file_entry f where f.job operator(pg_catalog.=) $1 order by f.ordinal",
+            'duration', round(extract(epoch from coalesce(f.finished, clock_timestamp()) - f.started) \
+                * 1000)::int8) \
+         from bulk.job_file_entry f where f.job = $1 order by f.ordinal",
         &[number.into()],
         |row| row.get::<JsonB>(1),
     )?;

@@ -18,7 +18,12 @@ pub fn stop_threads_at_exit() {
 pub fn require_writable(function: &CStr) {
     // SAFETY: a NUL-terminated name, as below.
     unsafe { pg_sys::PreventCommandIfReadOnly(function.as_ptr()) };
-    // SAFETY: as above.
+    require_primary(function);
+}
+
+/// For functions that have to do with workers: refuses a standby.
+pub fn require_primary(function: &CStr) {
+    // SAFETY: a NUL-terminated name.
     unsafe { pg_sys::PreventCommandDuringRecovery(function.as_ptr()) };
 }
 

@@ -58,3 +58,19 @@ impl Lock {
         unsafe { pg_sys::LockRelease(&tag, self.mode(), true) };
     }
 }
+
+/// Shares an object of the catalog to the transaction's end, so that it is not dropped; false where another is about to drop it.
+#[must_use]
+pub fn take_object(catalog: pg_sys::Oid, object: pg_sys::Oid) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: lifecycle::database().to_u32(),
+        locktag_field2: catalog.to_u32(),
+        locktag_field3: object.to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: a tag as LockDatabaseObject makes it; the lock is the transaction's, and is not waited for.
+    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::AccessShareLock as i32, false, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}

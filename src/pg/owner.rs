@@ -1,14 +1,17 @@
 //! Work on the extension's own tables, which only it writes: as their owner, whoever calls.
 
-use super::{diagnostics, table};
+use super::{diagnostics, lock, setting, table};
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::SpiHeapTupleData;
 use pgrx::{PgRelation, Spi, pg_sys};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
 /// A statement's result, row after row.
 pub type Row<'a> = SpiHeapTupleData<'a>;
+
+/// The path of every statement here: nothing that a user made is ever meant by a name or an operator.
+const PATH: [(&CStr, &CStr); 1] = [(c"search_path", c"pg_catalog, pg_temp")];
 
 /// Runs a statement; what `read` makes of its rows.
 pub fn query<T>(
@@ -16,18 +19,44 @@ pub fn query<T>(
     arguments: &[DatumWithOid],
     mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>, Error> {
+    as_owner(|| {
+        Spi::connect_mut(|client| client.update(statement, None, arguments)?.map(&mut read).collect::<Result<Vec<T>, pgrx::spi::Error>>())
+    })
+}
+
+/// The same of a statement that only reads: what is committed by now, without a number for the transaction.
+pub fn look<T>(
+    statement: &str,
+    arguments: &[DatumWithOid],
+    mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, Error> {
+    as_owner(|| {
+        // SAFETY: a transaction is running.
+        let snapshot = unsafe { pg_sys::GetLatestSnapshot() };
+        // SAFETY: as above; after an ERROR the (sub)transaction's end takes it away.
+        unsafe { pg_sys::PushActiveSnapshot(snapshot) };
+        let found =
+            Spi::connect(|client| client.select(statement, None, arguments)?.map(&mut read).collect::<Result<Vec<T>, pgrx::spi::Error>>());
+        // SAFETY: pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        found
+    })
+}
+
+fn as_owner<T>(work: impl FnOnce() -> Result<T, pgrx::spi::Error>) -> Result<T, Error> {
     let owner = owner()?;
     let (mut before, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: where the two values go.
     unsafe { pg_sys::GetUserIdAndSecContext(&mut before, &mut context) };
     let changed = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
-    // SAFETY: a role that exists; after an ERROR the end of the (sub)transaction sets both back.
-    unsafe { pg_sys::SetUserIdAndSecContext(owner, context | changed) };
-    let done = diagnostics::keep(None, || {
-        Spi::connect_mut(|client| client.update(statement, None, arguments)?.map(&mut read).collect::<Result<Vec<T>, pgrx::spi::Error>>())
+    let done = setting::within(&PATH, || {
+        // SAFETY: a role that exists; after an ERROR the end of the (sub)transaction sets both back.
+        unsafe { pg_sys::SetUserIdAndSecContext(owner, context | changed) };
+        let done = diagnostics::keep(None, work);
+        // SAFETY: what was set before.
+        unsafe { pg_sys::SetUserIdAndSecContext(before, context) };
+        done
     });
-    // SAFETY: what was set before.
-    unsafe { pg_sys::SetUserIdAndSecContext(before, context) };
     done.map_err(|error| Error::Internal(error.to_string()))
 }
 
@@ -36,18 +65,19 @@ pub fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<(), Error> {
     query(statement, arguments, |_| Ok(())).map(drop)
 }
 
-/// Whether the extension is there: a worker may outlive it. Until the transaction's end it stays, whoever drops it waits.
+/// Whether the extension is there, and nobody is about to drop it: a worker may outlive it. Until the transaction's end it stays, whoever
+/// drops it waits. That is not waited for: whoever drops it may wait for one who waits for us.
 pub fn is_there() -> bool {
     let look = || {
         // SAFETY: a catalog look-up.
         unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), true) }
     };
     let found = look();
-    if found == pg_sys::InvalidOid {
+    if found == pg_sys::InvalidOid || !lock::take_object(pg_sys::ExtensionRelationId, found) {
         return false;
     }
-    // SAFETY: any object may be locked; DROP EXTENSION locks it before anything else.
-    unsafe { pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, found, 0, pg_sys::AccessShareLock as i32) };
+    // SAFETY: takes up what others committed before the lock was ours.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
     look() == found
 }
 

@@ -10,8 +10,8 @@ use pgrx::{IntoDatum, PgRelation, Spi, pg_sys};
 use std::ffi::{CString, c_long};
 use std::ptr;
 
-/// Rows that are fetched at a time.
-const AT_ONCE: c_long = 200;
+/// Rows that are fetched at a time: of a table, whose large values stay where they are, and of what may make its values as it goes.
+const AT_ONCE: (c_long, c_long) = (200, 4);
 
 /// Which rows of a table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,8 +22,8 @@ pub struct Range {
     pub written_at: Option<i64>,
 }
 
-/// The pages of a table; None where rows are not found by page: partitions, views, foreign tables, inheritance.
-pub fn pages(table: &Table) -> Option<u32> {
+/// The pages of a table, and which file has them; None where rows are not found by page: partitions, views, foreign tables, inheritance.
+pub fn pages(table: &Table) -> Option<(u32, String)> {
     // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
     let relation = unsafe { PgRelation::with_lock(table.oid, pg_sys::AccessShareLock as i32) };
     // SAFETY: an open relation has its row of the catalog.
@@ -31,7 +31,8 @@ pub fn pages(table: &Table) -> Option<u32> {
     let heap = pg_sys::HEAP_TABLE_AM_OID;
     let plain = class.relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char && class.relam == heap && !class.relhassubclass;
     // SAFETY: a table with storage.
-    plain.then(|| unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), pg_sys::ForkNumber::MAIN_FORKNUM) })
+    let pages = plain.then(|| unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), pg_sys::ForkNumber::MAIN_FORKNUM) });
+    pages.map(|pages| (pages, format!("{}/{}", table.oid.to_u32(), class.relfilenode.to_u32())))
 }
 
 /// Runs `work` on the rows of a range.
@@ -48,7 +49,13 @@ pub fn with_rows<T>(table: &Table, range: Range, work: impl FnOnce(Scan) -> Resu
     let text = CString::new(rows::query(table, &filter)).map_err(|error| Error::Internal(error.to_string()))?;
     Spi::connect(|_| {
         let portal = diagnostics::keep(None, || open(&text, range.written_at));
-        let result = work(Scan { portal, fetched: ptr::null_mut(), next: 0, table: table.name.clone() });
+        let result = work(Scan {
+            portal,
+            fetched: ptr::null_mut(),
+            next: 0,
+            at_once: if range.pages.is_some() { AT_ONCE.0 } else { AT_ONCE.1 },
+            table: table.name.clone(),
+        });
         // SAFETY: the cursor of above.
         unsafe { pg_sys::SPI_cursor_close(portal) };
         result
@@ -72,6 +79,7 @@ pub struct Scan {
     /// Rows that were fetched last; null before the first.
     fetched: *mut pg_sys::SPITupleTable,
     next: u64,
+    at_once: c_long,
     table: String,
 }
 
@@ -86,7 +94,7 @@ impl Scan {
                 unsafe { pg_sys::SPI_freetuptable(self.fetched) };
             }
             // SAFETY: a cursor that is open.
-            unsafe { pg_sys::SPI_cursor_fetch(self.portal, true, AT_ONCE) };
+            unsafe { pg_sys::SPI_cursor_fetch(self.portal, true, self.at_once) };
             // SAFETY: set by the fetch.
             self.fetched = unsafe { pg_sys::SPI_tuptable };
             self.next = 0;

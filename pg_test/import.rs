@@ -1,0 +1,615 @@
+//! Import: the answers of every state, the same rows as a load whatever happens on the way, nothing lost and nothing twice.
+
+use crate::cluster::{Cluster, Database, checked, failure, server_directory, shared, value, wait_until};
+use crate::source::{File, Manner, Slow, gzip};
+use crate::test;
+use libtest_mimic::Trial;
+use postgres::Client;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("every action in every state of an import has its answer", states),
+        test("a start answers 201, 200, 409, 400 or 403", starts),
+        test("the status of an import has the shape of its request, and no secret", status),
+        test("an import stores what a load stores", same_as_load),
+        test("an import goes on where its source broke off", broken_sources),
+        test("a source that changed in between is an error, not a mix", changed),
+        test("an import that is killed or ended at any moment ends with the rows of one that was not", killed),
+        test("lines that an import rejects are told, each once", rejects),
+        test("an import in one transaction is all or nothing", one_transaction),
+        test("whoever listens is told of every change of an import's state", told),
+    ]
+}
+
+/// As fast as it goes.
+const PLAIN: Manner = Manner { most: usize::MAX, hangs: false, pause: Duration::ZERO, ranges: true };
+/// Sends something and no more.
+const HANGS: Manner = Manner { most: 400_000, hangs: true, pause: Duration::ZERO, ranges: true };
+
+/// Patients as NDJSON; every seventh comes twice.
+fn patients(count: u32) -> Vec<u8> {
+    let mut lines = String::new();
+    for n in 0..count {
+        let id = if n % 7 == 6 { n - 3 } else { n };
+        writeln!(
+            lines,
+            "{{\"id\":\"p{id}\",\"resourceType\":\"Patient\",\"name\":[{{\"family\":\"F{n}\",\"given\":[\"{}\"]}}]}}",
+            "ü".repeat(n as usize % 200)
+        )
+        .unwrap();
+    }
+    lines.into_bytes()
+}
+
+/// Calls `bulk.import`: its status, the header and the body.
+fn call(client: &mut Client, request: &Value) -> (i32, String, Value) {
+    let row = client
+        .query_one("select status, headers->>'content-location', body::text from bulk.import($1::text::jsonb)", &[&request.to_string()])
+        .unwrap();
+    (row.get(0), row.get::<_, Option<String>>(1).unwrap_or_default(), serde_json::from_str(row.get(2)).unwrap())
+}
+
+fn act(client: &mut Client, id: &str, action: &str) -> (i32, Value) {
+    let (status, _, body) = call(client, &json!({"id": id, "action": action}));
+    (status, body)
+}
+
+fn status_of(client: &mut Client, function: &str, id: &str) -> (i32, Value) {
+    let row = client.query_one(&format!("select status, body::text from bulk.{function}($1)"), &[&id]).unwrap();
+    (row.get(0), serde_json::from_str(row.get(1)).unwrap())
+}
+
+fn wait(client: &mut Client, id: &str) -> String {
+    value(client, &format!("bulk.wait('{id}', '100 s')"))
+}
+
+fn patient_input(url: &str) -> Value {
+    json!([{"resourceType": "Patient", "url": url}])
+}
+
+fn counts(client: &mut Client, id: &str) -> String {
+    value(client, &format!("select concat_ws(' ', state, read, stored, skipped, rejected) from bulk.job where id = '{id}'"))
+}
+
+/// The rows of a table without what every import has of its own.
+fn rows(client: &mut Client, table: &str) -> String {
+    value(
+        client,
+        &format!("select count(*) || ' ' || md5(string_agg(md5(concat_ws(' ', id, status, resource)), '' order by id)) from {table}"),
+    )
+}
+
+fn states() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let hanging = Slow::start(patients(20_000), HANGS);
+    let good = File::new(&patients(10));
+    let mut number = 0;
+    // A session in a state.
+    let mut session = |client: &mut Client, state: &str| {
+        number += 1;
+        let id = format!("s{number}");
+        let url = match state {
+            "done" => good.url(),
+            "error" => "file:///nowhere".to_owned(),
+            _ => hanging.url(),
+        };
+        assert_eq!(call(client, &json!({"id": id, "inputs": patient_input(&url)})).0, 200);
+        match state {
+            "active" => {
+                let working = format!("select count(*) from bulk.job_file where job_id = '{id}' and pid is not null");
+                wait_until("it is at work", || value(client, &working) == "1");
+            }
+            "paused" => assert_eq!(act(client, &id, "pause").0, 200),
+            "aborted" => assert_eq!(act(client, &id, "abort").0, 200),
+            ended => assert_eq!(wait(client, &id), ended),
+        }
+        id
+    };
+    let table = [
+        ("start", "active", 409, "active"),
+        ("start", "paused", 409, "paused"),
+        ("start", "aborted", 409, "aborted"),
+        ("start", "error", 409, "error"),
+        ("start", "done", 409, "done"),
+        ("abort", "active", 200, "aborted"),
+        ("abort", "paused", 200, "aborted"),
+        ("abort", "aborted", 406, "aborted"),
+        ("abort", "error", 406, "error"),
+        ("abort", "done", 406, "done"),
+        ("resume", "paused", 200, "active"),
+        ("resume", "active", 406, "active"),
+        ("resume", "aborted", 406, "aborted"),
+        ("resume", "error", 406, "error"),
+        ("resume", "done", 406, "done"),
+        ("force-resume", "paused", 200, "active"),
+        ("force-resume", "active", 200, "active"),
+        ("force-resume", "error", 200, "active"),
+        ("force-resume", "aborted", 406, "aborted"),
+        ("force-resume", "done", 406, "done"),
+        ("pause", "active", 200, "paused"),
+        ("pause", "paused", 406, "paused"),
+        ("pause", "aborted", 406, "aborted"),
+        ("pause", "error", 406, "error"),
+        ("pause", "done", 406, "done"),
+    ];
+    for (action, state, expected, next) in table {
+        let id = session(&mut client, state);
+        client.batch_execute("begin").unwrap();
+        let (status, _, body) = call(&mut client, &json!({"id": id, "action": action, "inputs": patient_input(&hanging.url())}));
+        let after = value(&mut client, &format!("select state from bulk.job where id = '{id}'"));
+        client.batch_execute("commit").unwrap();
+        let cell = format!("{action} of {state}");
+        assert_eq!(status, expected, "{cell}: {body}");
+        let after = if matches!(after.as_str(), "waiting" | "in-progress") { "active" } else { &after };
+        assert_eq!(after, next, "{cell}");
+        if status == 200 {
+            assert_eq!(body["id"], id, "{cell}");
+        } else {
+            assert!(body["message"].as_str().unwrap().len() > 10, "{cell}: {body}");
+        }
+        act(&mut client, &id, "abort");
+    }
+    for action in ["abort", "resume", "force-resume", "pause"] {
+        let (status, body) = act(&mut client, "unknown", action);
+        assert_eq!((status, body["message"].as_str()), (404, Some("there is no import \"unknown\"")), "{action}");
+    }
+    // A session without a worker: active, and to be gone on with.
+    let id = session(&mut client, "active");
+    let pid = value(&mut client, &format!("select pid from bulk.job_file where job_id = '{id}'"));
+    client.batch_execute(&format!("select pg_terminate_backend({pid})")).unwrap();
+    wait_until("it is interrupted", || value(&mut client, &format!("select state from bulk.job where id = '{id}'")) == "interrupted");
+    assert_eq!(act(&mut client, &id, "resume").0, 406);
+    assert_eq!(act(&mut client, &id, "force-resume").0, 200);
+    let working = format!("select count(pid) || ' ' || state from bulk.job_file where job_id = '{id}' group by state");
+    wait_until("it is at work again", || value(&mut client, &working) == "1 in-progress");
+    // There is no second worker for one that is at work.
+    assert_eq!(act(&mut client, &id, "force-resume").0, 200);
+    assert_eq!(value(&mut client, &working), "1 in-progress");
+    assert_eq!(act(&mut client, &id, "abort").0, 200);
+}
+
+fn starts() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let file = File::new(&patients(10));
+    let inputs = patient_input(&file.url());
+    let (status, location, body) = call(&mut client, &json!({"inputs": inputs}));
+    let id = body["id"].as_str().unwrap().to_owned();
+    assert_eq!((status, location), (201, format!("/BulkImportStatus/{id}")));
+    assert_eq!(id.len(), 36);
+    assert_eq!(wait(&mut client, &id), "done");
+    client.batch_execute("set bulk.base_url = 'https://box.example.org/'").unwrap();
+    let (status, location, _) = call(&mut client, &json!({"resource": {"id": "a b/\u{fc}", "secret": "s", "inputs": inputs}}));
+    assert_eq!((status, location.as_str()), (200, "https://box.example.org/BulkImportStatus/a%20b%2F%C3%BC"));
+    for (request, expected, said) in [
+        (json!({"id": id, "inputs": inputs}), 409, "already"),
+        (json!({"inputs": []}), 400, "inputs"),
+        (json!([]), 400, "object"),
+        (json!({"inputs": inputs, "mood": 1}), 400, "\"mood\""),
+        (json!({"inputs": inputs, "update": 1}), 400, "update"),
+        (json!({"inputs": patient_input("ftp://x/y")}), 400, "no URL"),
+        (json!({"inputs": [{"resourceType": "Nonsense", "url": file.url()}]}), 400, "Nonsense"),
+        (json!({"inputs": [{"type": "Patient", "url": "x", "storageDetail": {"type": "resource-file"}}]}), 400, "resource_directory"),
+        (json!({"id": "x\ny", "inputs": inputs}), 400, "id must"),
+        (json!({"action": "abort"}), 400, "id is missing"),
+    ] {
+        let (status, location, body) = call(&mut client, &request);
+        assert_eq!((status, location.as_str()), (expected, ""), "{request}");
+        assert!(body["message"].as_str().unwrap().contains(said), "{request}: {body}");
+    }
+    assert_eq!(value(&mut client, "(bulk.import(null)).status"), "400");
+    // Paths, and files below a directory of the installation's.
+    let directory = server_directory();
+    fs::create_dir(directory.path().join("deep")).unwrap();
+    fs::write(directory.path().join("deep/p.ndjson"), patients(3)).unwrap();
+    client.batch_execute(&format!("set bulk.resource_directory = '{}'", directory.path().display())).unwrap();
+    let inputs = json!([{"type": "Patient", "url": "deep/p.ndjson", "storageDetail": {"type": "resource-file"}},
+        {"type": "patient", "url": directory.path().join("deep/p.ndjson"), "storageDetail": {"type": "url"}}]);
+    assert_eq!(call(&mut client, &json!({"id": "files", "inputs": inputs})).0, 200);
+    assert_eq!(wait(&mut client, "files"), "done");
+    assert_eq!(counts(&mut client, "files"), "done 6 6 0 0");
+    // Rights.
+    let name = format!("nobody_{}", database.name);
+    client.batch_execute(&format!("create role {name} login")).unwrap();
+    let mut nobody = database.connect_as(&name);
+    let (status, _, body) = call(&mut nobody, &json!({"inputs": patient_input(&file.url())}));
+    assert_eq!((status, body["message"].as_str()), (403, Some("permission denied to read files of the server")));
+    assert_eq!(call(&mut nobody, &json!({"inputs": patient_input("http://127.0.0.1:1/")})).0, 403);
+    for action in ["abort", "pause", "resume", "force-resume"] {
+        assert_eq!(act(&mut nobody, "files", action).0, 403, "{action}");
+    }
+    assert_eq!(status_of(&mut nobody, "import_status", "files").0, 403);
+    assert_eq!(failure(&mut nobody, "select * from bulk.job_secret").code, "42501");
+    client.batch_execute(&format!("grant bulk_admin to {name}")).unwrap();
+    assert_eq!(act(&mut nobody, "files", "abort").0, 406);
+    assert_eq!(failure(&mut client, "begin read only; select bulk.import('{}')").code, "25006");
+}
+
+fn status() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let (lines, count) = (patients(2000), 2000);
+    let source = Slow::start(gzip(&lines), PLAIN);
+    let old = json!({"id": "old", "action": "start", "inputFormat": "application/fhir+ndjson", "inputSource": "source", "secret": "s",
+        "inputs": [{"type": "Patient", "url": source.url(), "storageDetail": {"type": "url"}}]});
+    assert_eq!(call(&mut client, &old).0, 200);
+    assert_eq!(wait(&mut client, "old"), "done");
+    let (status, body) = status_of(&mut client, "import_status", "old");
+    assert_eq!(status, 200);
+    let open = source.url().split('?').next().unwrap().to_owned();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<String>>().join(" ");
+    assert_eq!(keys(&body), "action id inputFormat inputSource inputs meta resourceType status time type");
+    assert_eq!(body["inputs"], json!([{"type": "Patient", "url": open, "storageDetail": {"type": "url"}}]));
+    assert_eq!((body["status"]["process"].as_str(), body["status"]["message"].as_str()), (Some("done"), Some("")));
+    let thread = &body["status"]["jobs"][0]["threads"][0];
+    assert_eq!(thread["state"], "finished-copying");
+    assert_eq!(keys(&thread["bytes"]), "bytes-read bytes-written kbs-rate objects-copied objects-read symbols-read");
+    let text = String::from_utf8(lines.clone()).unwrap();
+    assert_eq!(thread["bytes"]["bytes-read"], lines.len());
+    assert_eq!(thread["bytes"]["symbols-read"], text.chars().count());
+    assert_eq!((&thread["bytes"]["objects-read"], &thread["bytes"]["objects-copied"]), (&json!(count), &json!(count)));
+    assert!(thread["bytes"]["kbs-rate"].as_f64().unwrap() > 0.0);
+    // The present shape, with an input that fails.
+    let nowhere = "file:///nowhere/x.ndjson";
+    let new = json!({"id": "new", "contentEncoding": "gzip", "inputs": [{"resourceType": "Patient", "url": source.url()}, {"resourceType": "Goal", "url": nowhere}]});
+    assert_eq!(call(&mut client, &new).0, 200);
+    assert_eq!(wait(&mut client, "new"), "error");
+    let (_, body) = status_of(&mut client, "import_status", "new");
+    assert_eq!(keys(&body), "contentEncoding id inputs meta resourceType status time type");
+    assert_eq!((body["status"].as_str(), body["type"].as_str()), (Some("finished"), Some("aidbox")));
+    assert_eq!(keys(&body["inputs"][0]), "duration resourceType status total ts url");
+    assert_eq!((&body["inputs"][0]["total"], &body["inputs"][0]["status"]), (&json!(count), &json!("finished")));
+    assert_eq!(body["inputs"][1], json!({"resourceType": "Goal", "url": nowhere, "status": "failed", "error": "no such file"}));
+    let (_, body) = status_of(&mut client, "import_status_v2", "new");
+    assert_eq!((&body["status"], &body["outcome"]), (&json!("done"), &json!("failed")));
+    assert_eq!(body["inputs"][0]["result"], json!({"imported-resources": count}));
+    assert_eq!(body["error"]["message"], json!(format!("Import for some files failed with an error: task 'Goal {nowhere} failed")));
+    let (_, body) = status_of(&mut client, "import_status_v2", "old");
+    assert_eq!(
+        body["result"],
+        json!({"message": "All input files imported, 2000 new resources loaded", "total-files": 1, "total-imported-resources": 2000})
+    );
+    // Running.
+    source.behave(HANGS);
+    source.replace(gzip(&patients(100_000)), "second");
+    let running = json!({"id": "run", "inputs": patient_input(&source.url())});
+    assert_eq!(call(&mut client, &running).0, 200);
+    wait_until("it is at work", || status_of(&mut client, "import_status", "run").1["inputs"][0]["status"] == "in-progress");
+    let (_, body) = status_of(&mut client, "import_status", "run");
+    assert_eq!(keys(&body), "id inputs meta resourceType time type");
+    assert_eq!(status_of(&mut client, "import_status_v2", "run").1["status"], "in-progress");
+    // What is secret stands in one table, which nobody reads, as long as it is needed.
+    let secret = |client: &mut Client| {
+        value(
+            client,
+            "select string_agg(j.id, ' ' order by j.id) from bulk.job_secret s join bulk.job_entry j on j.number = s.job where s.secret::text ~ 'SECRET'",
+        )
+    };
+    assert_eq!(secret(&mut client), "new run");
+    for table in ["job_entry", "job_plan", "job_file_entry", "load_error"] {
+        assert_eq!(value(&mut client, &format!("select count(*) from bulk.{table} t where t::text ~ 'SECRET'")), "0", "{table}");
+    }
+    let activity = "select count(*) from pg_stat_activity where pid <> pg_backend_pid() and query ~ 'SECRET'";
+    assert_eq!(value(&mut client, activity), "0");
+    let dump = checked(database.cluster.client("pg_dump", &database.name).arg("--no-sync")).stdout;
+    assert!(!String::from_utf8_lossy(&dump).contains("SECRET"));
+    assert_eq!(act(&mut client, "run", "abort").0, 200);
+    assert_eq!(secret(&mut client), "new");
+    assert_eq!(status_of(&mut client, "import_status", "run").1["status"], "aborted");
+    assert_eq!(status_of(&mut client, "import_status_v2", "run").1["outcome"], "canceled");
+    assert_eq!(status_of(&mut client, "import_status", "none").0, 404);
+    assert_eq!(status_of(&mut client, "import_status_v2", "none").0, 404);
+}
+
+fn same_as_load() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let lines = patients(30_000);
+    let [plain, single, members] =
+        [lines.clone(), gzip(&lines), lines.chunks(100_000).flat_map(gzip).collect()].map(|bytes| Slow::start(bytes, PLAIN));
+    let file = File::new(&lines);
+    for (options, twice) in [(json!({}), false), (json!({"update": true}), true), (json!({"on-conflict": "skip"}), true)] {
+        client.batch_execute("drop table if exists patient, patient_history").unwrap();
+        for _ in 0..=u8::from(twice) {
+            client.batch_execute(&format!("select bulk.load('{}', 'Patient', true, '{options}')", file.url())).unwrap();
+        }
+        let (expected, history) = (rows(&mut client, "patient"), rows(&mut client, "patient_history"));
+        for source in [&plain, &single, &members] {
+            client.batch_execute("drop table patient, patient_history").unwrap();
+            for _ in 0..=u8::from(twice) {
+                let mut request = json!({"inputs": patient_input(&source.url())});
+                request.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+                let row = client.query_one("select body->>'id' from bulk.import($1::text::jsonb, true)", &[&request.to_string()]).unwrap();
+                let id: String = row.get(0);
+                assert_eq!(wait(&mut client, &id), "done");
+                assert!(counts(&mut client, &id).starts_with("done 30000 "));
+            }
+            assert_eq!(
+                (rows(&mut client, "patient"), rows(&mut client, "patient_history")),
+                (expected.clone(), history.clone()),
+                "{options}"
+            );
+        }
+    }
+}
+
+fn broken_sources() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let lines = patients(60_000);
+    let file = File::new(&lines);
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{{\"update\": true}}')", file.url())).unwrap();
+    let (expected, history) = (rows(&mut client, "patient"), rows(&mut client, "patient_history"));
+    let forms: [(&str, Vec<u8>); 3] =
+        [("plain", lines.clone()), ("one member", gzip(&lines)), ("members", lines.chunks(300_000).flat_map(gzip).collect())];
+    for (form, bytes) in forms {
+        for ranges in [true, false] {
+            client.batch_execute("drop table patient, patient_history").unwrap();
+            // Several times on the way to its end; one that knows no ranges must come further each time.
+            let most = if ranges && form != "one member" { bytes.len() / 4 } else { bytes.len() * 3 / 4 };
+            let source = Slow::start(bytes.clone(), Manner { most, ranges, ..PLAIN });
+            let request =
+                json!({"id": format!("{form} {ranges}"), "update": true, "allowedRetryCount": 3, "inputs": patient_input(&source.url())});
+            let id = request["id"].as_str().unwrap().to_owned();
+            assert_eq!(call(&mut client, &request).0, 200);
+            if !(ranges && form != "one member") {
+                wait_until("it came to the break", || source.begun.lock().unwrap().len() > 1);
+                source.behave(Manner { ranges, ..PLAIN });
+            }
+            assert_eq!(wait(&mut client, &id), "done", "{id}: {}", counts(&mut client, &id));
+            assert_eq!(counts(&mut client, &id), "done 60000 60000 0 0", "{id}");
+            assert_eq!((rows(&mut client, "patient"), rows(&mut client, "patient_history")), (expected.clone(), history.clone()), "{id}");
+            let begun = source.begun.lock().unwrap().clone();
+            assert!(begun.len() > 1, "{id}");
+            if ranges && form != "one member" {
+                assert!(begun[1..].iter().all(|from| *from > 0), "{id}: {begun:?}");
+            }
+        }
+    }
+    // One that never gets better fails, and says how; the rows so far are there, and force-resume goes on.
+    client.batch_execute("drop table patient, patient_history").unwrap();
+    let source = Slow::start(lines.clone(), Manner { most: lines.len() / 2, ranges: false, ..PLAIN });
+    let request = json!({"id": "bad", "update": true, "allowedRetryCount": 1, "inputs": patient_input(&source.url())});
+    assert_eq!(call(&mut client, &request).0, 200);
+    assert_eq!(wait(&mut client, "bad"), "error");
+    let message = value(&mut client, "select message from bulk.job where id = 'bad'");
+    assert!(message.contains("truncated") && !message.contains("SECRET"), "{message}");
+    source.behave(PLAIN);
+    assert_eq!(act(&mut client, "bad", "force-resume").0, 200);
+    assert_eq!(wait(&mut client, "bad"), "done");
+    assert_eq!((rows(&mut client, "patient"), rows(&mut client, "patient_history")), (expected, history));
+}
+
+/// Starts an import that comes to a halt with some of its rows stored, and pauses it.
+fn paused(client: &mut Client, source: &Slow, id: &str) -> i64 {
+    assert_eq!(call(client, &json!({"id": id, "inputs": patient_input(&source.url())})).0, 200);
+    let stored = format!("select coalesce(stored, 0) from bulk.job where id = '{id}'");
+    wait_until("some rows are stored", || value(client, &stored) != "0");
+    let began = std::time::Instant::now();
+    assert_eq!(act(client, id, "pause").0, 200);
+    assert_eq!(wait(client, id), "paused");
+    let working = "select count(*) from pg_stat_activity where backend_type = 'bulk worker' and datname = current_database()";
+    wait_until("no worker is left", || value(client, working) == "0");
+    assert!(began.elapsed() < Duration::from_secs(3));
+    value(client, &stored).parse().unwrap()
+}
+
+fn changed() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let lines = patients(100_000);
+    for (form, bytes) in
+        [("plain", lines.clone()), ("members", lines.chunks(500_000).flat_map(gzip).collect::<Vec<u8>>()), ("one", gzip(&lines))]
+    {
+        let hangs = Manner { most: bytes.len() - bytes.len() / 4, ..HANGS };
+        for (how, other, etag) in [
+            ("etag", bytes.clone(), "other"),
+            ("length", bytes[..bytes.len() - 10].to_vec(), "first"),
+            (
+                "content",
+                {
+                    let mut other = bytes.clone();
+                    other.iter_mut().for_each(|byte| *byte ^= u8::from(*byte == b'F'));
+                    other
+                },
+                "first",
+            ),
+        ] {
+            client.batch_execute("drop table if exists patient, patient_history").unwrap();
+            let source = Slow::start(bytes.clone(), hangs);
+            let id = format!("{form} {how}");
+            let stored = paused(&mut client, &source, &id);
+            assert!(stored > 0 && stored < 100_000);
+            source.behave(PLAIN);
+            source.replace(other, etag);
+            assert_eq!(act(&mut client, &id, "resume").0, 200);
+            assert_eq!(wait(&mut client, &id), "error", "{id}");
+            let state = value(&mut client, &format!("select stored || ' ' || message from bulk.job where id = '{id}'"));
+            if how != "content" || form == "plain" {
+                assert_eq!(state, format!("{stored} source has changed since it was read first"), "{id}");
+            } else {
+                // gzip notices what the headers do not say.
+                assert!(state.contains("source"), "{id}: {state}");
+            }
+            // As it was, it goes on.
+            source.replace(bytes.clone(), "first");
+            assert_eq!(act(&mut client, &id, "force-resume").0, 200);
+            assert_eq!(wait(&mut client, &id), "done", "{id}");
+            assert_eq!(counts(&mut client, &id), "done 100000 100000 0 0", "{id}");
+        }
+    }
+}
+
+/// Numbers that repeat.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+fn killed() {
+    let rounds = std::env::var("BULK_TEST_CRASHES").ok().and_then(|count| count.parse().ok()).unwrap_or(8);
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut client = database.connect();
+    let lines = patients(60_000);
+    let file = File::new(&lines);
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{{\"update\": true}}')", file.url())).unwrap();
+    let (expected, history) = (rows(&mut client, "patient"), rows(&mut client, "patient_history"));
+    let mut state = 7;
+    let mut restarts = 0;
+    for round in 0..rounds {
+        client.batch_execute("drop table patient, patient_history").unwrap();
+        let bytes = match next(&mut state) % 3 {
+            0 => lines.clone(),
+            1 => gzip(&lines),
+            _ => lines.chunks(200_000).flat_map(gzip).collect(),
+        };
+        let pause = Duration::from_millis(if bytes.len() == lines.len() { 15 } else { 100 });
+        let source = Slow::start(bytes, Manner { pause, ..PLAIN });
+        let id = format!("round {round}");
+        assert_eq!(call(&mut client, &json!({"id": id, "update": true, "inputs": patient_input(&source.url())})).0, 200);
+        let pid = format!("select coalesce(max(pid), 0) from bulk.job_file where job_id = '{id}'");
+        wait_until("it is at work", || value(&mut client, &pid) != "0");
+        std::thread::sleep(Duration::from_millis(next(&mut state) % 1500));
+        let pid = value(&mut client, &pid);
+        match next(&mut state) % 4 {
+            _ if pid == "0" => {}
+            0 => {
+                checked(Command::new("kill").args(["-9", &pid]));
+                restarts += 1;
+                wait_until("the server has noticed", || {
+                    cluster.log().matches("all server processes terminated; reinitializing").count() >= restarts
+                });
+                wait_until("the cluster has recovered", || database.try_connect().is_some());
+                client = database.connect();
+            }
+            1 => client.batch_execute(&format!("select pg_terminate_backend({pid})")).unwrap(),
+            2 => {
+                cluster.stop("immediate");
+                cluster.boot();
+                client = database.connect();
+            }
+            _ => {
+                let postmaster = fs::read_to_string(cluster.data_directory().join("postmaster.pid")).unwrap();
+                checked(Command::new("kill").args(["-9", postmaster.lines().next().unwrap()]));
+                wait_until("its processes are gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+                wait_until("the cluster can start", || cluster.try_boot());
+                client = database.connect();
+            }
+        }
+        let standing = format!("select state from bulk.job where id = '{id}'");
+        wait_until("it is at work no more", || matches!(value(&mut client, &standing).as_str(), "interrupted" | "done"));
+        if value(&mut client, &standing) == "interrupted" {
+            assert_eq!(act(&mut client, &id, "force-resume").0, 200);
+        }
+        source.behave(PLAIN);
+        assert_eq!(wait(&mut client, &id), "done", "{id}");
+        assert_eq!(counts(&mut client, &id), "done 60000 60000 0 0", "{id}");
+        assert_eq!((rows(&mut client, "patient"), rows(&mut client, "patient_history")), (expected.clone(), history.clone()), "{id}");
+    }
+}
+
+fn rejects() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let mut lines = String::from_utf8(patients(30_000)).unwrap();
+    lines = lines.lines().enumerate().map(|(n, line)| if n % 100 == 50 { "{\"id\":\n".to_owned() } else { format!("{line}\n") }).collect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient'); alter table patient add check (resource#>>'{name,0,family}' !~ '77$')",
+        )
+        .unwrap();
+    let source = Slow::start(lines.into_bytes(), Manner { most: 2_000_000, ..PLAIN });
+    let request = json!({"id": "r", "max-errors": 1000, "allowedRetryCount": 5, "inputs": patient_input(&source.url())});
+    assert_eq!(call(&mut client, &request).0, 200);
+    assert_eq!(wait(&mut client, "r"), "done");
+    assert_eq!(counts(&mut client, "r"), "done 30000 29400 0 600");
+    assert_eq!(
+        value(
+            &mut client,
+            "select string_agg(sqlstate || ' ' || n, ', ' order by sqlstate) from (select sqlstate, count(distinct line) n from bulk.load_error where load_id = 'r' group by 1) x"
+        ),
+        "22P02 300, 23514 300"
+    );
+    assert_eq!(value(&mut client, "select count(*) from bulk.load_error where load_id = 'r'"), "600");
+    // By default the first of them ends the input, and is told.
+    assert_eq!(call(&mut client, &json!({"id": "s", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "s"), "error");
+    assert_eq!(value(&mut client, "select message from bulk.job where id = 's'"), "invalid JSON: expected a value");
+    assert_eq!(value(&mut client, "select min(line) || ' ' || min(sqlstate) from bulk.load_error where load_id = 's'"), "51 22P02");
+    assert_eq!(counts(&mut client, "s"), "error 0");
+}
+
+fn one_transaction() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let good = File::new(&patients(5000));
+    let hanging = Slow::start(patients(20_000), HANGS);
+    let start = |client: &mut Client, id: &str, inputs: Value| {
+        assert_eq!(call(client, &json!({"id": id, "mode": "transaction", "inputs": inputs})).0, 200)
+    };
+    let both = |url: &str| json!([{"resourceType": "Patient", "url": good.url()}, {"resourceType": "Goal", "url": url}]);
+    start(&mut client, "bad", both("file:///nowhere"));
+    assert_eq!(wait(&mut client, "bad"), "error");
+    assert_eq!(value(&mut client, "to_regclass('patient') is null"), "true");
+    assert_eq!(
+        value(
+            &mut client,
+            "select string_agg(state || ': ' || message, ', ' order by resource_type) from bulk.job_file where job_id = 'bad'"
+        ),
+        "error: no such file, error: rolled back: another input failed"
+    );
+    // It stands in the way of nobody but by its rows; it cannot be paused, only aborted.
+    start(&mut client, "long", both(&hanging.url()));
+    let working = "select count(pid) from bulk.job_file where job_id = 'long'";
+    wait_until("it is at work", || value(&mut client, working) == "2" && !hanging.begun.lock().unwrap().is_empty());
+    assert_eq!(act(&mut client, "long", "pause").0, 406);
+    let pid = value(&mut client, "select max(pid) from bulk.job_file where job_id = 'long'");
+    client.batch_execute(&format!("select pg_terminate_backend({pid})")).unwrap();
+    wait_until("it is interrupted", || value(&mut client, "select state from bulk.job where id = 'long'") == "interrupted");
+    assert_eq!(act(&mut client, "long", "force-resume").0, 200);
+    wait_until("it is at work", || value(&mut client, working) == "2" && hanging.begun.lock().unwrap().len() == 2);
+    assert_eq!(act(&mut client, "long", "abort").0, 200);
+    assert_eq!(wait(&mut client, "long"), "aborted");
+    wait_until("nothing is left", || {
+        value(&mut client, "select count(*) from pg_stat_activity where backend_type = 'bulk worker' and datname = current_database()")
+            == "0"
+    });
+    assert_eq!(value(&mut client, "to_regclass('patient') is null"), "true");
+    start(&mut client, "good", json!([{"resourceType": "Patient", "url": good.url()}, {"resourceType": "Patient", "url": good.url()}]));
+    assert_eq!(wait(&mut client, "good"), "done");
+    assert_eq!(counts(&mut client, "good"), "done 10000 10000 0 0");
+    assert_eq!(value(&mut client, "select count(distinct xmin) from patient"), "1");
+}
+
+fn told() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let mut listener = listen(&database);
+    let file = File::new(&patients(10));
+    assert_eq!(call(&mut client, &json!({"id": "n", "inputs": patient_input(&file.url())})).0, 200);
+    assert_eq!(wait(&mut client, "n"), "done");
+    // Asked for, begun, done.
+    let mut heard = Vec::new();
+    wait_until("three were heard", || {
+        listener.batch_execute("select 1").unwrap();
+        let mut notifications = listener.notifications();
+        while let Ok(Some(notification)) = postgres::fallible_iterator::FallibleIterator::next(&mut notifications.iter()) {
+            heard.push((notification.channel().to_owned(), notification.payload().to_owned()));
+        }
+        heard.len() == 3
+    });
+    assert!(heard.iter().all(|said| *said == ("bulk_job".to_owned(), "n".to_owned())), "{heard:?}");
+}
+
+fn listen(database: &Database) -> Client {
+    let mut listener = database.connect();
+    listener.batch_execute("listen bulk_job").unwrap();
+    listener
+}
