@@ -36,12 +36,8 @@ fn patients(count: u32) -> Vec<u8> {
     let mut lines = String::new();
     for n in 0..count {
         let id = if n % 7 == 6 { n - 3 } else { n };
-        writeln!(
-            lines,
-            "{{\"id\":\"p{id}\",\"resourceType\":\"Patient\",\"name\":[{{\"family\":\"F{n}\",\"given\":[\"{}\"]}}]}}",
-            "ü".repeat(n as usize % 200)
-        )
-        .unwrap();
+        writeln!(lines, "{{\"id\":\"p{id}\",\"name\":[{{\"family\":\"F{n}\",\"given\":[\"{}\"]}}]}}", "ü".repeat(n as usize % 200))
+            .unwrap();
     }
     lines.into_bytes()
 }

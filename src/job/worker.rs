@@ -151,6 +151,9 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
     let Some(mut parts) = note(|| jobs::claim_all(job))? else { return Ok(()) };
+    if let Some(first) = parts.first() {
+        background::report_activity(Some(&jobs::activity(job, first)));
+    }
     let mut tries = 0;
     let failed = loop {
         match import::run::together(job, import, &mut parts) {
@@ -161,6 +164,7 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
         }
         parts.iter_mut().for_each(|part| part.progress = jobs::Progress::default());
     };
+    background::report_activity(None);
     note(|| {
         if let Some((at, failure)) = failed
             && jobs::is_wanted(job)?

@@ -41,6 +41,17 @@ impl<'a> Committing<'a> {
         Committing { job, part, destination, resource_type, max_errors, group: Vec::new(), rejects: Vec::new(), began: Instant::now() }
     }
 
+    /// Commits what came whole before the source failed.
+    pub fn keep(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
+        self.rejects.extend(ledger.take_rejects());
+        let whole = self.group.iter().rposition(|batch| batch.end.is_some()).map_or(0, |last| last + 1);
+        self.group.truncate(whole);
+        let Some(end) = self.group.last().and_then(|batch| batch.end.as_ref()) else { return Ok(()) };
+        let lines = end.position.lines;
+        self.rejects.retain(|reject| reject.place.line <= lines);
+        self.commit(false)
+    }
+
     /// Commits the group. With it the part may end.
     fn commit(&mut self, end: bool) -> Result<(), Error> {
         let mut destination = self.destination.clone();

@@ -100,8 +100,11 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
         let loaded = attempt::outside(|| {
             let mut ledger = Ledger::new(u64::MAX);
             let mut sink = Box::new(Committing::new(job, part, destination.clone(), &resource_type, session.options.max_errors));
-            load::load(plan, &mut *sink, &mut ledger, &mut Attentive(job))?;
-            sink.finish(&mut ledger)
+            match load::load(plan, &mut *sink, &mut ledger, &mut Attentive(job)) {
+                Ok(()) => sink.finish(&mut ledger),
+                Err(error @ Error::Source { .. }) => sink.keep(&mut ledger).and(Err(error)),
+                Err(error) => Err(error),
+            }
         });
         let error = match loaded {
             Ok(()) => return Ok(Step::Ended),
