@@ -514,8 +514,11 @@ fn killed() {
 fn rejects() {
     let database = shared().database();
     let mut client = database.connect();
-    let mut lines = String::from_utf8(patients(30_000)).unwrap();
-    lines = lines.lines().enumerate().map(|(n, line)| if n % 100 == 50 { "{\"id\":\n".to_owned() } else { format!("{line}\n") }).collect();
+    let line = |n: usize| match n % 100 {
+        50 => "{\"id\":\n".to_owned(),
+        _ => format!("{{\"id\":\"{n}\",\"name\":[{{\"family\":\"{}{n}\"}}]}}\n", "x".repeat(n % 300)),
+    };
+    let lines: String = (0..30_000).map(line).collect();
     client
         .batch_execute(
             "select bulk.create_resource_table('Patient'); alter table patient add check (resource#>>'{name,0,family}' !~ '77$')",
@@ -581,7 +584,7 @@ fn one_transaction() {
     start(&mut client, "good", json!([{"resourceType": "Patient", "url": good.url()}, {"resourceType": "Patient", "url": good.url()}]));
     assert_eq!(wait(&mut client, "good"), "done");
     assert_eq!(counts(&mut client, "good"), "done 10000 10000 0 0");
-    assert_eq!(value(&mut client, "select count(distinct xmin) from patient"), "1");
+    assert_eq!(value(&mut client, "select count(distinct xmin::text) from patient"), "1");
 }
 
 fn told() {

@@ -217,11 +217,14 @@ pub struct Manner {
     pub ranges: bool,
 }
 
+/// What is sent, its ETag and how it is sent.
+type Object = Mutex<(Arc<Vec<u8>>, String, Manner)>;
+
 /// A web server of one object, which it sends as it is told.
 pub struct Slow {
     port: u16,
     stop: Arc<AtomicBool>,
-    object: Arc<Mutex<(Arc<Vec<u8>>, String, Manner)>>,
+    object: Arc<Object>,
     /// Where the answers began.
     pub begun: Arc<Mutex<Vec<u64>>>,
 }
@@ -263,7 +266,7 @@ impl Slow {
     }
 }
 
-fn answer(mut connection: TcpStream, object: &Mutex<(Arc<Vec<u8>>, String, Manner)>, begun: &Mutex<Vec<u64>>, stop: &AtomicBool) {
+fn answer(mut connection: TcpStream, object: &Object, begun: &Mutex<Vec<u64>>, stop: &AtomicBool) {
     let request = read_request(&mut connection);
     let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
     let (content, etag, manner) = object.lock().unwrap().clone();
