@@ -540,9 +540,9 @@ fn rejects() {
     // By default the first of them ends the input, and is told.
     assert_eq!(call(&mut client, &json!({"id": "s", "inputs": patient_input(&source.url())})).0, 200);
     assert_eq!(wait(&mut client, "s"), "error");
-    assert_eq!(value(&mut client, "select message from bulk.job where id = 's'"), "invalid JSON: expected a value");
+    assert_eq!(value(&mut client, "select message from bulk.job where id = 's'"), "invalid JSON: input ended unexpectedly");
     assert_eq!(value(&mut client, "select min(line) || ' ' || min(sqlstate) from bulk.load_error where load_id = 's'"), "51 22P02");
-    assert_eq!(counts(&mut client, "s"), "error 0");
+    assert_eq!(counts(&mut client, "s"), "error 0 0");
 }
 
 fn one_transaction() {

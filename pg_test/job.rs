@@ -15,7 +15,11 @@ pub fn tests() -> Vec<Trial> {
         test("a load leaves validation to a worker, of its own rows, once it commits", later),
         test("what bulk.validate, bulk.wait and bulk.cancel cannot do is refused", refused),
         test("a job works as the role that asked, whatever connected it, and nothing that it calls leaves the role", roles),
+        test("operators and functions of the caller's path are not run with the extension's rights", hijack),
+        test("what a job of one role leaves behind in a process meets no job of another", apart),
+        test("a resource with very many references is validated in flat memory", flat),
         test("a cancelled job ends at once, by whoever may", cancelled),
+        test("a cancel that is rolled back cancels nothing", not_cancelled),
         test("a job whose worker is ended or killed is interrupted, and goes on where it was", interrupted),
         test("jobs wait for a place, say why, and start when there is one", waiting),
         test("a job whose role cannot connect says so", unreachable),
@@ -194,6 +198,13 @@ fn later() {
     assert_eq!(counts(&mut client, &id), "done 3 2");
     let found = format!("select string_agg(id || ' ' || message, ', ' order by id, message) from bulk.load_error where load_id = '{id}'");
     assert_eq!(value(&mut client, &found), "1 foolishness: unknown element, 1 nonsense: unknown element, a name[0].given: expected array");
+    // Rows that take the time of their lines are not told apart from others.
+    let dated = File::new(b"{\"id\":\"1\",\"meta\":{\"lastUpdated\":\"2999-01-01T00:00:00Z\"},\"nonsense\":1}\n");
+    let newer = r#"{"validation": {"enable": "async"}, "on-conflict": "newer"}"#;
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient', true, '{newer}')", dated.url())).unwrap();
+    let id = value(&mut client, "select id from bulk.job where request->>'load' = bulk.last_load_id()");
+    assert_eq!(value(&mut client, &format!("bulk.wait('{id}')")), "done");
+    assert_eq!(counts(&mut client, &id), "done 102 12");
     let error = failure(&mut client, &format!("select {}", load(r#"{"validation": {"enable": "async"}, "temp_table": "s"}"#)));
     assert_eq!(error.code, "22023");
     let (mut tabled, name) = (database.connect(), "prepared");
@@ -302,6 +313,152 @@ fn roles() {
         value(&mut client, "select string_agg(concat_ws(' ', who, session, what), ', ' order by who) from said"),
         format!("No Login {name} No Login {name} stayed, plain_{name} plain_{name} stayed")
     );
+}
+
+fn hijack() {
+    let database = shared().database();
+    let mut client = database.connect();
+    patients(&mut client, 100);
+    let name = format!("evil_{}", database.name);
+    client
+        .batch_execute(&format!(
+            "create role {name} login; create schema evil authorization {name}; grant select on patient to {name}; alter role {name} set search_path = evil, pg_catalog, public"
+        ))
+        .unwrap();
+    let mut evil = database.connect_as(&name);
+    let operators = ["text", "bigint", "name", "oid", "boolean"].map(|kind| {
+        format!(
+            "create function evil.f(a {kind}, b {kind}) returns boolean language plpgsql as
+                $$ begin execute 'alter role {name} superuser'; return a operator(pg_catalog.=) b; exception when insufficient_privilege then return a operator(pg_catalog.=) b; end $$;
+            create operator evil.= (leftarg = {kind}, rightarg = {kind}, function = evil.f);"
+        )
+    });
+    evil.batch_execute(&format!(
+        "{}
+        create function evil.g(state bigint, x anyelement) returns bigint language plpgsql as
+            $$ begin execute 'alter role {name} superuser'; return 0; exception when insufficient_privilege then return 0; end $$;
+        create function evil.unnest(x text[]) returns setof text language plpgsql as
+            $$ begin execute 'alter role {name} superuser'; return query select pg_catalog.unnest(x); end $$;
+        create function evil.h(state bigint) returns bigint language plpgsql as
+            $$ begin execute 'alter role {name} superuser'; return 0; exception when insufficient_privilege then return 0; end $$;
+        create aggregate evil.count(*) (sfunc = evil.h, stype = bigint);
+        create function evil.now() returns timestamptz language plpgsql as
+            $$ begin execute 'alter role {name} superuser'; return pg_catalog.now(); end $$",
+        operators.join("\n")
+    ))
+    .unwrap();
+    evil.batch_execute("set search_path = evil, pg_catalog, public").unwrap();
+    // Also while somebody is at work.
+    let holder = hold(&database);
+    let busy = value(&mut client, "bulk.validate('Patient')");
+    stuck(&mut client, &busy);
+    let id: String = evil.query_one("select bulk.validate('Patient')", &[]).unwrap().get(0);
+    for statement in [
+        format!("select bulk.wait('{id}', '10 ms')"),
+        format!("select bulk.cancel('{id}')"),
+        "select bulk.resume_interrupted()".to_owned(),
+        "select bulk.validate('Patient', 'all')".to_owned(),
+        r#"select bulk.import('{"id": "evil", "inputs": [{"type": "Patient", "url": "http://127.0.0.1:1/"}]}')"#.to_owned(),
+        "select bulk.import_status('evil'), bulk.import_status_v2('evil')".to_owned(),
+        "select j.state, j.message from bulk.job j, bulk.job_file, bulk.progress".to_owned(),
+    ] {
+        evil.simple_query(&statement).unwrap();
+    }
+    drop(holder);
+    let ids = client.query("select id from bulk.job where state in ('waiting', 'in-progress')", &[]).unwrap();
+    for row in ids {
+        client.batch_execute(&format!("select bulk.wait('{}', '20 s')", row.get::<_, String>(0))).unwrap();
+    }
+    assert_eq!(value(&mut client, &format!("select rolsuper from pg_roles where rolname = '{name}'")), "false");
+}
+
+fn apart() {
+    let database = shared().database();
+    let mut client = database.connect();
+    patients(&mut client, 100);
+    let name = format!("first_{}", database.name);
+    // A job of one role that leaves a table of its own in front of the real one, for the next job of the same session.
+    client
+        .batch_execute(&format!(
+            "create role {name}; create schema {name} authorization {name}; grant usage on schema public to {name}; grant create, temporary on database {db} to {name};
+            create table who (name text); grant insert on who to {name};
+            select bulk.create_resource_table('Observation');
+            insert into observation (id, txid, status, resource) values ('1', 1, 'created', '{{\"status\": \"final\", \"code\": {{\"text\": \"x\"}}, \"subject\": {{\"resourceType\": \"Practitioner\", \"id\": \"1\"}}}}');
+            set role {name};
+            create function {name}.spy() returns boolean language plpgsql as $$ begin insert into public.who values (current_user); return true; end $$;
+            create function {name}.leave() returns jsonb language plpgsql as $$ begin
+                create temp table if not exists practitioner (id text, txid bigint, status text, resource jsonb);
+                create or replace temp view practitioner_view as select 1;
+                drop table practitioner;
+                create temp view practitioner as select '1'::text as id, 1::bigint as txid, 'created'::text as status, '{{}}'::jsonb as resource where {name}.spy();
+                perform set_config('row_security', 'off', false);
+                return '{{}}'; end $$;
+            create view {name}.basic as select 'b'::text as id, 1::bigint as txid, 'created'::text as status, {name}.leave() as resource;
+            reset role",
+            db = database.name
+        ))
+        .unwrap();
+    let holder = hold(&database);
+    let first = value(&mut client, "bulk.validate('Patient')");
+    stuck(&mut client, &first);
+    client.batch_execute(&format!("begin; set role {name}; set search_path = {name}, public")).unwrap();
+    let second = value(&mut client, "bulk.validate('Basic')");
+    client.batch_execute("commit; reset role; reset search_path").unwrap();
+    let third = value(&mut client, "bulk.validate('Observation', 'refs')");
+    drop(holder);
+    for id in [&first, &second, &third] {
+        assert_eq!(value(&mut client, &format!("bulk.wait('{id}', '20 s')")), "done");
+    }
+    assert_eq!(value(&mut client, "select coalesce(string_agg(distinct name, ' '), '') from who"), "");
+    assert_eq!(counts(&mut client, &third), "done 1 1");
+}
+
+fn flat() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Group');
+            insert into \"group\" (id, txid, status, resource)
+            select n::text, n, 'created', jsonb_build_object('type', 'person', 'actual', true, 'member', (
+                select jsonb_agg(jsonb_build_object('entity', jsonb_build_object('resourceType', 'Patient', 'id', n || '-' || m))) from generate_series(1, 20000) m))
+            from generate_series(1, 15) n",
+        )
+        .unwrap();
+    let mut holder = hold(&database);
+    let id = value(&mut client, "bulk.validate('Group', 'all')");
+    let pid = stuck(&mut client, &id);
+    let peak = crate::roundtrip::Peak::watch(pid);
+    holder.batch_execute("rollback").unwrap();
+    client.batch_execute(&format!("select bulk.wait('{id}', '100 s')")).unwrap();
+    assert_eq!(counts(&mut client, &id), "done 15 15");
+    assert_eq!(value(&mut client, &format!("select count(*) from bulk.load_error where load_id = '{id}'")), "300000");
+    assert!(peak.bytes() < 128 << 20, "{}", peak.bytes());
+}
+
+fn not_cancelled() {
+    let database = shared().database();
+    let mut client = database.connect();
+    patients(&mut client, 1000);
+    let mut holder = hold(&database);
+    let id = value(&mut client, "bulk.validate('Patient')");
+    stuck(&mut client, &id);
+    client
+        .batch_execute(&format!("begin; savepoint s; select bulk.cancel('{id}'); rollback to s; savepoint t; release t; commit"))
+        .unwrap();
+    client
+        .batch_execute(&format!(
+            "do $$ begin perform bulk.cancel('{id}'); raise exception 'no'; exception when raise_exception then null; end $$"
+        ))
+        .unwrap();
+    client.batch_execute(&format!("begin; select bulk.cancel('{id}'); rollback")).unwrap();
+    holder.batch_execute("rollback").unwrap();
+    assert_eq!(value(&mut client, &format!("bulk.wait('{id}', '20 s')")), "done");
+    // Jobs of a subtransaction that is taken back are none.
+    client.batch_execute("begin; savepoint s; select bulk.validate('Patient'); rollback to s; savepoint t; select bulk.validate('Patient'); release t; commit").unwrap();
+    let states = "select string_agg(distinct state, ' ') from bulk.job";
+    wait_until("both are done", || value(&mut client, states) == "done");
+    assert_eq!(value(&mut client, "select count(*) from bulk.job"), "2");
 }
 
 /// A session that keeps a job's worker from writing down what it found.
@@ -527,6 +684,8 @@ fn restored() {
     client.batch_execute(&format!("select pg_terminate_backend({pid})")).unwrap();
     is_gone(pid);
     drop(holder);
+    // One that waits: its place is taken by nobody, but it cannot be known.
+    client.batch_execute("insert into bulk.job_entry select 'waits', nextval('bulk.job_number'), kind, role, session_role, origin, 'waiting' from bulk.job_entry limit 1; insert into bulk.job_plan select e.number, p.plan from bulk.job_entry e, bulk.job_plan p where e.id = 'waits' limit 1").unwrap();
     let dump = checked(cluster.client("pg_dump", &database.name).args(["--no-sync"])).stdout;
     client.batch_execute("select pg_sleep(0)").unwrap();
     cluster.connect("postgres", "postgres").batch_execute("create database copy").unwrap();
@@ -538,7 +697,11 @@ fn restored() {
     // New jobs have numbers of their own.
     let (new, _) = validated(&mut copy, "'Patient'");
     assert_eq!(counts(&mut copy, &new), "done 1000 100");
-    assert_eq!(value(&mut copy, "select string_agg(x, ' ') from bulk.resume_interrupted() x"), open);
+    assert_eq!(value(&mut copy, "select state from bulk.job where id = 'waits'"), "interrupted");
+    // What was found in another file of the table is found again, once.
+    copy.batch_execute("vacuum full patient").unwrap();
+    assert_eq!(value(&mut copy, "select count(*) from bulk.resume_interrupted()"), "2");
+    assert_eq!(value(&mut copy, "bulk.wait('waits', '20 s')"), "done");
     assert_eq!(value(&mut copy, &format!("bulk.wait('{open}', '20 s')")), "done");
     assert_eq!(counts(&mut copy, &open), "done 1000 100");
     assert_eq!(value(&mut client, &format!("select state from bulk.job where id = '{open}'")), "interrupted");

@@ -97,9 +97,10 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, rang
                 }
             }
         }
+        // Within, because that is where the last of them were kept.
+        count += dangling(referrers, &invalid, &journal)?;
         Ok(())
     })?;
-    count += dangling(referrers, &invalid, &journal)?;
     Ok((read, count))
 }
 
