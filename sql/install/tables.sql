@@ -134,7 +134,7 @@ create view bulk.job with (security_invoker) as
             then bulk.waiting_for(e.role, e.session_role) else e.message end as message
     from bulk.job_entry e;
 comment on view bulk.job is 'Loads and other work; members of a job''s role and of bulk_admin see it';
-comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later';
+comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later; import: a session of bulk.import';
 comment on column bulk.job.role is 'Who asked for it';
 comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), paused, done, error, cancelled, aborted';
 comment on column bulk.job.request is 'What was asked for, without secrets';
@@ -152,11 +152,11 @@ create view bulk.job_file with (security_invoker) as
         f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,
         case when f.state = 'in-progress' then (select min(pid) from bulk.workers(f.number) pid) end as pid
     from bulk.job_file_entry f join bulk.job_entry e on e.number = f.job;
-comment on view bulk.job_file is 'The parts of jobs: the tables that are validated';
+comment on view bulk.job_file is 'The parts of jobs: tables that are validated, sources that are imported';
 comment on column bulk.job_file.job_id is 'The id in bulk.job';
-comment on column bulk.job_file.source is 'The table';
-comment on column bulk.job_file.state is 'waiting, in-progress, interrupted, done, error, cancelled';
-comment on column bulk.job_file.position is 'How much of it is done: pages of the table';
+comment on column bulk.job_file.source is 'The table, or the source without query string and credentials';
+comment on column bulk.job_file.state is 'waiting, in-progress, interrupted, done, error; cancelled, aborted or paused with its job';
+comment on column bulk.job_file.position is 'How much of it is done: pages of the table, bytes of the source as they are sent';
 comment on column bulk.job_file.size is 'How much there is, as far as that is known';
 comment on column bulk.job_file.pid is 'The worker at it';
 
