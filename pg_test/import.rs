@@ -22,6 +22,8 @@ pub fn tests() -> Vec<Trial> {
         test("an import that is killed or ended at any moment ends with the rows of one that was not", killed),
         test("lines that an import rejects are told, each once", rejects),
         test("an import in one transaction is all or nothing", one_transaction),
+        test("a launcher goes on with imports after a restart, in every database, and starts what waits", launched),
+        test("twenty sessions of five roles at once on the same ids all end", together),
         test("whoever listens is told of every change of an import's state", told),
     ]
 }
@@ -611,4 +613,103 @@ fn listen(database: &Database) -> Client {
     let mut listener = database.connect();
     listener.batch_execute("listen bulk_job").unwrap();
     listener
+}
+
+fn launched() {
+    let cluster = Cluster::start_with("shared_preload_libraries = 'bulk'\nmax_worker_processes = 6\n");
+    let databases = [cluster.database(), cluster.database()];
+    let lines = patients(100_000);
+    let source = Slow::start(lines.clone(), Manner { most: 4_000_000, hangs: true, ..PLAIN });
+    for database in &databases {
+        let mut client = database.connect();
+        assert_eq!(call(&mut client, &json!({"id": "a", "inputs": patient_input(&source.url())})).0, 200);
+        wait_until("some rows are stored", || value(&mut client, "select coalesce(stored, 0) > 0 from bulk.job") == "true");
+        assert_eq!(value(&mut client, "select count(*) from pg_stat_activity where backend_type = 'bulk launcher'"), "1");
+    }
+    let mut client = databases[0].connect();
+    // A copy does not go on by itself; nor does what is paused.
+    let terminated = value(&mut client, "select pid from bulk.job_file");
+    client.batch_execute(&format!("select pg_terminate_backend({terminated})")).unwrap();
+    wait_until("it is interrupted", || value(&mut client, "select state from bulk.job") == "interrupted");
+    drop(client);
+    let mut admin = cluster.connect("postgres", "postgres");
+    admin.batch_execute(&format!("create database copy template {}", databases[0].name)).unwrap();
+    let mut client = databases[0].connect();
+    assert_eq!(call(&mut client, &json!({"id": "p", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(act(&mut client, "p", "pause").0, 200);
+    cluster.stop("immediate");
+    source.behave(PLAIN);
+    cluster.boot();
+    for database in &databases {
+        let mut client = database.connect();
+        wait_until("it is done", || value(&mut client, "select state from bulk.job where id = 'a'") == "done");
+        assert_eq!(counts(&mut client, "a"), "done 100000 100000 0 0");
+    }
+    let mut client = databases[0].connect();
+    assert_eq!(value(&mut client, "select state from bulk.job where id = 'p'"), "paused");
+    let mut copy = cluster.connect("copy", "postgres");
+    assert_eq!(value(&mut copy, "select state from bulk.job"), "interrupted");
+    // What the server has no room for starts when there is some, though nobody calls: the launcher and that of replication have two places.
+    source.behave(Manner { most: 1000, hangs: true, ..PLAIN });
+    let mut busy = databases[1].connect();
+    for number in 0..4 {
+        assert_eq!(call(&mut busy, &json!({"id": format!("b{number}"), "inputs": patient_input(&source.url())})).0, 200);
+    }
+    let working = "select count(*) from pg_stat_activity where backend_type = 'bulk worker'";
+    wait_until("all places are taken", || value(&mut busy, working) == "4");
+    source.behave(PLAIN);
+    assert_eq!(call(&mut client, &json!({"id": "w", "inputs": patient_input(&source.url())})).0, 200);
+    let state = |client: &mut Client| value(client, "select state || coalesce(': ' || message, '') from bulk.job where id = 'w'");
+    wait_until("it waits", || state(&mut client) == "waiting: max_worker_processes is used up");
+    for number in 0..4 {
+        assert_eq!(act(&mut busy, &format!("b{number}"), "abort").0, 200);
+    }
+    wait_until("it was started and is done", || state(&mut client) == "done");
+    wait_until("no worker is left", || value(&mut client, working) == "0");
+    assert!(!cluster.log().contains("PANIC"));
+}
+
+fn together() {
+    let cluster = Cluster::start_with("max_worker_processes = 20\nbulk.max_workers = 8\n");
+    let database = cluster.database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
+    let source = Slow::start(patients(8000), PLAIN);
+    let name = &database.name;
+    // Five roles, two of which cannot log in; each loads the same ids four times at once.
+    for role in 0..5 {
+        let login = if role < 3 { "login" } else { "nologin" };
+        client
+            .batch_execute(&format!(
+                "create role r{role}_{name} {login}; grant bulk_remote to r{role}_{name};
+                grant select, insert, update on patient, patient_history to r{role}_{name}; grant usage on sequence transaction_id_seq to r{role}_{name}"
+            ))
+            .unwrap();
+    }
+    let sessions: Vec<std::thread::JoinHandle<(String, Client)>> = (0..20)
+        .map(|number| {
+            let (mut client, role, url) = (database.connect(), format!("r{}_{name}", number % 5), source.url());
+            std::thread::spawn(move || {
+                client.batch_execute(&format!("set role {role}")).unwrap();
+                let request = json!({"id": format!("s{number}"), "update": number % 2 == 0, "headers": {"X-Secret": "SECRET"}, "inputs": [
+                    {"resourceType": "Patient", "url": url}, {"resourceType": "Patient", "url": url}]});
+                assert_eq!(call(&mut client, &request).0, 200);
+                (format!("s{number}"), client)
+            })
+        })
+        .collect();
+    for session in sessions {
+        let (id, mut own) = session.join().unwrap();
+        assert_eq!(wait(&mut own, &id), "done", "{}", value(&mut client, &format!("select message from bulk.job where id = '{id}'")));
+        assert_eq!(counts(&mut own, &id), "done 16000 16000 0 0");
+        // Its own four, and nobody's secrets.
+        assert_eq!(value(&mut own, "select count(*) from bulk.job"), "4");
+        assert_eq!(failure(&mut own, "select * from bulk.job_secret").code, "42501");
+    }
+    let distinct = (8000 - 8000 / 7).to_string();
+    assert_eq!(value(&mut client, "select count(*) || ' ' || count(distinct txid) from patient"), format!("{distinct} {distinct}"));
+    assert_eq!(value(&mut client, "select count(*) from bulk.job_secret"), "0");
+    wait_until("no worker is left", || {
+        value(&mut client, "select count(*) from pg_stat_activity where backend_type = 'bulk worker'") == "0"
+    });
 }

@@ -30,6 +30,7 @@ mod module {
     #[pgrx::pg_guard]
     pub extern "C-unwind" fn _PG_init() {
         crate::pg::setting::register();
+        crate::pg::launcher::register();
     }
 
     /// Where a background worker begins.
@@ -37,5 +38,12 @@ mod module {
     #[unsafe(no_mangle)]
     pub extern "C-unwind" fn bulk_worker(_arg: pgrx::pg_sys::Datum) {
         crate::job::worker::main();
+    }
+
+    /// Where the launcher begins.
+    #[pgrx::pg_guard]
+    #[unsafe(no_mangle)]
+    pub extern "C-unwind" fn bulk_launcher(_arg: pgrx::pg_sys::Datum) {
+        crate::pg::launcher::main();
     }
 }

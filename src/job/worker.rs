@@ -7,7 +7,7 @@ use crate::pg::attempt::Failure;
 use crate::pg::background::{self, Launch};
 use crate::pg::jobs::{self, Job, Part};
 use crate::pg::lock::Lock;
-use crate::pg::{lifecycle, setting, transaction};
+use crate::pg::{launcher, lifecycle, setting, transaction};
 
 /// Times that a step is tried again when what failed may pass.
 const TRIES: u32 = 5;
@@ -53,6 +53,12 @@ const MOST_JOBS: usize = 20;
 /// The job that a worker is started for, then others of the same roles that wait: the server gives this process's place to no other before it
 /// ends. A job that has ended, or is gone, is no error.
 fn run(launch: Launch) -> Result<(), Failure> {
+    if matches!(launch.job, launcher::RESUME | launcher::START) {
+        if launch.job == launcher::RESUME {
+            note(jobs::resume_all)?;
+        }
+        return note(jobs::start_waiting);
+    }
     let place = note(|| Ok((0..setting::max_workers()).map(Lock::Place).find(|place| place.take())))?;
     let Some(place) = place else { return Ok(()) };
     let worked = work_on(launch);

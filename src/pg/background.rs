@@ -2,7 +2,7 @@
 //!
 //! At a commit an ERROR would end the whole cluster, so what is to be done then is prepared before and allocates nothing.
 
-use super::{compat, setting};
+use super::{compat, launcher, lifecycle, setting};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgrx::pg_sys;
@@ -93,7 +93,9 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
             for mut worker in pending.workers.drain(..) {
                 // Without room the job waits for the next that looks.
                 // SAFETY: a whole description, which is copied.
-                unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker.what, std::ptr::null_mut()) };
+                if !unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker.what, std::ptr::null_mut()) } {
+                    launcher::note(lifecycle::database());
+                }
             }
             pending.sleepers.drain(..).for_each(|sleeper| interrupt(sleeper.what));
         }),
@@ -141,6 +143,17 @@ fn find(process: c_int) -> *mut pg_sys::PGPROC {
     unsafe { pg_sys::BackendPidGetProc(process) }
 }
 
+/// Has a process look at what changed, if it is there; another that has its number looks in vain.
+pub fn wake(process: c_int) {
+    let entry = find(process);
+    if !entry.is_null() {
+        // SAFETY: an entry of the shared array, which never goes.
+        let latch = unsafe { &raw mut (*entry).procLatch };
+        // SAFETY: as above.
+        unsafe { pg_sys::SetLatch(latch) };
+    }
+}
+
 /// Cancels what a process does, if it is still there.
 fn interrupt(sleeper: Sleeper) {
     if !sleeper.entry.is_null() && find(sleeper.process) == sleeper.entry {
@@ -150,16 +163,7 @@ fn interrupt(sleeper: Sleeper) {
 }
 
 fn describe(launch: Launch) -> pg_sys::BackgroundWorker {
-    let mut worker = pg_sys::BackgroundWorker {
-        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as c_int,
-        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
-        bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
-        ..Default::default()
-    };
-    write(&mut worker.bgw_name, format!("bulk worker for job {}", launch.job).as_bytes());
-    write(&mut worker.bgw_type, b"bulk worker");
-    write(&mut worker.bgw_library_name, b"bulk");
-    write(&mut worker.bgw_function_name, b"bulk_worker");
+    let mut worker = process(&format!("bulk worker for job {}", launch.job), "bulk worker", "bulk_worker", pg_sys::BGW_NEVER_RESTART);
     let extra = [
         launch.job.to_le_bytes().as_slice(),
         &launch.database.to_u32().to_le_bytes(),
@@ -168,6 +172,28 @@ fn describe(launch: Launch) -> pg_sys::BackgroundWorker {
     ]
     .concat();
     write(&mut worker.bgw_extra, &extra);
+    worker
+}
+
+/// Seconds after which a launcher that failed is there again.
+const LAUNCHER_RESTART: c_int = 10;
+
+/// The launcher, as the server starts it.
+pub fn describe_launcher() -> pg_sys::BackgroundWorker {
+    process("bulk launcher", "bulk launcher", "bulk_launcher", LAUNCHER_RESTART)
+}
+
+fn process(name: &str, kind: &str, function: &str, restart: c_int) -> pg_sys::BackgroundWorker {
+    let mut worker = pg_sys::BackgroundWorker {
+        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as c_int,
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
+        bgw_restart_time: restart,
+        ..Default::default()
+    };
+    write(&mut worker.bgw_name, name.as_bytes());
+    write(&mut worker.bgw_type, kind.as_bytes());
+    write(&mut worker.bgw_library_name, b"bulk");
+    write(&mut worker.bgw_function_name, function.as_bytes());
     worker
 }
 

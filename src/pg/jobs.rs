@@ -4,7 +4,7 @@
 
 use super::background::{self, Launch};
 use super::lock::Lock;
-use super::{lifecycle, owner, role, setting};
+use super::{launcher, lifecycle, owner, role, setting};
 use crate::error::Error;
 use crate::op::checkpoint::Checkpoint;
 use pgrx::{JsonB, Spi, pg_sys};
@@ -401,10 +401,23 @@ pub fn start_waiting() -> Result<(), Error> {
             && !is_ours(xmin)
             && !background::start(launch(number, session_role)?)
         {
-            break;
+            launcher::note(lifecycle::database());
+            return Ok(());
         }
     }
+    launcher::forget(lifecycle::database());
     Ok(())
+}
+
+/// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again.
+pub fn resume_all() -> Result<(), Error> {
+    let resumed = owner::query(
+        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind <> 'load' and origin = $1 \
+         and not exists (select from bulk.workers(e.number)) returning id",
+        &[origin().into()],
+        |row| row.get::<String>(1),
+    )?;
+    resumed.into_iter().flatten().try_for_each(|id| tell(&id))
 }
 
 /// Another job that waits, or a part of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind

@@ -20,6 +20,7 @@ pub mod general;
 pub mod heap;
 pub mod jobs;
 pub mod journal;
+pub mod launcher;
 pub mod lifecycle;
 pub mod loading;
 pub mod lock;

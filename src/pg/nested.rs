@@ -33,6 +33,8 @@ struct State {
     context: *mut pg_sys::ExprContext,
     progress: Progress,
     read_only: bool,
+    /// Whether the query's snapshot is active for a block of rows: to make it so for each of them costs as much as a small row does.
+    within_block: bool,
 }
 
 /// A query inside another.
@@ -61,7 +63,7 @@ impl Nested {
         let started = memory::within(memory, || diagnostics::keep(place, || within_rights(read_only, || start(statement))));
         let query = started??;
         let progress = Progress::start(Direction::Dump, table);
-        let state = memory::within(query_memory, || remember(State { query, memory, context, progress, read_only }));
+        let state = memory::within(query_memory, || remember(State { query, memory, context, progress, read_only, within_block: false }));
         Ok(Nested { state })
     }
 
@@ -77,6 +79,29 @@ impl Nested {
     pub fn memory(&self) -> Option<pg_sys::MemoryContext> {
         // SAFETY: as in `columns`.
         unsafe { self.state.as_ref() }.map(|state| state.memory)
+    }
+
+    /// Before a block of rows is fetched, and what `surroundings` runs.
+    pub fn begin_block(&mut self) {
+        // SAFETY: as in `columns`.
+        if let Some(state) = unsafe { self.state.as_mut() } {
+            // SAFETY: a running query.
+            let snapshot = unsafe { (*state.query).snapshot };
+            // SAFETY: registered by the query for its whole life.
+            unsafe { pg_sys::PushActiveSnapshot(snapshot) };
+            state.within_block = true;
+        }
+    }
+
+    /// After it. After an ERROR the (sub)transaction's end does it.
+    pub fn end_block(&mut self) {
+        // SAFETY: as in `columns`.
+        if let Some(state) = unsafe { self.state.as_mut() }
+            && std::mem::take(&mut state.within_block)
+        {
+            // SAFETY: pushed by `begin_block`.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
     }
 
     /// The next row, all its columns read; valid until the one after it. None at the end: nothing more may be asked then, but `end`.
@@ -102,9 +127,12 @@ impl Nested {
     pub fn surroundings(&self) -> Surroundings {
         // SAFETY: as in `columns`.
         match unsafe { self.state.as_ref() } {
-            // SAFETY: a running query.
-            Some(state) => Surroundings { snapshot: unsafe { (*state.query).snapshot }, read_only: state.read_only },
-            None => Surroundings { snapshot: ptr::null_mut(), read_only: false },
+            Some(state) => {
+                // SAFETY: a running query.
+                let snapshot = unsafe { (*state.query).snapshot };
+                Surroundings { snapshot, read_only: state.read_only, within_block: state.within_block }
+            }
+            None => Surroundings { snapshot: ptr::null_mut(), read_only: false, within_block: false },
         }
     }
 
@@ -132,6 +160,7 @@ impl Nested {
 pub struct Surroundings {
     snapshot: pg_sys::Snapshot,
     read_only: bool,
+    within_block: bool,
 }
 
 impl Surroundings {
@@ -139,6 +168,9 @@ impl Surroundings {
     pub fn run<T>(self, work: impl FnOnce() -> T) -> Result<T, Error> {
         if self.snapshot.is_null() {
             return Ok(work());
+        }
+        if self.within_block {
+            return within_rights(self.read_only, work);
         }
         // SAFETY: registered by the query for its whole life.
         unsafe { pg_sys::PushActiveSnapshot(self.snapshot) };
@@ -291,8 +323,10 @@ fn next_slot(state: &State) -> Result<*mut pg_sys::TupleTableSlot, Error> {
     memory::reset_per_tuple(query.estate);
     // SAFETY: the executor's state of a running query.
     let estate = unsafe { &*query.estate };
-    // SAFETY: registered by the query for its whole life.
-    unsafe { pg_sys::PushActiveSnapshot(query.snapshot) };
+    if !state.within_block {
+        // SAFETY: registered by the query for its whole life.
+        unsafe { pg_sys::PushActiveSnapshot(query.snapshot) };
+    }
     let slot = memory::within(estate.es_query_cxt, || {
         // SAFETY: the plan of a running query.
         let node = unsafe { &*query.planstate };
@@ -309,8 +343,10 @@ fn next_slot(state: &State) -> Result<*mut pg_sys::TupleTableSlot, Error> {
         // SAFETY: turns an ERROR of the call into an unwinding; the closure holds nothing to drop.
         within_rights(state.read_only, || unsafe { pg_sys::ffi::pg_guard_ffi_boundary(run) })
     });
-    // SAFETY: pushed above.
-    unsafe { pg_sys::PopActiveSnapshot() };
+    if !state.within_block {
+        // SAFETY: pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+    }
     slot.map(|slot| if is_empty(slot) { ptr::null_mut() } else { slot })
 }
 

@@ -67,12 +67,14 @@ impl Feed for Rows {
         diagnostics::keep(None, || {
             let mut block = if size == Size::FIRST { RowBlock::default() } else { RowBlock::with_capacity(size.bytes + size.bytes / 8)? };
             let mut more = true;
+            self.query.begin_block();
             while more && block.size() < size.bytes && block.len() < size.rows {
                 match self.query.next()? {
                     Some(slot) => self.push(slot, &mut block)?,
                     None => more = false,
                 }
             }
+            self.query.end_block();
             let bytes = block.size();
             self.query.show(block.len() as u64, bytes as u64);
             if !more {

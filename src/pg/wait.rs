@@ -38,8 +38,16 @@ pub fn for_event(event: BorrowedFd, patience: Option<Duration>) -> bool {
 
 /// Lets time pass. A cancel or a shutdown ends the statement from inside.
 pub fn pause(time: Duration) {
-    let wanted = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    let milliseconds = std::ffi::c_long::try_from(time.as_millis().max(1)).unwrap_or(1000);
+    pause_or_wake(Some(time));
+}
+
+/// The same, without a time for ever, until somebody wakes this process.
+pub fn pause_or_wake(time: Option<Duration>) {
+    let always = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let (wanted, milliseconds) = match time {
+        Some(time) => (always | pg_sys::WL_TIMEOUT, std::ffi::c_long::try_from(time.as_millis().max(1)).unwrap_or(1000)),
+        None => (always, -1),
+    };
     // SAFETY: reads a backend variable, set for the whole life of the backend.
     let latch = unsafe { pg_sys::MyLatch };
     // SAFETY: the latch is this process's own.

@@ -1,0 +1,150 @@
+//! The launcher, a process that is there where the library is preloaded: after a start of the server it goes on with jobs that were
+//! interrupted, in every database, and it starts workers that the server had no room for as soon as there is some. It has no database itself.
+
+use super::background::{self, Launch};
+use super::{compat, wait};
+use pgrx::lwlock::PgLwLock;
+use pgrx::prelude::*;
+use pgrx::shmem::PGRXSharedMemory;
+use pgrx::{pg_shmem_init, pg_sys};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Databases that are remembered.
+const MOST: usize = 64;
+/// Between two tries to start what waits.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a worker without a job of its own does: goes on with interrupted jobs, or only starts those that wait.
+pub const RESUME: i64 = -1;
+pub const START: i64 = 0;
+
+/// Shared by all processes.
+#[derive(Clone, Copy)]
+pub struct Waiting {
+    /// The launcher's process; 0 before there is one.
+    launcher: c_int,
+    /// Databases with jobs that wait for room.
+    databases: [u32; MOST],
+    count: usize,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting { launcher: 0, databases: [0; MOST], count: 0 }
+    }
+}
+
+// SAFETY: plain numbers.
+unsafe impl PGRXSharedMemory for Waiting {}
+
+// SAFETY: nothing else has this name.
+static WAITING: PgLwLock<Waiting> = unsafe { PgLwLock::new(c"bulk waiting") };
+static IS_THERE: AtomicBool = AtomicBool::new(false);
+
+/// While the server loads its libraries: has the launcher started.
+pub fn register() {
+    // SAFETY: reads variables of the server.
+    let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    // SAFETY: as above.
+    if !preloading || unsafe { pg_sys::IsBinaryUpgrade } {
+        return;
+    }
+    pg_shmem_init!(WAITING);
+    IS_THERE.store(true, Ordering::Relaxed);
+    let mut worker = background::describe_launcher();
+    // SAFETY: a whole description, which is copied.
+    unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
+}
+
+/// Remembers that this database has jobs for which the server had no room, and has the launcher look. Allocates nothing.
+pub fn note(database: pg_sys::Oid) {
+    if !IS_THERE.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut waiting = WAITING.exclusive();
+    let (count, number) = (waiting.count, database.to_u32());
+    if !waiting.databases[..count].contains(&number) && count < MOST {
+        waiting.databases[count] = number;
+        waiting.count += 1;
+    }
+    let launcher = waiting.launcher;
+    drop(waiting);
+    background::wake(launcher);
+}
+
+/// The opposite of `note`.
+pub fn forget(database: pg_sys::Oid) {
+    if !IS_THERE.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut waiting = WAITING.exclusive();
+    let count = waiting.count;
+    if let Some(place) = waiting.databases[..count].iter().position(|&known| known == database.to_u32()) {
+        waiting.databases.copy_within(place + 1..count, place);
+        waiting.count -= 1;
+    }
+}
+
+/// The whole of it.
+pub fn main() {
+    compat::handle_signals();
+    // SAFETY: the handlers are set.
+    unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
+    // SAFETY: no database: the catalogs that all share.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0) };
+    // SAFETY: reads a variable of the process.
+    WAITING.exclusive().launcher = unsafe { pg_sys::MyProcPid };
+    let mut resume = databases();
+    loop {
+        resume.retain(|&database| !background::start(launch(RESUME, database)));
+        let waiting = *WAITING.share();
+        for &database in &waiting.databases[..waiting.count] {
+            background::start(launch(START, pg_sys::Oid::from(database)));
+        }
+        background::reload_configuration();
+        wait::pause_or_wake((!resume.is_empty() || waiting.count > 0).then_some(RETRY));
+    }
+}
+
+fn launch(job: i64, database: pg_sys::Oid) -> Launch {
+    Launch { job, database, session_role: pg_sys::InvalidOid, may_login: true }
+}
+
+/// Those that can be connected to.
+fn databases() -> Vec<pg_sys::Oid> {
+    let mut found = Vec::new();
+    // SAFETY: outside a transaction.
+    unsafe { pg_sys::StartTransactionCommand() };
+    // SAFETY: a catalog that all databases share.
+    let relation = unsafe { pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation.
+    let scan = unsafe { pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut()) };
+    loop {
+        // SAFETY: a scan that is open.
+        let row = unsafe { pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection) };
+        if row.is_null() {
+            break;
+        }
+        // SAFETY: a row of the scan.
+        let header = unsafe { (*row).t_data };
+        // SAFETY: as above.
+        let start = usize::from(unsafe { (*header).t_hoff });
+        // SAFETY: its columns begin behind its header.
+        let columns = unsafe { header.cast::<u8>().add(start) };
+        // SAFETY: a row of pg_database begins as this struct does.
+        let database = unsafe { &*columns.cast::<pg_sys::FormData_pg_database>() };
+        // -2 is a database that was half dropped.
+        if database.datallowconn && database.datconnlimit != -2 {
+            found.push(database.oid);
+        }
+    }
+    // SAFETY: the scan of above.
+    unsafe { pg_sys::heap_endscan(scan) };
+    // SAFETY: the relation of above.
+    unsafe { pg_sys::table_close(relation, pg_sys::AccessShareLock as i32) };
+    // SAFETY: the transaction of above.
+    unsafe { pg_sys::CommitTransactionCommand() };
+    found
+}
