@@ -11,7 +11,8 @@ from pathlib import Path
 import report
 from cluster import Cluster
 from contests import Bench
-from data import sources
+from data import everything, sources
+from web import Web
 
 
 def machine() -> str:
@@ -24,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("binaries", type=Path, help="directory of the PostgreSQL programs, with the extension installed")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each contest (default 5)")
-    parser.add_argument("--only", default="", help="part of the names of the contests to hold: load, upsert, dump, a type, a method")
+    parser.add_argument("--only", default="", help="part of the names of the contests to hold: load, upsert, dump, import, a type, a method")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     parser.add_argument("--chart", type=Path, help="where to draw the chart: this name with .svg and .png")
     options = parser.parse_args()
@@ -47,6 +48,9 @@ def main():
                 found += held if isinstance(held, list) else [held]
                 if what == "dump":
                     gzip = gzip or bench.gzip_sizes(source)
+        if options.only in "import":
+            with Web(directory) as web:
+                found.append(bench.imports(everything(directory, files), web))
         about = {
             "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": options.rounds, "data": origin,
             "postgres": "PostgreSQL " + cluster.sql("select current_setting('server_version')").split(" ")[0],

@@ -74,6 +74,20 @@ class Cluster:
             cwd=self.directory, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
         )
 
+    def ended_cpu(self) -> float:
+        """Seconds of processor of all server processes that have ended, once only ours and the server's own are left."""
+        others = "select count(*) from pg_stat_activity where backend_type in ('client backend', 'bulk worker') and pid <> pg_backend_pid()"
+        for _ in range(1000):
+            if self.sql(others) == 0:
+                break
+            time.sleep(0.01)
+        # They are waited for a moment after they are no longer listed.
+        time.sleep(0.2)
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        # Behind the name: fields 16 and 17 of proc(5), of the children that were waited for.
+        fields = Path(f"/proc/{postmaster}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[13]) + int(fields[14])) / TICKS
+
     def sql(self, statement: str):
         """Runs a statement; the first row's first column, if there is one."""
         cursor = self.admin.execute(statement)

@@ -1,10 +1,13 @@
 """The contests themselves: loads into empty tables, loads over rows that exist, dumps."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 from cluster import Cluster, Cost
 from contest import Contender, Contest, hold
 from data import Source
+from web import Web
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
 
@@ -20,6 +23,8 @@ BYTES, BYTES_FHIR, BYTES_GZIP = "bulk.dump_bytes, Aidbox", "bulk.dump_bytes, FHI
 GZIP = "copy (select (resource || jsonb_build_object(…))::text) to program 'gzip -1'"
 
 COPY_QUERY, QUERY = "copy (query)", "bulk.dump_sql_bytes"
+
+LOADS, IMPORT = "bulk.load, file after file", "bulk.import, two workers"
 
 COLUMNS = "id, txid, cts, ts, resource_type, status, resource"
 
@@ -147,6 +152,36 @@ class Bench:
         contenders = [Contender(STAGE, staged, prepare, result), Contender(LOAD, ours, prepare, result)]
         name = f"load of {source.resource_type} over rows that exist, {method}"
         return hold(self.cluster, name, source.rows, source.bytes, contenders, self.rounds, self.say)
+
+    def imports(self, sources: list[Source], web: Web) -> Contest:
+        """All files from a web server into tables that are not there, in the session and in the background."""
+        tables = ", ".join(f'"{source.table}", "{source.table}_history"' for source in sources)
+        inputs = ", ".join(f'{{"resourceType": "{source.resource_type}", "url": "{web.url(source.gz)}"}}' for source in sources)
+        number = itertools.count()
+
+        def whole(script: str) -> Cost:
+            before = self.cluster.ended_cpu()
+            cost = self.cluster.psql("set bulk.allowed_hosts = '127.0.0.1';\n" + script)
+            return replace(cost, cpu_seconds=self.cluster.ended_cpu() - before)
+
+        def loads() -> Cost:
+            return whole("".join(f"select bulk.load('{web.url(source.gz)}', '{source.resource_type}', fhir => true);\n" for source in sources))
+
+        def imported() -> Cost:
+            name = f"bench-{next(number)}"
+            cost = whole(f"select bulk.import('{{\"id\": \"{name}\", \"inputs\": [{inputs}]}}', fhir => true);\nselect bulk.wait('{name}');")
+            if (state := self.cluster.sql(f"select state from bulk.job where id = '{name}'")) != "done":
+                raise RuntimeError(f"the import ended as {state}")
+            return cost
+
+        def contender(name: str, run) -> Contender:
+            return Contender(
+                name, run, lambda: self.cluster.sql(f"drop table if exists {tables}"),
+                lambda: [self.contents(f'"{source.table}"') for source in sources],
+            )
+
+        rows, bytes = sum(source.rows for source in sources), sum(source.bytes for source in sources)
+        return hold(self.cluster, "import of all files", rows, bytes, [contender(LOADS, loads), contender(IMPORT, imported)], self.rounds, self.say)
 
     def dump(self, source: Source, method: str) -> list[Contest]:
         """Into psql and /dev/null; the whole body as chunks; gzipped."""

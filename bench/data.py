@@ -25,6 +25,24 @@ class Source:
         return self.resource_type.lower()
 
 
+def everything(directory: Path, files: list[Source]) -> list[Source]:
+    """All types of the real data, below the directory; without them, the files that there are."""
+    if not REAL.is_dir():
+        return files
+    known = {source.resource_type: source for source in files}
+    found = []
+    for path in sorted(REAL.glob("*.ndjson.gz")):
+        resource_type = path.name.split(".")[0]
+        gz = directory / path.name
+        if resource_type not in known:
+            shutil.copy(path, gz)
+            with gzip.open(gz) as packed:
+                lines = packed.read()
+            known[resource_type] = Source(resource_type, lines.count(b"\n"), len(lines), gz, gz)
+        found.append(known[resource_type])
+    return found
+
+
 def sources(directory: Path) -> tuple[str, list[Source]]:
     """Where the data come from, and a small-row and a large-row type."""
     real = REAL.is_dir()

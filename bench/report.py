@@ -27,6 +27,10 @@ def floors(found: list[Contest], gzip: tuple[int, int] | None) -> list[tuple[str
         if names.BARE in has and "Observation" in contest.name:
             rows.append((contest.name, seconds(names.BARE) / seconds(names.BYTES), 1.2))
             rows.append((f"{contest.name}: FHIR against Aidbox", seconds(names.BYTES) / seconds(names.BYTES_FHIR), 0.8))
+        if names.IMPORT in has:
+            cpu = {standing.name: standing.median("cpu_seconds") for standing in contest.standings}
+            rows.append((f"{contest.name}: time of {names.LOADS} and of ours", seconds(names.LOADS) / seconds(names.IMPORT), 1 / 1.15))
+            rows.append((f"{contest.name}: processor of {names.LOADS} and of ours", cpu[names.LOADS] / cpu[names.IMPORT], 1 / 1.15))
         if names.QUERY in has:
             rows.append((contest.name, seconds(names.COPY_QUERY) / seconds(names.QUERY), 0.9))
     if gzip:

@@ -50,7 +50,10 @@ pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut 
                 sink.store(Rc::new(batch), ledger)?;
                 queue.release(size);
             }
-            Next::Wait => control.wait(queue.event())?,
+            Next::Wait => {
+                sink.idle()?;
+                control.wait(queue.event())?;
+            }
             Next::End => break,
         }
     }

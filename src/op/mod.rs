@@ -30,6 +30,11 @@ use std::rc::Rc;
 pub trait Sink {
     fn store(&mut self, batch: Rc<batch::Batch>, ledger: &mut Ledger) -> Result<(), Error>;
 
+    /// Called while there is nothing to store.
+    fn idle(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Ends what `store` began. After an error the caller's transaction ends it.
     fn finish(self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error>;
 }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Bytes of a group.
-const GROUP: usize = 8 << 20;
+const GROUP: usize = 16 << 20;
 /// How long rows may wait for others.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Times that a group is tried when what failed may pass.
@@ -125,6 +125,10 @@ impl Sink for Committing<'_> {
         self.group.push(batch);
         let size: usize = self.group.iter().map(|batch| batch.memory()).sum();
         if self.is_whole() && (size >= GROUP || self.began.elapsed() >= PATIENCE) { self.commit(false) } else { Ok(()) }
+    }
+
+    fn idle(&mut self) -> Result<(), Error> {
+        if self.is_whole() && self.began.elapsed() >= PATIENCE { self.commit(false) } else { Ok(()) }
     }
 
     fn finish(mut self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
