@@ -50,9 +50,24 @@ impl Filter {
 }
 
 impl Seen {
+    /// Whether an id was perhaps noted.
+    pub fn contains(&self, hash: u64) -> bool {
+        self.filters.iter().any(|filter| filter.contains(hash))
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.filters.truncate(1);
+        if let Some(first) = self.filters.first_mut()
+            && first.ids > 0
+        {
+            *first = Filter::new(first.bits());
+        }
+    }
+
     /// Notes an id by its `hash`. True when it was perhaps noted before.
     pub fn insert(&mut self, hash: u64) -> bool {
-        if self.filters.iter().any(|filter| filter.contains(hash)) {
+        if self.contains(hash) {
             return true;
         }
         let next = match self.filters.last() {

@@ -23,6 +23,8 @@ pub struct Straight {
     writer: Option<Writer>,
     /// What this load stored, while the table held nothing before it and nobody else's code runs; then only these ids can exist.
     seen: Option<Seen>,
+    /// What was stored since index entries were last made: as long as nobody else's code runs, they wait until one of these ids comes again.
+    unflushed: Option<Seen>,
     update: Update,
     /// For rows that are neither: an id that has a history, or stood in an earlier line of the batch, is not stored as a new one.
     general: General,
@@ -44,6 +46,7 @@ impl Straight {
             writer: Some(Writer::open(&given)),
             update: Update::new(table, &given.resource_type, given.sequence),
             seen: (given.fresh && alone).then(Seen::default),
+            unflushed: alone.then(Seen::default),
             general,
             history: table::history(table).map(|(oid, name)| (oid, among(name))),
             keyless: (key == Key::Later).then(|| table.clone()),
@@ -55,6 +58,7 @@ impl Straight {
     /// From here on others' code may write to the table.
     pub fn expect_others(&mut self) -> Result<(), Error> {
         self.seen = None;
+        self.unflushed = None;
         self.give_key()?;
         self.flush();
         Ok(())
@@ -87,7 +91,7 @@ impl Straight {
         if self.keyless.is_none() {
             self.write_keyed(batch, new, doubtful)?;
             // Others may look for the rows.
-            if self.seen.is_none() {
+            if self.unflushed.is_none() {
                 self.flush();
             }
             return Ok(());
@@ -123,11 +127,19 @@ impl Straight {
         if let Some(writer) = &mut self.writer {
             writer.flush();
         }
+        if let Some(unflushed) = &mut self.unflushed {
+            unflushed.clear();
+        }
     }
 
     fn insert(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
+        }
+        if let (Some(unflushed), None) = (&mut self.unflushed, &self.seen) {
+            for row in rows {
+                unflushed.insert(row.hash);
+            }
         }
         self.writer.get_or_insert_with(|| Writer::open(&self.given)).insert(batch, rows)
     }
@@ -135,7 +147,14 @@ impl Straight {
     /// Writes over those of the rows that exist, in the order of their ids: it is the index's, and two loads of the same ids lock them alike.
     /// Gives back the others.
     fn absent<'a>(&mut self, batch: &Batch, mut rows: Vec<&'a Row>) -> Result<Vec<&'a Row>, Error> {
-        self.flush();
+        // What this load stored itself is known while its table was empty before, else by what is not flushed.
+        let known = match (&self.seen, &self.unflushed) {
+            (None, Some(unflushed)) => rows.iter().any(|row| unflushed.contains(row.hash)),
+            _ => true,
+        };
+        if known {
+            self.flush();
+        }
         rows.sort_unstable_by_key(|row| row.rank);
         let written = self.update.write(batch, &rows)?;
         Ok(rows.into_iter().zip(written).filter(|(_, written)| !written).map(|(row, _)| row).collect())
