@@ -651,12 +651,13 @@ fn launched() {
     assert_eq!(value(&mut copy, "select state from bulk.job"), "interrupted");
     // What the server has no room for starts when there is some, though nobody calls: the launcher and that of replication have two places.
     source.behave(Manner { most: 1000, hangs: true, ..PLAIN });
+    let before = source.begun.lock().unwrap().len();
     let mut busy = databases[1].connect();
     for number in 0..4 {
         assert_eq!(call(&mut busy, &json!({"id": format!("b{number}"), "inputs": patient_input(&source.url())})).0, 200);
     }
     let working = "select count(*) from pg_stat_activity where backend_type = 'bulk worker'";
-    wait_until("all places are taken", || value(&mut busy, working) == "4");
+    wait_until("all places are taken", || value(&mut busy, working) == "4" && source.begun.lock().unwrap().len() == before + 4);
     source.behave(PLAIN);
     assert_eq!(call(&mut client, &json!({"id": "w", "inputs": patient_input(&source.url())})).0, 200);
     let state = |client: &mut Client| value(client, "select state || coalesce(': ' || message, '') from bulk.job where id = 'w'");

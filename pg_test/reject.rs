@@ -273,7 +273,7 @@ fn rights() {
     }
     assert_eq!(value(&mut owner, "select role from bulk.job"), format!("Owner {name}"));
     for statement in [
-        "insert into bulk.job (id, kind, role, state) values ('x', 'load', 'postgres', 'done')",
+        "insert into bulk.job_entry (id, kind, role, session_role, state) values ('x', 'load', 'postgres', 'postgres', 'done')",
         "update bulk.job set role = 'postgres'",
         "delete from bulk.job",
         "insert into bulk.load_error values ('x', 'x', 1, 1, null, null, 'x', 'x', null, null)",

@@ -266,6 +266,9 @@ pub enum Error {
     /// What PostgreSQL refused, in its words, where that was caught.
     #[error("{message}")]
     Server { sqlstate: i32, message: String },
+    /// A job in a database that was restored from a dump, which holds none.
+    #[error("the query strings or headers that the job needs are gone: start it anew")]
+    NoSecret,
     /// Of a job, between its call and its work.
     #[error("the role of the job is gone")]
     NoRole,

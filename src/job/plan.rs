@@ -29,8 +29,13 @@ pub struct Import {
     pub transaction: bool,
     /// Times that a part is begun again after a fault of its source.
     pub retries: u32,
-    /// Of the load, as JSON.
+    /// Of the load, as JSON, but for what follows.
     pub options: String,
+    /// The text of an object that is laid over every resource.
+    pub merge: Option<String>,
+    /// Of the parts in their order; None where it holds a secret, which is kept apart, as headers are.
+    pub urls: Vec<Option<String>>,
+    pub has_headers: bool,
 }
 
 /// Looks through the tables that are the job's parts.

@@ -42,9 +42,19 @@ pub fn main() {
     }
 }
 
-/// Does what is to be written down, which no cancel meets.
-fn note<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
-    background::uncancelled(|| transaction::run(None, work))
+/// Times that what is to be written down is tried, should a cancel meet it: that was meant for the work.
+const NOTE_TRIES: u32 = 3;
+
+/// Does what is to be written down. It waits for no one for long: whoever holds a job's row must not hold a worker's place.
+fn note<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match transaction::run(None, || setting::within(&[(c"lock_timeout", c"5s")], &work)) {
+            Err(failure) if failure.is_cancel() && tries < NOTE_TRIES => {}
+            done => return done,
+        }
+    }
 }
 
 /// Jobs that one process does at most: others' turn comes.
@@ -156,7 +166,7 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
 
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
-    let Some(mut parts) = note(|| jobs::claim_all(job))? else { return Ok(()) };
+    let Some(mut parts) = note(|| jobs::claim_all(job))? else { return note(|| jobs::end(job)) };
     if let Some(first) = parts.first() {
         background::report_activity(Some(&jobs::activity(job, first)));
     }
@@ -171,18 +181,22 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
         parts.iter_mut().for_each(|part| part.progress = jobs::Progress::default());
     };
     background::report_activity(None);
-    note(|| {
-        if let Some((at, failure)) = failed
+    let noted = note(|| {
+        if let Some((at, failure)) = &failed
             && jobs::is_wanted(job)?
         {
             for (index, part) in parts.iter().enumerate() {
-                let message = if at == Some(index) { failure.message() } else { "rolled back: another input failed".to_owned() };
+                let message = if *at == Some(index) { failure.message() } else { "rolled back: another input failed".to_owned() };
                 jobs::end_part(part, Some(&message))?;
             }
         }
-        parts.iter().for_each(|part| Lock::Part(part.number).release());
         jobs::end(job)
-    })
+    });
+    note(|| {
+        parts.iter().for_each(|part| Lock::Part(part.number).release());
+        Ok(())
+    })?;
+    noted
 }
 
 fn do_part(job: &Job, plan: &Plan, part: &mut Part, after_another: bool) -> Result<Step, Failure> {

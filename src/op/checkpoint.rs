@@ -70,7 +70,7 @@ impl Reading {
         let restart = match &self.members {
             Some(members) => members.before(position.offset)?,
             // From the last block, to have something to compare.
-            None => Restart { sent: self.last.offset, inflated: self.last.offset, crc: self.last.crc },
+            None => Restart { sent: self.last.offset, inflated: self.last.offset, crc: self.last.crc, gzip: false },
         };
         self.last = position;
         Some(Checkpoint { position, restart, identity: self.identity.clone(), sent: self.sent.load(Ordering::Relaxed) })

@@ -9,7 +9,9 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::time::{Duration, Instant};
 
 /// What a worker is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +46,31 @@ struct Sleeper {
     entry: *mut pg_sys::PGPROC,
 }
 
+/// How long a worker may take to begin.
+const BEGINNING: Duration = Duration::from_secs(1);
+
 thread_local! {
     static PENDING: RefCell<Pending> = RefCell::default();
+    /// The jobs that this process asked for workers for, the last first.
+    static STARTED: RefCell<VecDeque<(i64, Instant)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Whether a worker that this process asked for may still be about to begin with a job.
+pub fn was_started(job: i64) -> bool {
+    STARTED.with_borrow(|started| started.iter().any(|(known, when)| *known == job && when.elapsed() < BEGINNING))
+}
+
+fn remember(job: i64) {
+    STARTED.with_borrow_mut(|started| {
+        started.truncate(63);
+        started.push_front((job, Instant::now()));
+    });
 }
 
 /// Has a worker started when the transaction commits; of more than may be at work, the others wait for these.
 pub fn start_at_commit(launch: Launch) {
     let most = setting::max_workers() as usize;
+    remember(launch.job);
     pending(|pending, by| {
         if pending.workers.len() < most {
             pending.workers.push(Wanted { by, what: describe(launch) });
@@ -69,7 +89,11 @@ pub fn interrupt_at_commit(processes: impl Iterator<Item = i32>) {
 pub fn start(launch: Launch) -> bool {
     let mut worker = describe(launch);
     // SAFETY: a whole description, which is copied.
-    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
+    let started = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) };
+    if started {
+        remember(launch.job);
+    }
+    started
 }
 
 fn pending(add: impl FnOnce(&mut Pending, pg_sys::SubTransactionId)) {
@@ -247,16 +271,6 @@ pub fn report_activity(what: Option<&CStr>) {
 /// Tells the server's log of what a job's owner reads in `bulk.job`.
 pub fn log(message: String) {
     pgrx::ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
-}
-
-/// Runs `work` so that a cancel waits for its end: it is meant for what the worker does, not for what it writes down of it.
-pub fn uncancelled<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: a variable of the process; an ERROR sets it to 0, as does what follows.
-    unsafe { pg_sys::QueryCancelHoldoffCount = 1 };
-    let done = work();
-    // SAFETY: as above.
-    unsafe { pg_sys::QueryCancelHoldoffCount = 0 };
-    done
 }
 
 /// Forgets a cancel that came too late for the job that it was meant for.

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a group.
 const GROUP: usize = 16 << 20;
+/// Bytes of a line that is rejected, beside its text.
+const REJECT: usize = 400;
 /// How long rows may wait for others.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Times that a group is tried when what failed may pass.
@@ -123,7 +125,12 @@ impl Sink for Committing<'_> {
     fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
         self.rejects.extend(ledger.take_rejects());
         self.group.push(batch);
-        let size: usize = self.group.iter().map(|batch| batch.memory()).sum();
+        let left = self.max_errors.saturating_sub(self.part.progress.rejected);
+        if self.rejects.len() as u64 > left {
+            Ledger::new(left).enter(Tally { rejects: std::mem::take(&mut self.rejects), ..Tally::default() })?;
+        }
+        let rejects: usize = self.rejects.iter().map(|reject| REJECT + reject.raw.len() + reject.place.source.len()).sum();
+        let size = rejects + self.group.iter().map(|batch| batch.memory()).sum::<usize>();
         if self.is_whole() && (size >= GROUP || self.began.elapsed() >= PATIENCE) { self.commit(false) } else { Ok(()) }
     }
 

@@ -195,10 +195,13 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
     let parts = owner::query(
         "select ordinal, source, resource_type, 0::int8, size, 0, null::jsonb, null::int8, null::int8, \
          null::int8, null::int8, null::int8, null::int8, number from bulk.job_file_entry \
-         where job = $1 order by number",
+         where job = $1 and state <> 'done' order by number",
         &[job.number.into()],
         |row| part(row.get(14)?.unwrap_or_default(), row),
     )?;
+    if parts.is_empty() {
+        return Ok(None);
+    }
     for (index, claimed) in parts.iter().enumerate() {
         if !Lock::Part(claimed.number).take() {
             parts[..index].iter().for_each(|part| Lock::Part(part.number).release());
@@ -207,7 +210,7 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
     }
     owner::run(
         "update bulk.job_file_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
-         where job = $1",
+         where job = $1 and state <> 'done'",
         &[job.number.into()],
     )?;
     begin(job)?;
@@ -303,7 +306,7 @@ pub fn advance_input(part: i64, progress: &Progress) -> Result<(), Error> {
     let number = |value: u64| value as i64;
     owner::run(
         "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
-         rejected = $9, characters = $10, written = $11 where number = $1",
+         rejected = $9, characters = $10, written = $11, tries = 0 where number = $1",
         &[
             part.into(),
             JsonB(checkpoint).into(),
@@ -381,6 +384,9 @@ const OPEN: &str = "from bulk.job_entry j join pg_roles r on r.rolname = j.sessi
 
 /// Starts workers for parts that no one works on, as far as there is room.
 pub fn start_waiting() -> Result<(), Error> {
+    if lifecycle::is_standby() {
+        return Ok(());
+    }
     let busy = owner::look(
         "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 16963 and database = $1",
         &[lifecycle::database().into()],
@@ -395,18 +401,37 @@ pub fn start_waiting() -> Result<(), Error> {
         &[origin().into(), room.into()],
         |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
     )?;
+    let mut all = true;
     for (job, xmin) in jobs {
         // What this transaction asks for starts when it commits.
-        if let Some((number, session_role)) = job
-            && !is_ours(xmin)
-            && !background::start(launch(number, session_role)?)
-        {
+        let Some((number, session_role)) = job else { continue };
+        if is_ours(xmin) || background::was_started(number) {
+            all = false;
+            continue;
+        }
+        if !background::start(launch(number, session_role)?) {
             launcher::note(lifecycle::database());
             return Ok(());
         }
     }
-    launcher::forget(lifecycle::database());
+    if all {
+        launcher::forget(lifecycle::database());
+    }
     Ok(())
+}
+
+/// What the workers of a job go by.
+pub fn plan(number: i64) -> Result<Option<Value>, Error> {
+    let found = owner::look("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
+    Ok(found.into_iter().flatten().next().map(|plan| plan.0))
+}
+
+/// Forgets what is entered of lines of a part that are still to be loaded.
+pub fn forget_findings(job: &Job, part: &Part) -> Result<(), Error> {
+    owner::run(
+        "delete from bulk.load_error where load_id = $1 and source = $2 and line > $3",
+        &[job.id.as_str().into(), part.source.as_str().into(), (part.progress.checkpoint.position.lines as i64).into()],
+    )
 }
 
 /// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again.
@@ -447,7 +472,7 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     for id in mine {
         let found = owner::query(
             "update bulk.job_entry j set state = 'waiting', origin = $2 from pg_roles r where j.id = $1 \
-             and j.state in ('waiting', 'in-progress') and r.rolname = j.session_role::name \
+             and j.state in ('waiting', 'in-progress') and not exists (select from bulk.workers(j.number)) and r.rolname = j.session_role::name \
              returning j.number, r.oid",
             &[id.as_str().into(), origin().into()],
             |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)),
@@ -550,26 +575,27 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Has a job that is stopped, failed or interrupted gone on with, where it was.
-pub fn go_on(number: i64, id: &str, workers: usize) -> Result<(), Error> {
+/// Has a job that is stopped, failed or interrupted gone on with, where it was; false when it is in no such state any more.
+pub fn go_on(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bool, Error> {
     let session_role = owner::query(
         "update bulk.job_entry j set state = 'waiting', origin = $2, finished = null, message = null from pg_roles r \
-         where j.number = $1 and r.rolname = j.session_role::name returning r.oid",
-        &[number.into(), origin().into()],
+         where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3) \
+         and (j.state not in ('waiting', 'in-progress') or not exists (select from bulk.workers(j.number))) returning r.oid",
+        &[number.into(), origin().into(), from.to_vec().into()],
         |row| row.get::<pg_sys::Oid>(1),
     )?;
+    let Some(session_role) = session_role.into_iter().flatten().next() else { return Ok(false) };
     owner::run(
         "update bulk.job_file_entry set state = 'waiting', message = null, finished = null, tries = 0 \
          where job = $1 and state = 'error'",
         &[number.into()],
     )?;
     tell(id)?;
-    let Some(session_role) = session_role.into_iter().flatten().next() else { return Err(Error::NoRole) };
     let launch = launch(number, session_role)?;
     for _ in 0..workers {
         background::start_at_commit(launch);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A text for the activity of a worker.

@@ -100,8 +100,11 @@ pub fn main() {
     loop {
         resume.retain(|&database| !background::start(launch(RESUME, database)));
         let waiting = *WAITING.share();
-        for &database in &waiting.databases[..waiting.count] {
-            background::start(launch(START, pg_sys::Oid::from(database)));
+        for database in waiting.databases[..waiting.count].iter().map(|&database| pg_sys::Oid::from(database)) {
+            // Should there still be no room, its worker notes it again.
+            if background::start(launch(START, database)) {
+                forget(database);
+            }
         }
         background::reload_configuration();
         wait::pause_or_wake((!resume.is_empty() || waiting.count > 0).then_some(RETRY));

@@ -50,3 +50,9 @@ pub fn database() -> pg_sys::Oid {
     // SAFETY: reads a backend variable.
     unsafe { pg_sys::MyDatabaseId }
 }
+
+/// Whether this server only follows another.
+pub fn is_standby() -> bool {
+    // SAFETY: reads what the server knows of itself.
+    unsafe { pg_sys::RecoveryInProgress() }
+}

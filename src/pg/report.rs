@@ -32,7 +32,7 @@ fn code(error: &Error) -> Code {
         Error::Pseudotype { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::TooManyPaths(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::MissingRole { .. } => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        Error::NoJob(_) | Error::NoRole | Error::Gone | Error::Stopped => Code::ERRCODE_UNDEFINED_OBJECT,
+        Error::NoJob(_) | Error::NoRole | Error::NoSecret | Error::Gone | Error::Stopped => Code::ERRCODE_UNDEFINED_OBJECT,
         Error::ForeignJob => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -194,6 +194,8 @@ impl<R: Read> Read for Counted<R> {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Broken::io(SourceFault::Timeout),
             _ => match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
                 Some(ureq::Error::Timeout(_)) => Broken::io(SourceFault::Timeout),
+                // Other texts may hold what the server sent.
+                _ if error.raw_os_error().is_none() => Broken::io(SourceFault::Read("the connection failed".to_owned())),
                 _ => Broken::io(SourceFault::Read(error.to_string())),
             },
         })?;

@@ -45,6 +45,8 @@ pub struct Restart {
     /// Inflated bytes before it, and their CRC-32.
     pub inflated: u64,
     pub crc: u32,
+    /// Whether a member of gzip begins there, and not a line of plain text.
+    pub gzip: bool,
 }
 
 /// The members of a gzip that began, as far as nobody has passed them.
@@ -88,10 +90,10 @@ pub fn inflate(opened: Opened, interrupt: Interrupt, from: Restart) -> Result<In
     let mut head = Vec::new();
     guarded.by_ref().take(HEAD).read_to_end(&mut head).map_err(|error| fault(&error))?;
     let raw = BufReader::with_capacity(BUFFER, io::Cursor::new(head.clone()).chain(guarded));
-    let within_text = from.sent > 0 && from.sent == from.inflated;
+    let within_text = from.sent > 0 && !from.gzip;
     if head.starts_with(&MAGIC) && !within_text {
         let members = Members::default();
-        members.begin(from);
+        members.begin(Restart { gzip: true, ..from });
         let counted = Passed { reader: raw, bytes: from.sent };
         let gzip =
             Gzip { member: Some(GzDecoder::new(counted)), inflated: from.inflated, crc: Hasher::new_with_initial(from.crc), members };
@@ -178,7 +180,8 @@ impl<R: BufRead> Read for Gzip<R> {
             }
             let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else { break };
             if !rest.fill_buf().map_err(named)?.is_empty() {
-                self.members.begin(Restart { sent: rest.bytes, inflated: self.inflated, crc: self.crc.clone().finalize() });
+                let (sent, inflated) = (rest.bytes, self.inflated);
+                self.members.begin(Restart { sent, inflated, crc: self.crc.clone().finalize(), gzip: true });
                 self.member = Some(GzDecoder::new(rest));
             }
         }

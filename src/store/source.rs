@@ -98,7 +98,14 @@ pub fn redact(text: &str) -> String {
             url.set_fragment(None);
             url.into()
         }
-        _ => text.split(['?', '#']).next().unwrap_or_default().chars().take(200).collect(),
+        _ => {
+            let open = text.split(['?', '#']).next().unwrap_or_default();
+            let plain = match open.split_once("://") {
+                Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest)),
+                None => open.to_owned(),
+            };
+            plain.chars().take(200).collect()
+        }
     }
 }
 
@@ -121,5 +128,6 @@ mod tests {
         assert_eq!(Source::parse("https://u:p@h:8080/a/b?sig=SECRET#f").unwrap().name(), "https://h:8080/a/b");
         assert_eq!(redact("s3://bucket/key?secret=1"), "s3://bucket/key");
         assert_eq!(redact("nonsense?secret"), "nonsense");
+        assert_eq!(redact("https://user:pa ss@ho st/x?sig"), "https://ho st/x");
     }
 }

@@ -107,9 +107,12 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
         request.extend(wanted.shown.clone());
     }
     let mut open = wanted.options.clone();
-    let headers = open.remove("headers");
-    let merge = options.merge.clone();
+    let headers = open.remove("headers").filter(|headers| !headers.is_null());
     open.remove("merge");
+    // What a name leaves out is a secret.
+    let is_open = |url: &String, part: &NewPart| part.source == *url || part.source == format!("file://{url}");
+    let open_urls: Vec<Option<String>> = urls.iter().zip(&parts).map(|(url, part)| is_open(url, part).then(|| url.clone())).collect();
+    let has_secret = headers.is_some() || open_urls.iter().any(Option::is_none);
     let plan = Plan {
         settings: setting::taken_over(),
         work: Work::Import(Import {
@@ -118,6 +121,9 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
             transaction: wanted.mode == Mode::Transaction,
             retries: wanted.retries,
             options: Value::Object(open).to_string(),
+            merge: options.merge.clone(),
+            urls: open_urls,
+            has_headers: headers.is_some(),
         }),
     };
     let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(parts.len()) };
@@ -126,7 +132,7 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
         kind: "import",
         request,
         plan: plan.to_json()?,
-        secret: Some(json!({"urls": urls, "headers": headers, "merge": merge})),
+        secret: has_secret.then(|| json!({"urls": urls, "headers": headers})),
         parts: &parts,
         workers,
     };
@@ -168,6 +174,10 @@ fn escaped(id: &str) -> String {
 fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Error> {
     let state = standing.state.as_str();
     let active = matches!(state, "waiting" | "in-progress" | "interrupted");
+    let again = |from: &[&str]| {
+        let workers = if is_one_transaction(standing)? { 1 } else { WORKERS };
+        jobs::go_on(standing.number, id, workers, from)
+    };
     let not_now = |what: &str| Ok(Answer::refuse(406, format!("import \"{id}\" is {}: it cannot be {what}", word(state))));
     match action {
         Action::Abort if active || state == "paused" => jobs::stop(standing.number, id, Stop::End).map(drop)?,
@@ -179,9 +189,11 @@ fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Err
             jobs::stop(standing.number, id, Stop::Pause).map(drop)?;
         }
         Action::Pause => return not_now("paused"),
-        Action::Resume if state == "paused" => jobs::go_on(standing.number, id, WORKERS)?,
+        // Another may have acted since it was looked at.
+        Action::Resume if state == "paused" && again(&["paused"])? => {}
         Action::Resume => return not_now("resumed"),
-        Action::ForceResume if matches!(state, "paused" | "error" | "interrupted") => jobs::go_on(standing.number, id, WORKERS)?,
+        Action::ForceResume
+            if matches!(state, "paused" | "error" | "interrupted") && again(&["paused", "error", "waiting", "in-progress"])? => {}
         // It is at work, or about to be.
         Action::ForceResume if active => jobs::start_waiting()?,
         Action::ForceResume => return not_now("resumed"),
@@ -191,8 +203,8 @@ fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Err
 }
 
 fn is_one_transaction(standing: &Standing) -> Result<bool, Error> {
-    let Some(job) = jobs::open(standing.number)? else { return Ok(false) };
-    Ok(matches!(Plan::from_json(job.plan)?.work, Work::Import(Import { transaction: true, .. })))
+    let Some(plan) = jobs::plan(standing.number)? else { return Ok(false) };
+    Ok(matches!(Plan::from_json(plan)?.work, Work::Import(Import { transaction: true, .. })))
 }
 
 /// The word that the interface has for a job's state.

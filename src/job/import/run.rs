@@ -18,7 +18,6 @@ use crate::pg::sink::{Strict, Tolerant};
 use crate::pg::upsert::Destination;
 use crate::pg::{loading, setting, transaction, wait};
 use crate::store::Source;
-use serde_json::Value;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -39,19 +38,20 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(job: &'a Job, import: &'a Import) -> Result<Session<'a>, Error> {
         let mut options = LoadOptions::read(&import.options)?;
-        let secret = |key: &str| job.secret.as_ref().and_then(|secret| secret.get(key)).filter(|value| !value.is_null());
-        if let Some(headers) = secret("headers") {
+        if import.has_headers {
+            let headers = job.secret.as_ref().and_then(|secret| secret.get("headers")).ok_or(Error::NoSecret)?;
             options.headers = LoadOptions::read(&serde_json::json!({"headers": headers}).to_string())?.headers;
         }
-        options.merge = secret("merge").and_then(Value::as_str).map(str::to_owned);
+        options.merge = import.merge.clone();
         let changes = loading::changes(&options)?;
         Ok(Session { job, import, options, changes })
     }
 
     /// The source of an input, if the role may still read it.
     fn source(&self, part: &Part) -> Result<Source, Error> {
-        let url = self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(part.ordinal)?.as_str());
-        let source = Source::parse(url.unwrap_or(&part.source))?;
+        let secret = || self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(part.ordinal)?.as_str());
+        let open = self.import.urls.get(part.ordinal).and_then(Option::as_deref);
+        let source = Source::parse(open.or_else(secret).ok_or(Error::NoSecret)?)?;
         Right::to_read(&source).require()?;
         Ok(source)
     }
@@ -118,7 +118,11 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
             part.tries = 0;
         }
         if let Error::Rejected { first, .. } = &error {
-            transaction::run(None, || Journal::of(&job.id).reject(first))?;
+            // What an earlier try told of the same lines is told once.
+            transaction::run(None, || {
+                jobs::forget_findings(job, part)?;
+                Journal::of(&job.id).reject(first)
+            })?;
         }
         if !may_pass(&error) || part.tries >= import.retries {
             return Err(Failure::Ours(error));
@@ -170,6 +174,8 @@ pub fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, 
             at = Some(index);
             one_of_them(&session, part)?;
         }
+        // With the rows, so that nobody begins anew what is stored.
+        jobs::end(job)?;
         Ok(Step::Ended)
     });
     match loaded {
