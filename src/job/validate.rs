@@ -9,8 +9,9 @@ use crate::op::examine::Examine;
 use crate::op::line::Recipe;
 use crate::op::pipe::Pipe;
 use crate::pg::dangling::Referrers;
-use crate::pg::jobs::{self, Advance, Job, NewPart, Order, Part};
+use crate::pg::jobs::{self, Job, Order};
 use crate::pg::journal::Journal;
+use crate::pg::parts::{self, Advance, NewPart, Part};
 use crate::pg::scan::{self, Range};
 use crate::pg::table::{self, Table};
 use crate::pg::wait::Backend;
@@ -41,7 +42,7 @@ pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error
     let found = scan::pages(&table);
     let storage =
         found.as_ref().map_or_else(|| format!("{} {}", table.name, jobs::origin()), |(_, file)| format!("{file} {}", jobs::origin()));
-    jobs::settle(job, part, &storage)?;
+    parts::settle(job, part, &storage)?;
     let pages = found.map(|(pages, _)| pages);
     // What is written behind the table's end of the beginning is written in its course.
     let size = part.size.unwrap_or(i64::from(pages.unwrap_or(1)));
@@ -49,7 +50,7 @@ pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error
     let range = Range { pages: pages.map(|_| (part.position as u32, end as u32)), written_at: request.written_at.filter(|_| table.has_ts) };
     let (read, rejected) = look(job, request, &table, resource_type, range)?;
     let position = if range.pages.is_some() { end } else { size };
-    jobs::advance(part, Advance { position, size, read, rejected })?;
+    parts::advance(part, Advance { position, size, read, rejected })?;
     if let Some(most) = request.max_errors
         && part.progress.rejected > most
     {
@@ -108,9 +109,7 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, rang
 fn dangling(referrers: Referrers, invalid: &HashSet<String>, journal: &Journal) -> Result<u64, Error> {
     let mut ids: HashSet<String> = HashSet::new();
     referrers.dangling(|findings| {
-        for finding in findings.iter().filter(|finding| !invalid.contains(&finding.id) && !ids.contains(&finding.id)).collect::<Vec<_>>() {
-            ids.insert(finding.id.clone());
-        }
+        ids.extend(findings.iter().filter(|finding| !invalid.contains(&finding.id)).map(|finding| finding.id.clone()));
         journal.find(findings)
     })?;
     Ok(ids.len() as u64)

@@ -5,8 +5,9 @@ use super::{import, validate};
 use crate::error::Error;
 use crate::pg::attempt::Failure;
 use crate::pg::background::{self, Launch};
-use crate::pg::jobs::{self, Job, Part};
+use crate::pg::jobs::{self, Job};
 use crate::pg::lock::Lock;
+use crate::pg::parts::{self, Part};
 use crate::pg::{launcher, lifecycle, setting, transaction};
 
 /// Times that a step is tried again when what failed may pass.
@@ -133,13 +134,13 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
     {
         return all_at_once(job, import);
     }
-    while let Some(mut part) = note(|| if jobs::is_wanted(job)? { jobs::claim(job) } else { Ok(None) })? {
+    while let Some(mut part) = note(|| if jobs::is_wanted(job)? { parts::claim(job) } else { Ok(None) })? {
         background::report_activity(Some(&jobs::activity(job, &part)));
         let done = do_part(job, &plan, &mut part, after_another);
         background::report_activity(None);
         let ended = match done {
-            Ok(Step::Done | Step::More) => note(|| jobs::end_part(&part, None)),
-            Ok(Step::TooMany(most)) => note(|| jobs::end_part(&part, Some(&format!("more than {most} resources are invalid")))),
+            Ok(Step::Done | Step::More) => note(|| parts::end(&part, None)),
+            Ok(Step::TooMany(most)) => note(|| parts::end(&part, Some(&format!("more than {most} resources are invalid")))),
             Ok(Step::Ended | Step::Unwanted) => Ok(()),
             Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
             Err(failure) => {
@@ -147,7 +148,7 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
                 // Whoever cancels the job interrupts it.
                 let failed = note(|| {
                     let wanted = jobs::is_wanted(job)?;
-                    if wanted { jobs::end_part(&part, Some(&message)).map(|()| true) } else { Ok(false) }
+                    if wanted { parts::end(&part, Some(&message)).map(|()| true) } else { Ok(false) }
                 })?;
                 if failed {
                     background::log(format!("job {} of bulk failed on {}", job.id, part.source));
@@ -166,7 +167,7 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
 
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
-    let Some(mut parts) = note(|| jobs::claim_all(job))? else { return note(|| jobs::end(job)) };
+    let Some(mut parts) = note(|| parts::claim_all(job))? else { return note(|| jobs::end(job)) };
     if let Some(first) = parts.first() {
         background::report_activity(Some(&jobs::activity(job, first)));
     }
@@ -178,7 +179,7 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
             Err((_, failure)) if failure.may_pass() && tries < TRIES => tries += 1,
             Err((at, failure)) => break Some((at, failure)),
         }
-        parts.iter_mut().for_each(|part| part.progress = jobs::Progress::default());
+        parts.iter_mut().for_each(|part| part.progress = parts::Progress::default());
     };
     background::report_activity(None);
     let noted = note(|| {
@@ -187,7 +188,7 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
         {
             for (index, part) in parts.iter().enumerate() {
                 let message = if *at == Some(index) { failure.message() } else { "rolled back: another input failed".to_owned() };
-                jobs::end_part(part, Some(&message))?;
+                parts::end(part, Some(&message))?;
             }
         }
         jobs::end(job)

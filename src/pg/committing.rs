@@ -2,11 +2,12 @@
 //! that were rejected.
 
 use super::attempt::Failure;
-use super::jobs::{Job, Part, Progress};
+use super::jobs::Job;
 use super::journal::Journal;
+use super::parts::{Part, Progress};
 use super::sink::{Strict, Tolerant};
 use super::upsert::Destination;
-use super::{jobs, report, transaction};
+use super::{jobs, parts, report, transaction};
 use crate::error::{Error, Reject};
 use crate::op::Sink;
 use crate::op::batch::Batch;
@@ -108,9 +109,9 @@ impl<'a> Committing<'a> {
             characters: before.characters + self.group.iter().map(|batch| batch.characters).sum::<u64>(),
             written: before.written + self.group.iter().map(|batch| batch.written() as u64).sum::<u64>(),
         };
-        jobs::advance_input(self.part.number, &progress)?;
+        parts::advance_input(self.part.number, &progress)?;
         if end {
-            jobs::end_part(self.part, None)?;
+            parts::end(self.part, None)?;
         }
         Ok(progress)
     }

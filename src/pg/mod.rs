@@ -27,6 +27,7 @@ pub mod lock;
 pub mod memory;
 pub mod nested;
 pub mod owner;
+pub mod parts;
 pub mod printer;
 pub mod progress;
 pub mod report;

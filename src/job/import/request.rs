@@ -1,6 +1,7 @@
 //! The body of a request to import, in the shape of 2019 (`type`, `storageDetail`, `action`) and in the present one (`resourceType`,
 //! `contentEncoding`, `mode`, `update`, `allowedRetryCount`).
 
+use crate::op::option::OPTIONS;
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
 
@@ -78,21 +79,8 @@ const OWN: &[&str] = &[
     "source",
     "type",
 ];
-/// Keys that are a load's.
-const LOAD: &[&str] = &[
-    "create-tables",
-    "merge",
-    "strip-nulls",
-    "headers",
-    "connect-timeout",
-    "read-timeout",
-    "update",
-    "on-conflict",
-    "keep-meta",
-    "method",
-    "max-errors",
-    "validation",
-];
+/// Keys of a load that an import has other means for.
+const NOT_OURS: &[&str] = &["retries", "temp_table"];
 const SHOWN: &[&str] = &["action", "inputFormat", "inputSource", "contentEncoding", "mode", "update", "allowedRetryCount"];
 
 impl Request {
@@ -131,9 +119,10 @@ impl Request {
 
 impl Start {
     fn read(body: &Map<String, Value>) -> Result<Start, String> {
-        if let Some(unknown) = body.keys().find(|key| !OWN.contains(&key.as_str()) && !LOAD.contains(&key.as_str())) {
+        let load: Vec<&str> = OPTIONS.iter().copied().filter(|key| !NOT_OURS.contains(key)).collect();
+        if let Some(unknown) = body.keys().find(|key| !OWN.contains(&key.as_str()) && !load.contains(&key.as_str())) {
             let known: Vec<&str> =
-                OWN.iter().chain(LOAD).copied().filter(|key| !matches!(*key, "storageDetail" | "source" | "type")).collect();
+                OWN.iter().chain(&load).copied().filter(|key| !matches!(*key, "storageDetail" | "source" | "type")).collect();
             return Err(format!("unrecognized key \"{}\": known are {}", short(unknown), known.join(", ")));
         }
         let mode = match body.get("mode") {
@@ -166,7 +155,7 @@ impl Start {
         let inputs = inputs.iter().enumerate().map(|(index, input)| Input::read(index, input)).collect::<Result<Vec<Input>, String>>()?;
         let pick =
             |keys: &[&str]| body.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(Start { shape, inputs, mode, retries, options: pick(LOAD), shown: pick(SHOWN) })
+        Ok(Start { shape, inputs, mode, retries, options: pick(&load), shown: pick(SHOWN) })
     }
 }
 

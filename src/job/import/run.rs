@@ -11,8 +11,9 @@ use crate::op::option::LoadOptions;
 use crate::op::{Sink, checkpoint::Checkpoint};
 use crate::pg::attempt::{self, Failure};
 use crate::pg::committing::Committing;
-use crate::pg::jobs::{self, Job, Part};
+use crate::pg::jobs::{self, Job};
 use crate::pg::journal::Journal;
+use crate::pg::parts::{self, Part};
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
 use crate::pg::upsert::Destination;
@@ -120,7 +121,7 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
         if let Error::Rejected { first, .. } = &error {
             // What an earlier try told of the same lines is told once.
             transaction::run(None, || {
-                jobs::forget_findings(job, part)?;
+                parts::forget_findings(job, part)?;
                 Journal::of(&job.id).reject(first)
             })?;
         }
@@ -128,7 +129,7 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
             return Err(Failure::Ours(error));
         }
         let pause = PAUSE.saturating_mul(1 << part.tries.min(10)).min(LONGEST_PAUSE);
-        transaction::run(None, || jobs::try_again(part, &error.to_string()))?;
+        transaction::run(None, || parts::try_again(part, &error.to_string()))?;
         if let Some(step) = rest(job, pause)? {
             return Ok(step);
         }
@@ -202,15 +203,15 @@ fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
     part.progress.stored = ledger.all_stored();
     part.progress.skipped = ledger.skipped;
     part.progress.rejected = ledger.rejected;
-    jobs::advance_input(part.number, &part.progress)?;
-    jobs::end_part(part, None)
+    parts::advance_input(part.number, &part.progress)?;
+    parts::end(part, None)
 }
 
 /// Counts what goes into a sink.
 struct Counting<'a> {
     sink: &'a mut dyn Sink,
     job: &'a Job,
-    progress: &'a mut jobs::Progress,
+    progress: &'a mut parts::Progress,
 }
 
 impl Sink for Counting<'_> {
