@@ -24,6 +24,8 @@ const REJECT: usize = 400;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Times that a group is tried when what failed may pass.
 const TRIES: u32 = 6;
+/// Groups that are looked up at most before ids are taken for new again.
+const LONGEST_DOUBT: u32 = 64;
 
 /// A sink of one part of a job, all of one type.
 pub struct Committing<'a> {
@@ -36,12 +38,44 @@ pub struct Committing<'a> {
     group: Vec<Rc<Batch>>,
     rejects: Vec<Reject>,
     began: Instant,
+    trust: Trust,
+}
+
+/// Whether the ids of the next group are taken for new. A look-up of all costs a fifth of the load; a group that fails is written twice.
+struct Trust {
+    /// Groups to look up first.
+    doubt: u32,
+    /// The same after the next disappointment.
+    next: u32,
+}
+
+impl Trust {
+    fn lose(&mut self) {
+        self.doubt = self.next;
+        self.next = (self.next * 2).min(LONGEST_DOUBT);
+    }
+
+    /// A group was looked up, and so many of its rows were there.
+    fn learn(&mut self, found: u64) {
+        self.doubt = if found > 0 { self.doubt.max(1) } else { self.doubt.saturating_sub(1) };
+    }
 }
 
 impl<'a> Committing<'a> {
     pub fn new(job: &'a Job, part: &'a mut Part, destination: Destination, resource_type: &str, max_errors: u64) -> Committing<'a> {
         let resource_type = resource_type.to_owned();
-        Committing { job, part, destination, resource_type, max_errors, group: Vec::new(), rejects: Vec::new(), began: Instant::now() }
+        let trust = Trust { doubt: 1, next: 2 };
+        Committing {
+            job,
+            part,
+            destination,
+            resource_type,
+            max_errors,
+            group: Vec::new(),
+            rejects: Vec::new(),
+            began: Instant::now(),
+            trust,
+        }
     }
 
     /// Commits what came whole before the source failed.
@@ -58,12 +92,19 @@ impl<'a> Committing<'a> {
     /// Commits the group. With it the part may end.
     fn commit(&mut self, end: bool) -> Result<(), Error> {
         let mut destination = self.destination.clone();
+        // Where lines may be rejected a duplicate key would be taken for a line's fault.
+        destination.expect_new = self.trust.doubt == 0 && self.max_errors == 0;
+        destination.found.set(0);
         let mut tries = 0;
         let progress = loop {
             tries += 1;
             match transaction::run(self.job.role, || self.write(&destination, end)) {
                 Ok(progress) => break progress,
                 Err(Failure::Ours(error)) => return Err(error),
+                Err(Failure::Server { sqlstate, .. }) if destination.expect_new && report::sqlstate(sqlstate) == "23505" => {
+                    destination.expect_new = false;
+                    self.trust.lose();
+                }
                 Err(Failure::Server { sqlstate, .. }) if tries < TRIES && report::sqlstate(sqlstate) == "23505" => {
                     // Another session inserted one of the ids: INSERT can bear that.
                     destination.method = Method::Insert;
@@ -72,6 +113,9 @@ impl<'a> Committing<'a> {
                 Err(Failure::Server { sqlstate, message, .. }) => return Err(Error::Server { sqlstate, message }),
             }
         };
+        if !destination.expect_new {
+            self.trust.learn(destination.found.get());
+        }
         self.part.progress = progress;
         self.group.clear();
         self.rejects.clear();

@@ -79,5 +79,7 @@ pub fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result
         compression: Rules::default(),
         stage,
         said: Rc::default(),
+        expect_new: false,
+        found: Rc::default(),
     })
 }

@@ -11,9 +11,22 @@ use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
 use crate::op::seen::Seen;
 use pgrx::pg_sys;
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// Bytes of rows that are put off until the table has its key.
 const MOST_PUT_OFF: usize = 1 << 20;
+
+/// What is known of a table before the first row.
+#[derive(Debug)]
+pub struct Expect {
+    /// Whether no other code runs during the load.
+    pub alone: bool,
+    /// Whether ids that this load has not stored itself are new.
+    pub new: bool,
+    /// Counts rows that were there.
+    pub found: Rc<Cell<u64>>,
+}
 
 /// The way into one table.
 #[derive(Debug)]
@@ -21,11 +34,12 @@ pub struct Straight {
     given: Given,
     /// None when it was closed for a change of the table.
     writer: Option<Writer>,
-    /// What this load stored, while the table held nothing before it and nobody else's code runs; then only these ids can exist.
+    /// What this load stored, while all else is new and nobody else's code runs; then only these ids can exist.
     seen: Option<Seen>,
     /// What was stored since index entries were last made: as long as nobody else's code runs, they wait until one of these ids comes again.
     unflushed: Option<Seen>,
     update: Update,
+    found: Rc<Cell<u64>>,
     /// For rows that are neither: an id that has a history, or stood in an earlier line of the batch, is not stored as a new one.
     general: General,
     /// The history table, and the look-up of a batch's rows in it.
@@ -37,15 +51,17 @@ pub struct Straight {
 }
 
 impl Straight {
-    /// Opens the way into a table. `key` says whether it has its key already, `alone` whether no other code runs during the load.
-    pub fn open(table: &Table, given: Given, general: General, key: Key, alone: bool) -> Straight {
+    /// Opens the way into a table. `key` says whether it has its key already.
+    pub fn open(table: &Table, given: Given, general: General, key: Key, expect: Expect) -> Straight {
+        let Expect { alone, new, found } = expect;
         let among = |name: String| {
             format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
         };
         Straight {
             writer: Some(Writer::open(&given)),
             update: Update::new(table, &given.resource_type, given.sequence),
-            seen: (given.fresh && alone).then(Seen::default),
+            seen: (new && alone).then(Seen::default),
+            found,
             unflushed: alone.then(Seen::default),
             general,
             history: table::history(table).map(|(oid, name)| (oid, among(name))),
@@ -157,6 +173,7 @@ impl Straight {
         }
         rows.sort_unstable_by_key(|row| row.rank);
         let written = self.update.write(batch, &rows)?;
+        self.found.update(|found| found + written.iter().filter(|written| **written).count() as u64);
         Ok(rows.into_iter().zip(written).filter(|(_, written)| !written).map(|(row, _)| row).collect())
     }
 

@@ -6,7 +6,7 @@ use super::eligible;
 use super::entries::Waiting;
 use super::general::{Facts, General, OnExisting};
 use super::heap::Given;
-use super::straight::Straight;
+use super::straight::{Expect, Straight};
 use super::table::{self, Table};
 use super::{compression, setting};
 use crate::error::{Error, Fault, Reason};
@@ -15,7 +15,7 @@ use crate::op::batch::{Batch, Occurrence, Row, Rules};
 use crate::op::ledger::Tally;
 use crate::op::policy::{Method, Policy};
 use pgrx::pg_sys;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -33,6 +33,10 @@ pub struct Destination {
     pub stage: Option<Table>,
     /// Types of which the caller was told that their history cannot be read.
     pub said: Rc<RefCell<HashSet<String>>>,
+    /// Whether ids are taken for new without a look: one that is not is an ERROR of the key's, 23505. For whoever can begin again.
+    pub expect_new: bool,
+    /// Rows that were looked for, and were there before.
+    pub found: Rc<Cell<u64>>,
 }
 
 /// Writes resources over what is there, unless the policy says otherwise: an existing id gets a new version, status `updated`, and keeps
@@ -108,7 +112,9 @@ impl Upsert {
                     self.destination.compression.set(resource_type, rule);
                 }
                 let given = Given::new(&found, layout, sequence, resource_type, &self.waiting)?;
-                Way::Straight(Box::new(Straight::open(&found, given, general, key, alone)))
+                let Destination { expect_new, found: ref count, .. } = self.destination;
+                let expect = Expect { alone, new: expect_new || given.fresh, found: Rc::clone(count) };
+                Way::Straight(Box::new(Straight::open(&found, given, general, key, expect)))
             }
             refused => {
                 if let (Err(reason), true) = (refused, straight) {
