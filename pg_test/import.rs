@@ -17,6 +17,8 @@ pub fn tests() -> Vec<Trial> {
         test("a start answers 201, 200, 409, 400 or 403", starts),
         test("the status of an import has the shape of its request, and no secret", status),
         test("an import stores what a load stores", same_as_load),
+        test("a long plain source is imported in ranges, with the rows of one after another", ranges),
+        test("ids that are there turn up in the middle of an import of new ones", known_ids),
         test("an import goes on where its source broke off", broken_sources),
         test("a source that changed in between is an error, not a mix", changed),
         test("an import that is killed or ended at any moment ends with the rows of one that was not", killed),
@@ -337,6 +339,137 @@ fn same_as_load() {
     }
 }
 
+/// Observations of so many patients, one after another and then again: each id comes back far behind.
+fn rounds(count: u32, ids: u32) -> Vec<u8> {
+    let mut lines = String::new();
+    for n in 0..count {
+        writeln!(
+            lines,
+            "{{\"id\":\"p{}\",\"birthDate\":\"1990\",\"name\":[{{\"family\":\"F{n}{}\"}}]}}",
+            n % ids,
+            "x".repeat(n as usize % 300)
+        )
+        .unwrap();
+    }
+    lines.into_bytes()
+}
+
+fn ranges() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("set bulk.range_size = '256kB'").unwrap();
+    let lines = rounds(40_000, 15_000);
+    let file = File::new(&lines);
+    let load = format!("select bulk.load('{}', 'Patient')", file.url());
+    client.batch_execute(&load).unwrap();
+    let once = rows(&mut client, "patient");
+    client.batch_execute(&load).unwrap();
+    let twice = rows(&mut client, "patient");
+    let source = Slow::start(lines.clone(), PLAIN);
+    let expected = lines.len().div_ceil(256 * 1024);
+    for (url, fast) in [(source.url(), "on"), (file.url(), "off")] {
+        client.batch_execute(&format!("drop table patient, patient_history; set bulk.fast_path = {fast}")).unwrap();
+        for (round, rows_then) in [(1, &once), (2, &twice)] {
+            let id = format!("{fast} {round}");
+            assert_eq!(
+                call(
+                    &mut client,
+                    &json!({"id": id, "action": "start", "inputs": [{"type": "Patient", "url": url, "storageDetail": {"type": "url"}}]})
+                )
+                .0,
+                200
+            );
+            assert_eq!(
+                wait(&mut client, &id),
+                "done",
+                "{id}: {}",
+                value(&mut client, &format!("select message from bulk.job where id = '{id}'"))
+            );
+            assert_eq!(counts(&mut client, &id), "done 40000 40000 0 0");
+            assert_eq!(&rows(&mut client, "patient"), rows_then, "{id}");
+            let parts = format!(
+                "select count(*) || ' ' || sum(range_to - range_from) || ' ' || sum(size) || ' ' || sum(position) from bulk.job_file where job_id = '{id}'"
+            );
+            assert_eq!(value(&mut client, &parts), format!("{expected} {0} {0} {0}", lines.len()));
+            let (_, body) = status_of(&mut client, "import_status", &id);
+            let threads = body["status"]["jobs"][0]["threads"].as_array().unwrap();
+            let sum = |name: &str| threads.iter().map(|thread| thread["bytes"][name].as_u64().unwrap()).sum::<u64>();
+            assert_eq!((threads.len(), sum("objects-copied"), sum("bytes-read")), (expected, 40_000, lines.len() as u64));
+            let (_, body) = status_of(&mut client, "import_status_v2", &id);
+            assert_eq!(body["inputs"].as_array().unwrap().len(), 1);
+            assert_eq!(body["inputs"][0]["result"]["imported-resources"], 40_000);
+        }
+    }
+    // Versions that come from elsewhere are later.
+    client.batch_execute("reset bulk.fast_path").unwrap();
+    assert_eq!(value(&mut client, "select nextval('transaction_id_seq') > max(txid) from patient"), "true");
+    // Two workers were at it, and all lines of what is not valid are told.
+    assert!(source.begun.lock().unwrap().len() > expected);
+    let mut broken = lines.clone();
+    let at = lines.len() - 1000;
+    broken[at] = b'\n';
+    source.replace(broken.clone(), "broken");
+    source.behave(Manner { pause: Duration::from_millis(5), ..PLAIN });
+    assert_eq!(call(&mut client, &json!({"id": "broken", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "broken"), "error");
+    let found = client.query("select line, byte_offset from bulk.load_error where load_id = 'broken' order by byte_offset", &[]).unwrap();
+    let start = 1 + broken[..at].iter().rposition(|byte| *byte == b'\n').unwrap();
+    assert_eq!(found.iter().map(|row| row.get(1)).collect::<Vec<i64>>(), [start as i64, at as i64 + 1]);
+    if let Some(line) = found[0].get::<_, Option<i64>>(0) {
+        assert_eq!(line, 1 + broken[..start].iter().filter(|byte| **byte == b'\n').count() as i64);
+    }
+    // Not where the order of lines matters for more, nor without the means.
+    source.replace(lines, "first");
+    source.behave(PLAIN);
+    for (id, options) in
+        [("update", json!({"update": true})), ("errors", json!({"max-errors": 1})), ("once", json!({"mode": "transaction"}))]
+    {
+        let mut request = json!({"id": id, "inputs": patient_input(&source.url())});
+        request.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        assert_eq!(call(&mut client, &request).0, 200);
+        assert_eq!(wait(&mut client, id), "done");
+        assert_eq!(value(&mut client, &format!("select count(*) from bulk.job_file where job_id = '{id}'")), "1", "{id}");
+    }
+    let name = &database.name;
+    client.batch_execute(&format!("create role poor_{name}; grant bulk_remote to poor_{name}; grant select, insert, update on patient, patient_history to poor_{name};
+        grant usage on sequence transaction_id_seq to poor_{name}; set role poor_{name}")).unwrap();
+    assert_eq!(call(&mut client, &json!({"id": "poor", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "poor"), "done");
+    assert_eq!(value(&mut client, "select count(*) from bulk.job_file where job_id = 'poor'"), "1");
+    client.batch_execute("reset role").unwrap();
+    source.behave(Manner { ranges: false, ..PLAIN });
+    assert_eq!(call(&mut client, &json!({"id": "whole", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "whole"), "done");
+    assert_eq!(value(&mut client, "select count(*) from bulk.job_file where job_id = 'whole'"), "1");
+}
+
+fn known_ids() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient');
+            insert into patient (id, txid, status, resource) select 'p' || n, n, 'created', '{}' from generate_series(2500, 6000, 1000) n",
+        )
+        .unwrap();
+    let mut state = 1;
+    let mut lines = String::new();
+    // Several groups of rows that do not get smaller.
+    for n in 0..6000 {
+        write!(lines, "{{\"id\":\"p{n}\",\"name\":[{{\"family\":\"").unwrap();
+        (0..1000).for_each(|_| write!(lines, "{:08x}", next(&mut state) as u32).unwrap());
+        lines.push_str("\"}]}\n");
+    }
+    let file = File::new(&gzip(lines.as_bytes()));
+    assert_eq!(call(&mut client, &json!({"id": "k", "inputs": patient_input(&file.url())})).0, 200);
+    assert_eq!(wait(&mut client, "k"), "done");
+    assert_eq!(counts(&mut client, "k"), "done 6000 6000 0 0");
+    let states =
+        "select string_agg(status || ' ' || n, ', ' order by status) from (select status::text, count(*) n from patient group by 1) x";
+    assert_eq!(value(&mut client, states), "created 5996, updated 4");
+    assert_eq!(value(&mut client, "select count(distinct txid) from patient where resource <> '{}'"), "6000");
+}
+
 fn broken_sources() {
     let database = shared().database();
     let mut client = database.connect();
@@ -459,6 +592,8 @@ fn killed() {
     let file = File::new(&lines);
     client.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{{\"update\": true}}')", file.url())).unwrap();
     let (expected, history) = (rows(&mut client, "patient"), rows(&mut client, "patient_history"));
+    client.batch_execute("truncate patient_history").unwrap();
+    let none = rows(&mut client, "patient_history");
     let mut state = 7;
     let mut restarts = 0;
     for round in 0..rounds {
@@ -471,7 +606,10 @@ fn killed() {
         let pause = Duration::from_millis(if bytes.len() == lines.len() { 15 } else { 100 });
         let source = Slow::start(bytes, Manner { pause, ..PLAIN });
         let id = format!("round {round}");
-        assert_eq!(call(&mut client, &json!({"id": id, "update": true, "inputs": patient_input(&source.url())})).0, 200);
+        // Without history plain sources are imported in ranges.
+        let history = if round % 2 == 0 { &history } else { &none };
+        client.batch_execute("set bulk.range_size = '512kB'").unwrap();
+        assert_eq!(call(&mut client, &json!({"id": id, "update": round % 2 == 0, "inputs": patient_input(&source.url())})).0, 200);
         let pid = format!("select coalesce(max(pid), 0) from bulk.job_file where job_id = '{id}'");
         wait_until("it is at work", || value(&mut client, &pid) != "0");
         std::thread::sleep(Duration::from_millis(next(&mut state) % 1500));

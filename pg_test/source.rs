@@ -275,8 +275,9 @@ fn answer(mut connection: TcpStream, object: &Object, begun: &Mutex<Vec<u64>>, s
     let from = asked.filter(|_| manner.ranges).unwrap_or(0);
     begun.lock().unwrap().push(from as u64);
     let (rest, total) = (content.get(from..).unwrap_or_default(), content.len());
+    let ranges = if manner.ranges { "Accept-Ranges: bytes\r\n" } else { "" };
     let head = match from {
-        0 => format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\nETag: \"{etag}\"\r\nConnection: close\r\n\r\n"),
+        0 => format!("HTTP/1.1 200 OK\r\n{ranges}Content-Length: {total}\r\nETag: \"{etag}\"\r\nConnection: close\r\n\r\n"),
         _ if from >= total => "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
         _ => format!(
             "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{total}\r\nETag: \"{etag}\"\r\nConnection: close\r\n\r\n",

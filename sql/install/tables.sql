@@ -47,6 +47,9 @@ create table bulk.job_file_entry (
     checkpoint jsonb,
     storage text,
     tries int not null default 0,
+    range_from bigint,
+    range_to bigint,
+    versions bigint,
     position bigint not null default 0,
     size bigint,
     bytes bigint,
@@ -62,6 +65,7 @@ create table bulk.job_file_entry (
 );
 create index on bulk.job_file_entry (job, number);
 comment on table bulk.job_file_entry is 'What bulk.job_file is made of';
+comment on column bulk.job_file_entry.versions is 'Of each row this and its offset is the version: reserved for the source';
 
 -- Workers hold advisory locks of a class of their own on what they work on.
 create function bulk.workers(number bigint) returns setof int
@@ -149,13 +153,15 @@ create view bulk.job_file with (security_invoker) as
         case when f.state in ('waiting', 'in-progress') and e.state in ('cancelled', 'aborted', 'paused', 'error') then e.state
             when f.state = 'in-progress' and not exists (select from bulk.workers(f.number)) and not pg_catalog.pg_is_in_recovery() then 'interrupted'
             else f.state end as state,
-        f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,
+        f.range_from, f.range_to, f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,
         case when f.state = 'in-progress' then (select min(pid) from bulk.workers(f.number) pid) end as pid
     from bulk.job_file_entry f join bulk.job_entry e on e.number = f.job;
 comment on view bulk.job_file is 'The parts of jobs: tables that are validated, sources that are imported';
 comment on column bulk.job_file.job_id is 'The id in bulk.job';
 comment on column bulk.job_file.source is 'The table, or the source without query string and credentials';
 comment on column bulk.job_file.state is 'waiting, in-progress, interrupted, done, error; cancelled, aborted or paused with its job';
+comment on column bulk.job_file.range_from is 'Of a part that shares its source with others: the lines that begin at this byte or behind it are its own';
+comment on column bulk.job_file.range_to is 'And before this one';
 comment on column bulk.job_file.position is 'How much of it is done: pages of the table, bytes of the source as they are sent';
 comment on column bulk.job_file.size is 'How much there is, as far as that is known';
 comment on column bulk.job_file.pid is 'The worker at it';
@@ -187,7 +193,7 @@ create index on bulk.load_error (load_id, source, line);
 comment on table bulk.load_error is 'Lines that were rejected, and what was found in stored resources; who sees their job sees them';
 comment on column bulk.load_error.load_id is 'The id in bulk.job';
 comment on column bulk.load_error.source is 'Without query string and credentials; of a stored resource its table';
-comment on column bulk.load_error.line is 'In the inflated source, from 1; null of a stored resource';
+comment on column bulk.load_error.line is 'In the inflated source, from 1; null of a stored resource, and in a range of a source while the lines before it are not counted';
 comment on column bulk.load_error.byte_offset is 'Bytes of the inflated source before the line';
 comment on column bulk.load_error.path is 'The element that is wrong: name[0].given';
 comment on column bulk.load_error.raw is 'The line, its first 16 kB; null of a stored resource';

@@ -87,6 +87,8 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
             access: access.clone(),
             threads: setting::encode_threads(),
             from: Checkpoint::default(),
+            span: None,
+            division: None,
         };
         op::load::load(plan, &mut *sink, &mut ledger, &mut Backend)?;
     }

@@ -63,6 +63,40 @@ impl Block {
     }
 }
 
+/// A reader that ends behind the line in which the byte before `end` lies, so that no line that begins before `end` is cut.
+pub struct Until<R> {
+    reader: R,
+    /// Bytes of the source before what comes next, where a line begins at first.
+    at: u64,
+    end: u64,
+    ended: bool,
+}
+
+impl<R> Until<R> {
+    pub fn new(reader: R, at: u64, end: u64) -> Until<R> {
+        Until { reader, at, end, ended: at >= end }
+    }
+}
+
+impl<R: Read> Read for Until<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ended {
+            return Ok(0);
+        }
+        let count = self.reader.read(buffer)?;
+        // The first line end that is the last byte or lies behind it.
+        let from = usize::try_from((self.end - 1).saturating_sub(self.at)).unwrap_or(count).min(count);
+        self.at += count as u64;
+        match memchr::memchr(b'\n', &buffer[from..count]) {
+            Some(found) => {
+                self.ended = true;
+                Ok(from + found + 1)
+            }
+            None => Ok(count),
+        }
+    }
+}
+
 /// Bytes that are kept of a line that is too long.
 const KEPT: usize = 64 * 1024;
 /// Lines of a block.
@@ -238,6 +272,24 @@ mod tests {
         }
         assert_eq!(lines(b"", 10), vec![]);
         assert_eq!(lines(b"a\n", 10), vec![(1, 0, "a".to_owned())]);
+    }
+
+    #[test]
+    fn a_part_ends_with_the_last_line_that_begins_in_it() {
+        let input = b"{a}\n\n{bb}\r\n{ccc}\n{d}";
+        let starts = [0, 4, 5, 11, 17];
+        for end in 1..=input.len() as u64 {
+            for size in 1..8 {
+                let mut until = Until::new(input.as_slice(), 0, end);
+                let (mut all, mut buffer) = (Vec::new(), vec![0; size]);
+                while let count @ 1.. = until.read(&mut buffer).unwrap() {
+                    all.extend_from_slice(&buffer[..count]);
+                }
+                let expected = starts.iter().find(|&&start| start as u64 >= end).map_or(input.len(), |start| *start);
+                assert_eq!(all.len(), expected, "end {end}, {size} bytes at a time");
+            }
+        }
+        assert_eq!(Until::new(input.as_slice(), 11, 5).read(&mut [0; 9]).unwrap(), 0);
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Recipe {
     /// What lines are checked by, if they are.
     pub checks: Option<(&'static Structure, Checks)>,
     pub take_meta: TakeMeta,
+    /// Of each row this and its offset is the version; None leaves versions to the sequence.
+    pub versions: Option<i64>,
     pub compression: Rules,
     /// Lines of a block that need to be told of when they are rejected; the load fails before there are more.
     pub enough_rejects: usize,
@@ -364,7 +366,7 @@ fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &m
         references = found.references;
     }
     let meta = match recipe.take_meta {
-        TakeMeta::Nothing => Meta::default(),
+        TakeMeta::Nothing => Meta { version: recipe.versions.map(|first| first + line.offset as i64), ..Meta::default() },
         TakeMeta::LastUpdated => envelope::last_updated(document, root).map_err(whole)?,
         TakeMeta::All { dated } => envelope::meta(document, root, &recipe.created_at_url, dated).map_err(whole)?,
     };

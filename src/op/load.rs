@@ -1,7 +1,7 @@
 //! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
 
 use super::batch::{Batch, Recipe, Workspace, encode_block};
-use super::checkpoint::{Checkpoint, Reading};
+use super::checkpoint::{Checkpoint, Reading, Span};
 use super::crew::Crew;
 use super::ledger::{Ledger, Tally};
 use super::queue::{Next, Queue};
@@ -9,11 +9,11 @@ use super::{Control, Sink};
 use crate::error::{Error, SourceFault};
 use crate::fhir::ndjson::Block;
 use crate::store::inflate;
-use crate::store::opened::Access;
+use crate::store::opened::{Access, Identity};
 use crate::store::{Interrupt, Source};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes of lines in a block: a batch in the backend is of this order.
 const BLOCK: usize = 512 * 1024;
@@ -32,6 +32,17 @@ pub struct Plan {
     pub threads: usize,
     /// Where to go on; the default is the beginning.
     pub from: Checkpoint,
+    /// The part of the source that is loaded; None is the whole.
+    pub span: Option<Span>,
+    pub division: Option<Division>,
+}
+
+/// For a source that would better be loaded in parts: nothing of it is loaded, and what is known of it is told.
+#[derive(Debug, Clone)]
+pub struct Division {
+    /// Bytes from which on a source is one.
+    pub least: u64,
+    pub found: Arc<OnceLock<Identity>>,
 }
 
 /// From blocks of lines, with where each ends, to batches of rows.
@@ -74,18 +85,25 @@ fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
         })?;
     }
     let queue = Arc::clone(queue);
-    let (source, access, from) = (plan.source, plan.access, plan.from);
+    let (source, access, from, span, division) = (plan.source, plan.access, plan.from, plan.span, plan.division);
     crew.spawn("bulk read", move || {
-        let opened = || Reading::open(&source, &access, &interrupt, &from, (BLOCK, recipe.max_line));
-        let read = catch_unwind(AssertUnwindSafe(|| read(opened, &recipe.source, &queue)));
+        let opened = || Reading::open(&source, &access, &interrupt, &from, span, (BLOCK, recipe.max_line));
+        let read = catch_unwind(AssertUnwindSafe(|| read(opened, division.as_ref(), &recipe.source, &queue)));
         queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
     })?;
     Ok(crew)
 }
 
-fn read(open: impl FnOnce() -> Result<Reading, SourceFault>, name: &str, queue: &Lines) -> Result<(), Error> {
+fn read(open: impl FnOnce() -> Result<Reading, SourceFault>, division: Option<&Division>, name: &str, queue: &Lines) -> Result<(), Error> {
     let failed = |fault: SourceFault| Error::source(name, fault);
     let mut reading = open().map_err(failed)?;
+    if let Some(division) = division
+        && let Some(identity) = reading.divisible(division.least)
+    {
+        // It is set once: nobody else has it.
+        let _ = division.found.set(identity.clone());
+        return Ok(());
+    }
     while let Some(block) = reading.blocks.next_block().map_err(|error| failed(inflate::fault(&error)))? {
         let size = block.bytes.len() + ROW * block.line_count;
         let end = reading.checkpoint();

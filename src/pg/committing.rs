@@ -153,7 +153,7 @@ impl<'a> Committing<'a> {
             characters: before.characters + self.group.iter().map(|batch| batch.characters).sum::<u64>(),
             written: before.written + self.group.iter().map(|batch| batch.written() as u64).sum::<u64>(),
         };
-        parts::advance_input(self.part.number, &progress)?;
+        parts::advance_input(self.part, &progress)?;
         if end {
             parts::end(self.part, None)?;
         }

@@ -20,6 +20,8 @@ pub enum OnExisting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Facts {
     Given,
+    /// The version alone, of which the highest stays: lines come in any order.
+    Order,
     FromLines,
     /// And are missing where a line has none.
     FromLinesAlone,
@@ -89,7 +91,7 @@ impl General {
 fn unnested(facts: Facts) -> String {
     let facts = match facts {
         Facts::Given => "",
-        Facts::FromLines | Facts::FromLinesAlone => {
+        Facts::Order | Facts::FromLines | Facts::FromLinesAlone => {
             ", pg_catalog.unnest($5) as version, pg_catalog.unnest($6) as updated, pg_catalog.unnest($7) as created"
         }
     };
@@ -107,7 +109,8 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
         None => String::new(),
     };
     let or = |fact: &str, default: &str| match facts {
-        Facts::Given => default.to_owned(),
+        Facts::Order if fact == "u.version" => fact.to_owned(),
+        Facts::Given | Facts::Order => default.to_owned(),
         Facts::FromLines => format!("coalesce({fact}, {default})"),
         Facts::FromLinesAlone => fact.to_owned(),
     };
@@ -134,15 +137,24 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     }
     let kept = columns.iter().filter(|name| match **name {
         "id" | "status" => false,
-        "cts" => facts != Facts::Given,
+        "cts" => matches!(facts, Facts::FromLines | Facts::FromLinesAlone),
         _ => true,
     });
-    let updates: Vec<String> = kept.map(|name| format!("{name} = excluded.{name}")).collect();
+    let update = |name: &&str| match facts {
+        Facts::Order => format!("{name} = case when t.txid operator(pg_catalog.<) excluded.txid then excluded.{name} else t.{name} end"),
+        _ => format!("{name} = excluded.{name}"),
+    };
+    let updates: Vec<String> = kept.map(update).collect();
     let then = match existing {
         OnExisting::Overwrite => format!("update set status = 'updated'::{status}, {}", updates.join(", ")),
         OnExisting::PassOver => "nothing".to_owned(),
     };
-    format!("insert into {} ({}) select {} from ({source}) u on conflict (id) do {then}", table.name, columns.join(", "), values.join(", "),)
+    format!(
+        "insert into {} as t ({}) select {} from ({source}) u on conflict (id) do {then}",
+        table.name,
+        columns.join(", "),
+        values.join(", "),
+    )
 }
 
 fn ids(batch: &Batch, rows: &[&Row]) -> pg_sys::Datum {

@@ -75,7 +75,7 @@ pub struct Writer {
     /// A copy of the table's: of the original every slot would be entered with the resource owner, which costs more than the slot.
     descriptor: pg_sys::TupleDesc,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
-    /// The rows' versions, reused.
+    /// The rows' versions: their own, else the sequence's. Reused.
     versions: Vec<i64>,
     scratch: pg_sys::MemoryContext,
 }
@@ -177,8 +177,11 @@ impl Writer {
             self.slots.push(unsafe { pg_sys::MakeSingleTupleTableSlot(self.descriptor, &raw const pg_sys::TTSOpsBufferHeapTuple) });
         }
         let slots = &mut self.slots[..rows.len()];
-        self.versions.resize(rows.len(), 0);
-        next_versions(self.sequence, &mut self.versions);
+        self.versions.clear();
+        self.versions.extend(rows.iter().map(|row| row.meta.version.unwrap_or_default()));
+        if rows.iter().any(|row| row.meta.version.is_none()) {
+            next_versions(self.sequence, &mut self.versions);
+        }
         // SAFETY: reads a backend variable.
         let now = pg_sys::Datum::from(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() });
         for ((row, &slot), &version) in rows.iter().zip(slots.iter()).zip(&self.versions) {

@@ -382,12 +382,26 @@ pub fn go_on(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<boo
     Ok(true)
 }
 
+/// Parts of an import that are at work at the same time.
+pub const WORKERS: usize = 2;
+
+/// Has more workers started for a job at work, at commit, where it has more parts now.
+pub fn start_more(job: &Job) -> Result<(), Error> {
+    let working = owner::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
+    let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(WORKERS);
+    let launch = launch(job.number, role::of_session())?;
+    for _ in working..WORKERS {
+        background::start_at_commit(launch);
+    }
+    Ok(())
+}
+
 /// A text for the activity of a worker.
 pub fn activity(job: &Job, part: &Part) -> CString {
     CString::new(format!("bulk.{} of {}, job {}", job.kind, part.source, job.id)).unwrap_or_default()
 }
 
-/// What there is to say of a job: its facts, its plan, its parts in their order.
+/// What there is to say of a job: its facts, its plan, and of each source what became of it, its parts as `threads`.
 pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> {
     let facts = owner::look(
         "select jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \
@@ -401,11 +415,16 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
     )?;
     let Some((facts, plan)) = facts.into_iter().flatten().next() else { return Ok(None) };
     let parts = owner::look(
-        "select jsonb_build_object('state', f.state, 'read', f.read, 'stored', f.stored, 'skipped', f.skipped, 'rejected', f.rejected, \
-            'bytes', f.bytes, 'characters', f.characters, 'written', f.written, 'message', f.message, 'finished', f.finished, \
-            'duration', round(extract(epoch from coalesce(f.finished, clock_timestamp()) - f.started) \
-                * 1000)::int8) \
-         from bulk.job_file_entry f where f.job = $1 order by f.ordinal",
+        "select jsonb_build_object('state', case when bool_or(f.state = 'error') then 'error' when bool_and(f.state = 'done') then 'done' \
+                when bool_and(f.state = 'waiting') then 'waiting' else 'in-progress' end, \
+            'read', sum(f.read), 'stored', sum(f.stored), 'rejected', sum(f.rejected), \
+            'message', (array_agg(f.message order by f.number) filter (where f.message is not null))[1], 'finished', max(f.finished), \
+            'duration', round(extract(epoch from max(coalesce(f.finished, clock_timestamp())) - min(f.started)) * 1000)::int8, \
+            'threads', jsonb_agg(jsonb_build_object('state', f.state, 'read', f.read, 'stored', f.stored, 'bytes', f.bytes, \
+                'characters', f.characters, 'written', f.written, \
+                'duration', round(extract(epoch from coalesce(f.finished, clock_timestamp()) - f.started) * 1000)::int8) \
+                order by f.number)) \
+         from bulk.job_file_entry f where f.job = $1 group by f.ordinal order by f.ordinal",
         &[number.into()],
         |row| row.get::<JsonB>(1),
     )?;

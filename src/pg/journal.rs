@@ -44,9 +44,14 @@ impl Journal {
 
     /// Enters lines that are not stored.
     pub fn reject(&self, rejects: &[Reject]) -> Result<(), Error> {
+        self.reject_behind(Some(0), rejects)
+    }
+
+    /// The same where the lines were counted behind so many others of the source; None where nobody knows behind how many.
+    pub fn reject_behind(&self, before: Option<u64>, rejects: &[Reject]) -> Result<(), Error> {
         self.enter(rejects, |reject| Entry {
             source: &reject.place.source,
-            line: Some(reject.place.line as i64),
+            line: before.map(|before| (before + reject.place.line) as i64),
             offset: Some(reject.offset as i64),
             resource_type: reject.resource_type.as_deref(),
             id: reject.id.as_deref(),

@@ -48,6 +48,7 @@ pub fn recipe(
         changes: changes.clone(),
         checks: (options.checks != Checks::default()).then(|| (structure::r4(), options.checks)),
         take_meta: options.policy.take_meta(),
+        versions: None,
         compression: compression.clone(),
         enough_rejects: ledger::enough(options.max_errors),
         keep_lines: options.max_errors > 0,
@@ -79,6 +80,7 @@ pub fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result
         compression: Rules::default(),
         stage,
         said: Rc::default(),
+        in_any_order: false,
         expect_new: false,
         found: Rc::default(),
     })

@@ -6,7 +6,8 @@ use super::jobs::{self, Job};
 use super::lock::Lock;
 use super::owner;
 use crate::error::Error;
-use crate::op::checkpoint::Checkpoint;
+use crate::op::checkpoint::{Checkpoint, Span};
+use crate::store::opened::Identity;
 use pgrx::JsonB;
 
 #[derive(Debug)]
@@ -25,9 +26,19 @@ pub struct Part {
     pub resource_type: Option<String>,
     pub position: i64,
     pub size: Option<i64>,
+    /// The lines of its source that are its own; None where all are.
+    pub range: Option<Range>,
     /// Times that it was begun again after a fault of its source.
     pub tries: u32,
     pub progress: Progress,
+}
+
+/// A part that shares its source with others of the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    pub span: Span,
+    /// Of each row this and its offset is the version.
+    pub versions: i64,
 }
 
 /// How far a part is, and what became of its lines.
@@ -70,7 +81,7 @@ pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
              from bulk.job_entry j where f.number = $1 and f.state in ('waiting', 'in-progress') \
              and j.number = f.job and j.state in ('waiting', 'in-progress') \
              returning f.ordinal, f.source, f.resource_type, f.position, f.size, f.tries, f.checkpoint, f.read, f.stored, f.skipped, \
-             f.rejected, f.characters, f.written",
+             f.rejected, f.characters, f.written, f.range_from, f.range_to, f.versions",
             &[number.into()],
             |row| part(number, row),
         )?;
@@ -91,10 +102,10 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
     }
     let parts = owner::query(
         "select ordinal, source, resource_type, 0::int8, size, 0, null::jsonb, null::int8, null::int8, \
-         null::int8, null::int8, null::int8, null::int8, number from bulk.job_file_entry \
+         null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, number from bulk.job_file_entry \
          where job = $1 and state <> 'done' order by number",
         &[job.number.into()],
-        |row| part(row.get(14)?.unwrap_or_default(), row),
+        |row| part(row.get(17)?.unwrap_or_default(), row),
     )?;
     if parts.is_empty() {
         return Ok(None);
@@ -116,6 +127,8 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
 
 fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
     let count = |column| row.get::<i64>(column).map(|count| count.unwrap_or_default().unsigned_abs());
+    let bytes = |column| row.get::<i64>(column).map(|bytes| bytes.map(i64::unsigned_abs));
+    let span = bytes(14)?.zip(bytes(15)?).map(|(from, to)| Span { from, to });
     let checkpoint = row.get::<JsonB>(7)?.and_then(|checkpoint| serde_json::from_value(checkpoint.0).ok());
     Ok(Part {
         number,
@@ -124,6 +137,7 @@ fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
         resource_type: row.get(3)?,
         position: row.get(4)?.unwrap_or_default(),
         size: row.get(5)?,
+        range: span.zip(row.get::<i64>(16)?).map(|(span, versions)| Range { span, versions }),
         tries: row.get::<i32>(6)?.unwrap_or_default().unsigned_abs(),
         progress: Progress {
             checkpoint: checkpoint.unwrap_or_default(),
@@ -177,18 +191,27 @@ pub fn settle(job: &Job, part: &mut Part, storage: &str) -> Result<(), Error> {
 }
 
 /// The same of a source that is loaded.
-pub fn advance_input(part: i64, progress: &Progress) -> Result<(), Error> {
-    let checkpoint = serde_json::to_value(&progress.checkpoint).map_err(|error| Error::Internal(error.to_string()))?;
+pub fn advance_input(part: &Part, progress: &Progress) -> Result<(), Error> {
+    let known = checkpoint(&progress.checkpoint)?;
     let number = |value: u64| value as i64;
+    let Checkpoint { sent, position, identity, .. } = &progress.checkpoint;
+    let (sent, bytes, size) = match part.range {
+        // What was read behind it belongs to the next range.
+        Some(Range { span, .. }) => {
+            let done = |at: u64| at.min(span.to).saturating_sub(span.from);
+            (done(*sent), done(position.offset), Some(span.to - span.from))
+        }
+        None => (*sent, position.offset, identity.length),
+    };
     owner::run(
         "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
          rejected = $9, characters = $10, written = $11, tries = 0 where number = $1",
         &[
-            part.into(),
-            JsonB(checkpoint).into(),
-            number(progress.checkpoint.sent).into(),
-            progress.checkpoint.identity.length.map(number).into(),
-            number(progress.checkpoint.position.offset).into(),
+            part.number.into(),
+            known.into(),
+            number(sent).into(),
+            size.map(number).into(),
+            number(bytes).into(),
             number(progress.read).into(),
             number(progress.stored).into(),
             number(progress.skipped).into(),
@@ -216,8 +239,48 @@ pub fn end(part: &Part, message: Option<&str>) -> Result<(), Error> {
 
 /// Forgets what is entered of lines of a part that are still to be loaded.
 pub fn forget_findings(job: &Job, part: &Part) -> Result<(), Error> {
+    let span = part.range.map_or(Span { from: 0, to: i64::MAX as u64 }, |range| range.span);
+    let from = part.progress.checkpoint.position.offset.max(span.from);
     owner::run(
-        "delete from bulk.load_error where load_id = $1 and source = $2 and line > $3",
-        &[job.id.as_str().into(), part.source.as_str().into(), (part.progress.checkpoint.position.lines as i64).into()],
+        "delete from bulk.load_error where load_id = $1 and source = $2 and byte_offset >= $3 and byte_offset < $4",
+        &[job.id.as_str().into(), part.source.as_str().into(), (from as i64).into(), (span.to as i64).into()],
     )
+}
+
+fn checkpoint(checkpoint: &Checkpoint) -> Result<JsonB, Error> {
+    serde_json::to_value(checkpoint).map(JsonB).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Makes a part of which nothing is loaded the first of several, which share its source.
+pub fn divide(job: &Job, part: &mut Part, spans: &[Span], identity: &Identity, versions: i64) -> Result<(), Error> {
+    let Some((first, others)) = spans.split_first() else { return Ok(()) };
+    let known = Checkpoint { identity: identity.clone(), ..Checkpoint::default() };
+    let number = |value: u64| value as i64;
+    owner::run(
+        "update bulk.job_file_entry set range_from = $2, range_to = $3, versions = $4, checkpoint = $5, size = $3 - $2 where number = $1",
+        &[part.number.into(), number(first.from).into(), number(first.to).into(), versions.into(), checkpoint(&known)?.into()],
+    )?;
+    let (from, to): (Vec<i64>, Vec<i64>) = others.iter().map(|span| (number(span.from), number(span.to))).unzip();
+    owner::run(
+        "insert into bulk.job_file_entry (job, ordinal, source, resource_type, range_from, range_to, versions, checkpoint, size) \
+         select f.job, f.ordinal, f.source, f.resource_type, r.first, r.next, f.versions, f.checkpoint, r.next - r.first \
+         from bulk.job_file_entry f, rows from (unnest($2), unnest($3)) as r (first, next) where f.number = $1 order by r.first",
+        &[part.number.into(), from.into(), to.into()],
+    )?;
+    part.range = Some(Range { span: *first, versions });
+    part.progress.checkpoint = known;
+    jobs::start_more(job)
+}
+
+/// Lines of a part's source before the part; None while that is not known.
+pub fn lines_before(job: &Job, part: &Part) -> Result<Option<u64>, Error> {
+    let Some(Range { span, .. }) = part.range else { return Ok(Some(0)) };
+    let found = owner::look(
+        "select case when coalesce(bool_and(state = 'done'), true) \
+         then coalesce(sum((checkpoint->'position'->>'lines')::int8), 0)::int8 end \
+         from bulk.job_file_entry where job = $1 and ordinal = $2 and range_from < $3",
+        &[job.number.into(), (part.ordinal as i32).into(), (span.from as i64).into()],
+        |row| row.get::<i64>(1),
+    )?;
+    Ok(found.into_iter().flatten().next().map(i64::unsigned_abs))
 }

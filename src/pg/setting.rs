@@ -25,6 +25,7 @@ static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static BASE_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RESOURCE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static RANGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// Registers all settings and reserves their prefix.
@@ -109,6 +110,16 @@ pub fn register() {
         none,
     );
     GucRegistry::define_int_guc(
+        c"bulk.range_size",
+        c"Plain sources of twice this size and more are imported in ranges of it, by several workers.",
+        c"0: never.",
+        &RANGE_SIZE,
+        0,
+        1024 * 1024,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
         c"bulk.max_workers",
         c"Background workers of the extension that are at work at a time in a database.",
         c"Beyond it, jobs wait. The server's max_worker_processes bounds all workers together.",
@@ -176,6 +187,11 @@ pub fn max_line() -> usize {
     usize::try_from(MAX_LINE_SIZE.get()).unwrap_or(1) * 1024
 }
 
+/// In bytes.
+pub fn range_size() -> u64 {
+    u64::from(RANGE_SIZE.get().unsigned_abs()) * 1024
+}
+
 pub fn max_depth() -> usize {
     usize::try_from(MAX_DEPTH.get()).unwrap_or(10)
 }
@@ -217,7 +233,7 @@ pub fn max_workers() -> u32 {
 }
 
 /// What a job's workers take over from the session that asks for it.
-const TAKEN_OVER: [&CStr; 8] = [
+const TAKEN_OVER: [&CStr; 9] = [
     c"search_path",
     c"bulk.allowed_hosts",
     c"bulk.created_at_url",
@@ -226,6 +242,7 @@ const TAKEN_OVER: [&CStr; 8] = [
     c"bulk.fast_path",
     c"bulk.max_line_size",
     c"bulk.max_depth",
+    c"bulk.range_size",
 ];
 
 /// Settings of this session that a job's workers take over, by name.

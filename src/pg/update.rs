@@ -16,8 +16,9 @@ pub struct Update {
 }
 
 impl Update {
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid) -> Update {
-        Update { statement: statement(table, resource_type), sequence }
+    /// `in_any_order` says that rows have versions, of which the highest stays.
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, in_any_order: bool) -> Update {
+        Update { statement: statement(table, resource_type, in_any_order), sequence }
     }
 
     /// Writes over those of the rows whose ids exist. True at the index of each that did.
@@ -29,14 +30,15 @@ impl Update {
 }
 
 /// $1 is the sequence.
-fn statement(table: &Table, resource_type: &str) -> String {
-    let mut sets = vec![
-        "txid = pg_catalog.nextval($1)".to_owned(),
-        format!("status = 'updated'::{}", table.status_type),
-        "resource = u.resource".to_owned(),
-    ];
+fn statement(table: &Table, resource_type: &str, in_any_order: bool) -> String {
+    let later = |column: &str, value: &str| match in_any_order {
+        true => format!("{column} = case when t.txid operator(pg_catalog.<) u.version then {value} else t.{column} end"),
+        false => format!("{column} = {value}"),
+    };
+    let version = if in_any_order { "coalesce(u.version, pg_catalog.nextval($1))" } else { "pg_catalog.nextval($1)" };
+    let mut sets = vec![later("txid", version), format!("status = 'updated'::{}", table.status_type), later("resource", "u.resource")];
     if table.has_ts {
-        sets.push("ts = pg_catalog.now()".to_owned());
+        sets.push(later("ts", "pg_catalog.now()"));
     }
     if table.has_resource_type {
         sets.push(format!("resource_type = {}", pgrx::spi::quote_literal(resource_type)));

@@ -33,6 +33,8 @@ pub struct Destination {
     pub stage: Option<Table>,
     /// Types of which the caller was told that their history cannot be read.
     pub said: Rc<RefCell<HashSet<String>>>,
+    /// Whether lines come in any order, with versions that tell it: of an id the line with the highest stays.
+    pub in_any_order: bool,
     /// Whether ids are taken for new without a look: one that is not is an ERROR of the key's, 23505. For whoever can begin again.
     pub expect_new: bool,
     /// Rows that were looked for, and were there before.
@@ -104,7 +106,9 @@ impl Upsert {
             self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: Way::Careful(Box::new(careful)) });
             return Ok(());
         }
-        let general = General::new(&found, resource_type, sequence, OnExisting::Overwrite, Facts::Given);
+        let Destination { expect_new, in_any_order, found: ref count, .. } = self.destination;
+        let facts = if in_any_order { Facts::Order } else { Facts::Given };
+        let general = General::new(&found, resource_type, sequence, OnExisting::Overwrite, facts);
         let straight = method == Method::Copy && setting::fast_path();
         let way = match eligible::layout(found.oid, key) {
             Ok(layout) if straight => {
@@ -112,8 +116,7 @@ impl Upsert {
                     self.destination.compression.set(resource_type, rule);
                 }
                 let given = Given::new(&found, layout, sequence, resource_type, &self.waiting)?;
-                let Destination { expect_new, found: ref count, .. } = self.destination;
-                let expect = Expect { alone, new: expect_new || given.fresh, found: Rc::clone(count) };
+                let expect = Expect { alone, new: expect_new || given.fresh, in_any_order, found: Rc::clone(count) };
                 Way::Straight(Box::new(Straight::open(&found, given, general, key, expect)))
             }
             refused => {

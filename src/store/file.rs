@@ -22,7 +22,7 @@ pub fn open(path: &Path, from: u64) -> Result<Opened, SourceFault> {
         etag: Some(format!("{}-{}", facts.dev(), facts.ino())),
         modified: Some(format!("{}.{:09}", facts.mtime(), facts.mtime_nsec())),
     };
-    Ok(Opened { reader: Box::new(file), delimited: true, identity })
+    Ok(Opened { reader: Box::new(file), delimited: true, ranged: true, identity })
 }
 
 fn fault(error: std::io::Error) -> SourceFault {

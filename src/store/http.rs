@@ -65,6 +65,7 @@ pub fn open(url: &Url, access: &Access, interrupt: &Interrupt, from: u64) -> Res
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let chunked = header("transfer-encoding").is_some();
     let range = header("content-range");
+    let ranged = header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
     let (etag, modified, partial) = (header("etag"), header("last-modified"), response.status().as_u16() == 206);
     let body = response.into_body();
     let length = body.content_length();
@@ -78,7 +79,7 @@ pub fn open(url: &Url, access: &Access, interrupt: &Interrupt, from: u64) -> Res
         }
     }
     let identity = Identity { length: total, etag, modified };
-    Ok(Opened { reader, delimited: chunked || length.is_some(), identity })
+    Ok(Opened { reader, delimited: chunked || length.is_some(), ranged: ranged || partial, identity })
 }
 
 /// The whole length that an answer in part tells, if it does, of the part from a byte on.

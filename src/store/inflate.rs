@@ -80,6 +80,8 @@ pub struct Inflated {
     pub members: Option<Members>,
     /// Bytes that came in so far, as they are sent, from the source's beginning.
     pub sent: Arc<AtomicU64>,
+    /// Whether a part of the source can be asked for.
+    pub ranged: bool,
 }
 
 /// The plain bytes of a source that was opened where reading can begin.
@@ -98,14 +100,14 @@ pub fn inflate(opened: Opened, interrupt: Interrupt, from: Restart) -> Result<In
         let gzip =
             Gzip { member: Some(GzDecoder::new(counted)), inflated: from.inflated, crc: Hasher::new_with_initial(from.crc), members };
         let members = Some(gzip.members.clone());
-        return Ok(Inflated { reader: Box::new(gzip), members, sent });
+        return Ok(Inflated { reader: Box::new(gzip), members, sent, ranged: opened.ranged });
     }
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         _ if from.sent > 0 && !within_text => Err(SourceFault::Changed),
         Some(byte) if !within_text && (byte.is_ascii_control() || !byte.is_ascii()) => Err(SourceFault::NotNdjson),
         _ if !opened.delimited => Err(SourceFault::Truncated("the server says neither its length nor where it ends".to_owned())),
-        _ => Ok(Inflated { reader: Box::new(raw), members: None, sent }),
+        _ => Ok(Inflated { reader: Box::new(raw), members: None, sent, ranged: opened.ranged }),
     }
 }
 
@@ -204,7 +206,7 @@ mod tests {
 
     fn open(bytes: Vec<u8>, delimited: bool, from: Restart) -> Result<Inflated, SourceFault> {
         let reader = Box::new(Cursor::new(bytes));
-        inflate(Opened { reader, delimited, identity: Identity::default() }, Interrupt::new(), from)
+        inflate(Opened { reader, delimited, ranged: true, identity: Identity::default() }, Interrupt::new(), from)
     }
 
     fn read(bytes: Vec<u8>, delimited: bool) -> Result<Vec<u8>, SourceFault> {

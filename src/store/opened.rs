@@ -55,6 +55,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether it tells contents of one length apart.
+    pub fn is_telling(&self) -> bool {
+        self.etag.is_some() || self.modified.is_some()
+    }
+
     /// Whether both can be of the same content: what both say is the same.
     pub fn agrees(&self, other: &Identity) -> bool {
         fn same<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
@@ -69,5 +74,7 @@ pub struct Opened {
     pub reader: Box<dyn Read + Send>,
     /// Whether the protocol tells the end from a broken connection.
     pub delimited: bool,
+    /// Whether a part of it can be asked for.
+    pub ranged: bool,
     pub identity: Identity,
 }

@@ -5,7 +5,7 @@ use super::request::{Action, Mode, Request, Shape, Start};
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::op::option::LoadOptions;
-use crate::pg::jobs::{self, Order, Standing, Stop};
+use crate::pg::jobs::{self, Order, Standing, Stop, WORKERS};
 use crate::pg::parts::NewPart;
 use crate::pg::role::Right;
 use crate::pg::{setting, table};
@@ -29,9 +29,6 @@ impl Answer {
         Answer { status, location: None, body: json!({"id": id}) }
     }
 }
-
-/// Inputs of a session that are at work at the same time.
-const WORKERS: usize = 2;
 
 /// Which of the two interfaces is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

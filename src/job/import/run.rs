@@ -2,13 +2,14 @@
 
 use super::super::plan::Import;
 use super::super::worker::Step;
+use super::divide;
 use crate::error::{Error, SourceFault};
 use crate::fhir::change::Changes;
 use crate::op::Control;
 use crate::op::ledger::Ledger;
 use crate::op::load::{self, Plan};
 use crate::op::option::LoadOptions;
-use crate::op::{Sink, checkpoint::Checkpoint};
+use crate::op::{Sink, batch::Recipe};
 use crate::pg::attempt::{self, Failure};
 use crate::pg::committing::Committing;
 use crate::pg::jobs::{self, Job};
@@ -57,10 +58,19 @@ impl<'a> Session<'a> {
         Ok(source)
     }
 
-    fn plan(&self, source: Source, resource_type: &str, destination: &Destination, from: Checkpoint) -> Plan {
-        let recipe =
-            loading::recipe(&source.name(), Some(resource_type), self.import.fhir, &self.options, &self.changes, &destination.compression);
-        Plan { source, access: loading::access(&self.options), recipe, threads: setting::encode_threads(), from }
+    /// How a part is loaded from where it is.
+    fn plan(&self, source: Source, part: &Part, destination: &Destination) -> Plan {
+        let (name, resource_type) = (source.name(), part.resource_type.as_deref());
+        let recipe = loading::recipe(&name, resource_type, self.import.fhir, &self.options, &self.changes, &destination.compression);
+        Plan {
+            source,
+            access: loading::access(&self.options),
+            recipe: Recipe { versions: part.range.map(|range| range.versions), ..recipe },
+            threads: setting::encode_threads(),
+            from: part.progress.checkpoint.clone(),
+            span: part.range.map(|range| range.span),
+            division: None,
+        }
     }
 }
 
@@ -84,7 +94,7 @@ impl Control for Attentive<'_> {
 pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
     let role = job.role;
     let resource_type = part.resource_type.clone().unwrap_or_default();
-    let (session, destination) = transaction::run(role, || {
+    let (session, mut destination) = transaction::run(role, || {
         if role.is_none() {
             return Err(Error::NoRole);
         }
@@ -94,20 +104,31 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
         Box::new(Strict::new(destination.clone(), Some(&resource_type))?).finish(&mut Ledger::new(0))?;
         Ok((session, destination))
     })?;
+    let mut may_divide = true;
     loop {
         let source = transaction::run(role, || session.source(part))?;
-        let plan = session.plan(source, &resource_type, &destination, part.progress.checkpoint.clone());
+        destination.in_any_order = part.range.is_some();
+        let mut plan = session.plan(source, part, &destination);
+        if may_divide {
+            plan.division = transaction::run(role, || divide::look_for(part, &session.options))?;
+        }
+        let division = plan.division.clone();
         let before = part.progress.read;
         let loaded = attempt::outside(|| {
             let mut ledger = Ledger::new(u64::MAX);
             let mut sink = Box::new(Committing::new(job, part, destination.clone(), &resource_type, session.options.max_errors));
             match load::load(plan, &mut *sink, &mut ledger, &mut Attentive(job)) {
+                Ok(()) if divide::is_due(&division) => Ok(()),
                 Ok(()) => sink.finish(&mut ledger),
                 Err(error @ Error::Source { .. }) => sink.keep(&mut ledger).and(Err(error)),
                 Err(error) => Err(error),
             }
         });
         let error = match loaded {
+            Ok(()) if divide::is_due(&division) => {
+                may_divide = transaction::run(role, || divide::divide(job, part, division.as_ref()))?;
+                continue;
+            }
             Ok(()) => return Ok(Step::Ended),
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
             Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
@@ -122,7 +143,7 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
             // What an earlier try told of the same lines is told once.
             transaction::run(None, || {
                 parts::forget_findings(job, part)?;
-                Journal::of(&job.id).reject(first)
+                Journal::of(&job.id).reject_behind(parts::lines_before(job, part)?, first)
             })?;
         }
         if !may_pass(&error) || part.tries >= import.retries {
@@ -195,7 +216,7 @@ fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
         0 => Box::new(Strict::new(destination.clone(), Some(&resource_type))?),
         _ => Box::new(Tolerant::new(destination.clone(), Some(&resource_type), journal)?),
     };
-    let plan = session.plan(session.source(part)?, &resource_type, &destination, Checkpoint::default());
+    let plan = session.plan(session.source(part)?, part, &destination);
     let mut counts = Counting { sink: &mut *sink, job: session.job, progress: &mut part.progress };
     load::load(plan, &mut counts, &mut ledger, &mut Within(session.job))?;
     sink.finish(&mut ledger)?;
@@ -203,7 +224,7 @@ fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
     part.progress.stored = ledger.all_stored();
     part.progress.skipped = ledger.skipped;
     part.progress.rejected = ledger.rejected;
-    parts::advance_input(part.number, &part.progress)?;
+    parts::advance_input(part, &part.progress)?;
     parts::end(part, None)
 }
 

@@ -57,35 +57,36 @@ fn resource(id: &str, state: &str, import: &Import, facts: &Value, inputs: &[Val
     Value::Object(body)
 }
 
-/// Keys in the words of the 2019 page: bytes that were read are inflated ones, symbols characters, the rate bytes a millisecond.
 fn job_of_2019(asked: &Value, input: &Value) -> Value {
-    let number = |name: &str| input[name].as_u64().unwrap_or(0);
-    let milliseconds = number("duration");
-    let rate = if milliseconds > 0 { number("bytes") as f64 / milliseconds as f64 } else { 0.0 };
-    let state = match input["state"].as_str().unwrap_or_default() {
-        "done" => "finished-copying",
-        "in-progress" => "copying",
-        other => other,
-    };
-    let mut job = json!({
-        "url": asked["url"],
-        "type": asked["type"],
-        "threads": [{
-            "state": state,
-            "bytes": {
-                "kbs-rate": rate,
-                "bytes-read": number("bytes"),
-                "objects-read": number("read"),
-                "symbols-read": number("characters"),
-                "bytes-written": number("written"),
-                "objects-copied": number("stored"),
-            },
-        }],
-    });
+    let threads: Vec<Value> = input["threads"].as_array().into_iter().flatten().map(thread_of_2019).collect();
+    let mut job = json!({"url": asked["url"], "type": asked["type"], "threads": threads});
     if let Some(error) = input["message"].as_str() {
         job["message"] = json!(error);
     }
     job
+}
+
+/// Keys in the words of the 2019 page: bytes that were read are inflated ones, symbols characters, the rate bytes a millisecond.
+fn thread_of_2019(thread: &Value) -> Value {
+    let number = |name: &str| thread[name].as_u64().unwrap_or(0);
+    let milliseconds = number("duration");
+    let rate = if milliseconds > 0 { number("bytes") as f64 / milliseconds as f64 } else { 0.0 };
+    let state = match thread["state"].as_str().unwrap_or_default() {
+        "done" => "finished-copying",
+        "in-progress" => "copying",
+        other => other,
+    };
+    json!({
+        "state": state,
+        "bytes": {
+            "kbs-rate": rate,
+            "bytes-read": number("bytes"),
+            "objects-read": number("read"),
+            "symbols-read": number("characters"),
+            "bytes-written": number("written"),
+            "objects-copied": number("stored"),
+        },
+    })
 }
 
 fn present(asked: &Value, input: &Value) -> Value {
