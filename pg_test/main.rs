@@ -21,6 +21,7 @@ mod options;
 mod reject;
 mod rights;
 mod roundtrip;
+mod rpc;
 mod shutdown;
 mod source;
 mod straight;
@@ -53,6 +54,7 @@ fn main() {
         options::tests(),
         reject::tests(),
         rights::tests(),
+        rpc::tests(),
         roundtrip::tests(),
         shutdown::tests(),
         straight::tests(),

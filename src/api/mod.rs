@@ -8,5 +8,6 @@ pub mod import;
 pub mod job;
 pub mod load;
 pub mod option;
+pub mod rpc;
 mod stage;
 pub mod validate;

@@ -1,5 +1,6 @@
-//! What a load changes in every resource before it is stored: an object laid over it, nulls taken out.
+//! What a load changes in every resource before it is stored: an object laid over it, nulls taken out, ids put under a prefix.
 
+use super::prefix;
 use crate::error::Fault;
 use crate::jsonb::{Document, Span, Value, parse};
 use std::sync::Arc;
@@ -7,41 +8,91 @@ use std::sync::Arc;
 /// The changes of one load, shared by its threads.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
-    over: Option<Arc<(Document, Span)>>,
+    over: Option<Overlay>,
+    /// Laid over `meta`.
+    over_meta: Option<Overlay>,
+    prefix: Option<Arc<str>>,
     strip_nulls: bool,
+}
+
+/// An object whose members take the place of others.
+#[derive(Debug, Clone)]
+struct Overlay(Arc<(Document, Span)>);
+
+impl Overlay {
+    /// Of the text of a JSON object.
+    fn new(text: &str, max_depth: usize) -> Result<Overlay, Fault> {
+        let mut document = Document::new();
+        match parse::parse(&mut document, text, max_depth).map_err(|error| error.fault)? {
+            Value::Object(span) => Ok(Overlay(Arc::new((document, span)))),
+            _ => Err(Fault::NotAnObject),
+        }
+    }
+
+    /// Key by key and no deeper.
+    fn lay(&self, document: &mut Document, under: Span) -> Value {
+        let (source, members) = (&self.0.0, self.0.1);
+        let mark = document.open();
+        for index in under.indices() {
+            let member = document.member(index);
+            // What stays has each key once: a check would stumble over two.
+            if source.find(members, document.str(member.key)).is_none() {
+                document.push_member(member.key, member.value);
+            }
+        }
+        for member in source.members(members) {
+            let key = document.push_str(source.str(member.key));
+            let value = copy(source, member.value, document);
+            document.push_member(key, value);
+        }
+        document.close_object(mark)
+    }
 }
 
 impl Changes {
     /// `over` is the text of a JSON object in the format of the lines.
     pub fn new(over: Option<&str>, strip_nulls: bool, max_depth: usize) -> Result<Changes, Fault> {
-        let Some(over) = over else { return Ok(Changes { over: None, strip_nulls }) };
-        let mut document = Document::new();
-        match parse::parse(&mut document, over, max_depth).map_err(|error| error.fault)? {
-            Value::Object(span) => Ok(Changes { over: Some(Arc::new((document, span))), strip_nulls }),
-            _ => Err(Fault::NotAnObject),
-        }
+        Ok(Changes { over: over.map(|over| Overlay::new(over, max_depth)).transpose()?, strip_nulls, ..Changes::default() })
+    }
+
+    /// Beside it, an object that is laid over each `meta`, and what ids and references to them get before them.
+    pub fn with(self, meta: Option<&str>, prefix: Option<&str>, max_depth: usize) -> Result<Changes, Fault> {
+        let over_meta = meta.map(|meta| Overlay::new(meta, max_depth)).transpose()?;
+        Ok(Changes { over_meta, prefix: prefix.map(Arc::from), ..self })
     }
 
     /// Lays the object over the resource, key by key and no deeper; then takes the members that are null out of every object, as
     /// `jsonb_strip_nulls` does: an array keeps its nulls, because their places count.
     pub fn apply(&self, document: &mut Document, mut root: Value) -> Value {
         if let (Some(over), Value::Object(span)) = (&self.over, root) {
-            let (source, members) = (&over.0, over.1);
-            let mark = document.open();
-            for index in span.indices() {
-                let member = document.member(index);
-                document.push_member(member.key, member.value);
-            }
-            for member in source.members(members) {
-                let key = document.push_str(source.str(member.key));
-                let value = copy(source, member.value, document);
-                // The last of a key wins.
-                document.push_member(key, value);
-            }
-            root = document.close_object(mark);
+            root = over.lay(document, span);
+        }
+        if let (Some(over), Value::Object(span)) = (&self.over_meta, root) {
+            root = lay_over_meta(document, span, over);
+        }
+        if let Some(prefix) = &self.prefix {
+            prefix::apply(document, root, prefix);
         }
         if self.strip_nulls && document.has_null_members() { without_nulls(document, root) } else { root }
     }
+}
+
+fn lay_over_meta(document: &mut Document, span: Span, over: &Overlay) -> Value {
+    let known = match document.get(span, "meta") {
+        Some(Value::Object(meta)) => meta,
+        _ => Span { start: 0, len: 0 },
+    };
+    let meta = over.lay(document, known);
+    let mark = document.open();
+    for index in span.indices() {
+        let member = document.member(index);
+        if document.bytes(member.key) != b"meta" {
+            document.push_member(member.key, member.value);
+        }
+    }
+    let key = document.push_str("meta");
+    document.push_member(key, meta);
+    document.close_object(mark)
 }
 
 /// A value of one document in another.
@@ -121,7 +172,29 @@ mod tests {
         );
         assert_eq!(changed("{}", Some("{}"), false), "{}");
         assert_eq!(changed(r#"{"a":1,"a":2}"#, Some(r#"{"b":1}"#), false), r#"{"a":2,"b":1}"#);
+        // No key stands twice, for whoever looks before it is stored.
+        let mut document = Document::new();
+        let root = parse::parse(&mut document, r#"{"a":1,"b":2}"#, 100).unwrap();
+        let Value::Object(span) = Changes::new(Some(r#"{"a":3}"#), false, 100).unwrap().apply(&mut document, root) else { panic!() };
+        assert_eq!(document.members(span).len(), 2);
         assert!(Changes::new(Some("[]"), false, 100).is_err() && Changes::new(Some("{"), false, 100).is_err());
+    }
+
+    #[test]
+    fn an_object_is_laid_over_meta() {
+        for (line, after) in [
+            (r#"{"meta":{"tag":[1],"source":"b"},"a":1}"#, r#"{"a":1,"meta":{"tag":[1],"source":"app"}}"#),
+            (r#"{"a":1}"#, r#"{"a":1,"meta":{"source":"app"}}"#),
+            (r#"{"meta":5}"#, r#"{"meta":{"source":"app"}}"#),
+        ] {
+            let mut document = Document::new();
+            let root = parse::parse(&mut document, line, 100).unwrap();
+            let changes = Changes::default().with(Some(r#"{"source":"app"}"#), None, 100).unwrap();
+            let root = changes.apply(&mut document, root);
+            let mut out = Vec::new();
+            text::write(&document, root, text::Style::Compact, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), after);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod instant;
 pub mod keys;
 pub mod ndjson;
+mod prefix;
 pub mod reference;
 pub mod structure;
 mod table;

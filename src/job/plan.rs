@@ -33,6 +33,12 @@ pub struct Import {
     pub options: String,
     /// The text of an object that is laid over every resource.
     pub merge: Option<String>,
+    /// The text of an object that is laid over every `meta`.
+    #[serde(default)]
+    pub meta: Option<String>,
+    /// What ids and references to them get before them.
+    #[serde(default)]
+    pub id_prefix: Option<String>,
     /// Of the parts in their order; None where it holds a secret, which is kept apart, as headers are.
     pub urls: Vec<Option<String>>,
     pub has_headers: bool,

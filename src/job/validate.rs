@@ -27,8 +27,10 @@ const REFERENCES: u64 = 50_000;
 /// Asks for the validation of tables. `request` is what is shown of it.
 pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
     let plan = Plan { settings: setting::taken_over(), work: Work::Validate(validate) };
-    let parts: Vec<NewPart> =
-        tables.iter().map(|(resource_type, table)| NewPart { source: table.name.clone(), resource_type: resource_type.clone() }).collect();
+    let parts: Vec<NewPart> = tables
+        .iter()
+        .map(|(resource_type, table)| NewPart { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
+        .collect();
     let order = Order { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1 };
     jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }

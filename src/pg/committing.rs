@@ -27,12 +27,13 @@ const TRIES: u32 = 6;
 /// Groups that are looked up at most before ids are taken for new again.
 const LONGEST_DOUBT: u32 = 64;
 
-/// A sink of one part of a job, all of one type.
+/// A sink of one part of a job.
 pub struct Committing<'a> {
     job: &'a Job,
     part: &'a mut Part,
     destination: Destination,
-    resource_type: String,
+    /// None where each line says its own.
+    resource_type: Option<String>,
     /// Lines of the part that may be rejected.
     max_errors: u64,
     group: Vec<Rc<Batch>>,
@@ -62,8 +63,8 @@ impl Trust {
 }
 
 impl<'a> Committing<'a> {
-    pub fn new(job: &'a Job, part: &'a mut Part, destination: Destination, resource_type: &str, max_errors: u64) -> Committing<'a> {
-        let resource_type = resource_type.to_owned();
+    pub fn new(job: &'a Job, part: &'a mut Part, destination: Destination, max_errors: u64) -> Committing<'a> {
+        let resource_type = part.resource_type.clone();
         let trust = Trust { doubt: 1, next: 2 };
         Committing {
             job,
@@ -133,8 +134,8 @@ impl<'a> Committing<'a> {
         ledger.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
         ledger.enter(Tally { rejects: self.rejects.clone(), ..Tally::default() })?;
         let mut sink: Box<dyn Sink> = match self.max_errors {
-            0 => Box::new(Strict::new(destination.clone(), Some(&self.resource_type))?),
-            _ => Box::new(Tolerant::new(destination.clone(), Some(&self.resource_type), journal)?),
+            0 => Box::new(Strict::new(destination.clone(), self.resource_type.as_deref())?),
+            _ => Box::new(Tolerant::new(destination.clone(), self.resource_type.as_deref(), journal)?),
         };
         for batch in &self.group {
             sink.store(Rc::clone(batch), &mut ledger)?;

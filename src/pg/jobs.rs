@@ -50,8 +50,8 @@ pub fn enter(order: Order) -> Result<Option<String>, Error> {
     )?;
     let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
     owner::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(order.plan).into()])?;
-    let (sources, types): (Vec<&str>, Vec<&str>) =
-        order.parts.iter().map(|part| (part.source.as_str(), part.resource_type.as_str())).unzip();
+    let (sources, types): (Vec<&str>, Vec<Option<&str>>) =
+        order.parts.iter().map(|part| (part.source.as_str(), part.resource_type.as_deref())).unzip();
     owner::run(
         "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
          select $1, p.source, p.resource_type, p.ordinal - 1 \
@@ -279,6 +279,27 @@ fn visible(query: &str) -> Result<Vec<String>, Error> {
     found.map(|found| found.into_iter().flatten().collect()).map_err(|error| Error::Internal(error.to_string()))
 }
 
+/// The last job that the current user sees whose request says this method. Others who ask wait to this transaction's end.
+pub fn latest(method: &str) -> Result<Option<String>, Error> {
+    super::create::lock(pg_sys::InvalidOid, method);
+    let method = pgrx::spi::quote_literal(method);
+    let found = visible(&format!(
+        "select id from bulk.job_entry where request operator(pg_catalog.->>) 'method' operator(pg_catalog.=) {method} order by number desc limit 1"
+    ))?;
+    Ok(found.into_iter().next())
+}
+
+/// The lines that a job rejected, in the order of their sources and lines: `source`, `line`, `type`, `id`, `path`, `message`, `raw`.
+pub fn rejected(id: &str) -> Result<Vec<Value>, Error> {
+    let found = owner::look(
+        "select jsonb_build_object('source', source, 'line', line, 'type', resource_type, 'id', id, 'path', path, 'message', message, 'raw', raw) \
+         from bulk.load_error where load_id = $1 order by source, line, byte_offset",
+        &[id.into()],
+        |row| row.get::<JsonB>(1),
+    )?;
+    Ok(found.into_iter().flatten().map(|row| row.0).collect())
+}
+
 /// Where a job is, to whom may see it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -406,6 +427,7 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
     let facts = owner::look(
         "select jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \
             'time', jsonb_build_object('start', j.started, 'end', j.finished), \
+            'duration', round(extract(epoch from coalesce(j.finished, clock_timestamp()) - j.started) * 1000)::int8, \
             'meta', jsonb_build_object('createdAt', j.created, 'lastUpdated', coalesce(j.finished, j.started, j.created), \
                 'versionId', e.number::text)), p.plan \
          from bulk.job_entry e join bulk.job j on j.id = e.id join bulk.job_plan p on p.job = e.number \
@@ -417,7 +439,7 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
     let parts = owner::look(
         "select jsonb_build_object('state', case when bool_or(f.state = 'error') then 'error' when bool_and(f.state = 'done') then 'done' \
                 when bool_and(f.state = 'waiting') then 'waiting' else 'in-progress' end, \
-            'read', sum(f.read), 'stored', sum(f.stored), 'rejected', sum(f.rejected), \
+            'source', min(f.source), 'read', sum(f.read), 'stored', sum(f.stored), 'rejected', sum(f.rejected), \
             'message', (array_agg(f.message order by f.number) filter (where f.message is not null))[1], 'finished', max(f.finished), \
             'duration', round(extract(epoch from max(coalesce(f.finished, clock_timestamp())) - min(f.started)) * 1000)::int8, \
             'threads', jsonb_agg(jsonb_build_object('state', f.state, 'read', f.read, 'stored', f.stored, 'bytes', f.bytes, \

@@ -13,7 +13,8 @@ use pgrx::JsonB;
 #[derive(Debug)]
 pub struct NewPart {
     pub source: String,
-    pub resource_type: String,
+    /// None where each line says its own.
+    pub resource_type: Option<String>,
 }
 
 /// A part that a worker has claimed.

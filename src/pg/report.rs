@@ -115,6 +115,11 @@ pub fn state_of(reason: &Reason) -> String {
     })
 }
 
+/// The SQLSTATE of an error, in its five characters.
+pub fn state(error: &Error) -> String {
+    sqlstate(code(error) as i32)
+}
+
 /// An SQLSTATE in its five characters, which it packs into six bits each.
 pub fn sqlstate(code: i32) -> String {
     (0..5).map(|place| char::from(b'0' + (code >> (6 * place) & 0x3F) as u8)).collect()

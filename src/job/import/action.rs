@@ -60,7 +60,15 @@ pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> 
 
 /// What can be blamed on a request is an answer.
 fn refusal(error: Error) -> Result<Answer, Error> {
-    let status = match &error {
+    match blame(&error) {
+        Some(status) => Ok(Answer::refuse(status, error.to_string())),
+        None => Err(error),
+    }
+}
+
+/// The HTTP status of an error that a request is the cause of.
+pub fn blame(error: &Error) -> Option<u16> {
+    Some(match error {
         Error::MissingRole { .. } | Error::ForeignJob => 403,
         Error::Source { .. }
         | Error::UnknownType(_)
@@ -70,12 +78,30 @@ fn refusal(error: Error) -> Result<Answer, Error> {
         | Error::WrongShape { .. }
         | Error::NoHistory(_)
         | Error::NoResourceDirectory => 400,
-        _ => return Err(error),
-    };
-    Ok(Answer::refuse(status, error.to_string()))
+        _ => return None,
+    })
 }
 
 fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Result<Answer, Error> {
+    let request = |parts: &[NewPart]| {
+        let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, parts)});
+        if let Value::Object(request) = &mut request {
+            request.extend(wanted.shown.clone());
+        }
+        request
+    };
+    let Some(made) = enter(id, wanted, fhir, request)? else {
+        return Ok(Answer::refuse(409, format!("there is a job \"{}\" already", id.unwrap_or_default())));
+    };
+    let (status, path) = match version {
+        Version::One => (if id.is_none() { 201 } else { 200 }, "/BulkImportStatus/"),
+        Version::Two => (200, "/v2/$import/"),
+    };
+    Ok(Answer { location: Some(format!("{}{path}{}", setting::base_url(), escaped(&made))), ..Answer::of(status, &made) })
+}
+
+/// Enters a session, whose request is shown as it is made of its inputs: its id. None when the id is a job's already.
+pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewPart]) -> Value) -> Result<Option<String>, Error> {
     let text = Value::Object(wanted.options.clone()).to_string();
     let options = LoadOptions::read(&text)?;
     if options.policy.keep_meta {
@@ -93,16 +119,15 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
         };
         let source = Source::parse(&url)?;
         Right::to_read(&source).require()?;
-        let resource_type = table::type_name(definitions, &input.resource_type)?;
-        if table::lookup(&resource_type)?.is_none() && (!options.create_tables || definitions.resource(&resource_type).is_none()) {
-            return Err(Error::UnknownType(resource_type));
+        let resource_type = input.resource_type.as_deref().map(|name| table::type_name(definitions, name)).transpose()?;
+        if let Some(name) = &resource_type
+            && table::lookup(name)?.is_none()
+            && (!options.create_tables || definitions.resource(name).is_none())
+        {
+            return Err(Error::UnknownType(name.clone()));
         }
         parts.push(NewPart { source: source.name(), resource_type });
         urls.push(url);
-    }
-    let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, &parts)});
-    if let Value::Object(request) = &mut request {
-        request.extend(wanted.shown.clone());
     }
     let mut open = wanted.options.clone();
     let headers = open.remove("headers").filter(|headers| !headers.is_null());
@@ -120,6 +145,8 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
             retries: wanted.retries,
             options: Value::Object(open).to_string(),
             merge: options.merge.clone(),
+            meta: wanted.meta.as_ref().map(Value::to_string),
+            id_prefix: wanted.id_prefix.clone(),
             urls: open_urls,
             has_headers: headers.is_some(),
         }),
@@ -128,20 +155,13 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
     let order = Order {
         id,
         kind: "import",
-        request,
+        request: request(&parts),
         plan: plan.to_json()?,
         secret: has_secret.then(|| json!({"urls": urls, "headers": headers})),
         parts: &parts,
         workers,
     };
-    let Some(made) = jobs::enter(order)? else {
-        return Ok(Answer::refuse(409, format!("there is a job \"{}\" already", id.unwrap_or_default())));
-    };
-    let (status, path) = match version {
-        Version::One => (if id.is_none() { 201 } else { 200 }, "/BulkImportStatus/"),
-        Version::Two => (200, "/v2/$import/"),
-    };
-    Ok(Answer { location: Some(format!("{}{path}{}", setting::base_url(), escaped(&made))), ..Answer::of(status, &made) })
+    jobs::enter(order)
 }
 
 /// The inputs as the status shows them: without query strings.

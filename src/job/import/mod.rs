@@ -5,5 +5,6 @@
 pub mod action;
 pub mod divide;
 pub mod request;
+pub mod rpc;
 pub mod run;
 pub mod status;

@@ -32,6 +32,10 @@ pub struct Start {
     pub options: Map<String, Value>,
     /// What the status shows again.
     pub shown: Map<String, Value>,
+    /// An object that is laid over every `meta`.
+    pub meta: Option<Value>,
+    /// What ids and references to them get before them.
+    pub id_prefix: Option<String>,
 }
 
 /// Of the request, and so of its status.
@@ -52,14 +56,15 @@ pub enum Mode {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    pub resource_type: String,
+    /// None where each line says its own.
+    pub resource_type: Option<String>,
     pub url: String,
     /// A path below `bulk.resource_directory` instead of a URL.
     pub is_resource_file: bool,
 }
 
 /// Retries where the request says nothing.
-const RETRIES: u32 = 2;
+pub const RETRIES: u32 = 2;
 const MOST_RETRIES: u64 = 100;
 const MOST_INPUTS: usize = 100_000;
 const LONGEST_ID: usize = 256;
@@ -155,7 +160,7 @@ impl Start {
         let inputs = inputs.iter().enumerate().map(|(index, input)| Input::read(index, input)).collect::<Result<Vec<Input>, String>>()?;
         let pick =
             |keys: &[&str]| body.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(Start { shape, inputs, mode, retries, options: pick(&load), shown: pick(SHOWN) })
+        Ok(Start { shape, inputs, mode, retries, options: pick(&load), shown: pick(SHOWN), meta: None, id_prefix: None })
     }
 }
 
@@ -175,7 +180,7 @@ impl Input {
         if is_resource_file && !below(&url) {
             return Err(format!("inputs[{index}].url must be a path below the resource directory"));
         }
-        Ok(Input { resource_type, url, is_resource_file })
+        Ok(Input { resource_type: Some(resource_type), url, is_resource_file })
     }
 }
 
@@ -199,7 +204,7 @@ mod tests {
     fn both_shapes_are_read() {
         let old =
             start(json!({"id": "a", "action": "start", "inputs": [{"type": "Patient", "url": "x", "storageDetail": {"type": "url"}}]}));
-        assert_eq!((old.shape, old.inputs[0].resource_type.as_str(), old.retries), (Shape::Of2019, "Patient", 2));
+        assert_eq!((old.shape, old.inputs[0].resource_type.as_deref(), old.retries), (Shape::Of2019, Some("Patient"), 2));
         let new = start(json!({"resource": {"id": null, "contentEncoding": "gzip", "mode": "transaction", "allowedRetryCount": 5,
             "update": true, "inputs": [{"resourceType": "Patient", "url": "x"}]}}));
         assert_eq!((new.shape, new.mode, new.retries), (Shape::Present, Mode::Transaction, 5));

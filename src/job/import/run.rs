@@ -45,7 +45,9 @@ impl<'a> Session<'a> {
             options.headers = LoadOptions::read(&serde_json::json!({"headers": headers}).to_string())?.headers;
         }
         options.merge = import.merge.clone();
-        let changes = loading::changes(&options)?;
+        let wrong = |_| Error::Internal("what is laid over resources cannot be stored".to_owned());
+        let changes =
+            loading::changes(&options)?.with(import.meta.as_deref(), import.id_prefix.as_deref(), setting::max_depth()).map_err(wrong)?;
         Ok(Session { job, import, options, changes })
     }
 
@@ -93,15 +95,15 @@ impl Control for Attentive<'_> {
 /// Loads an input from where it is to its end.
 pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
     let role = job.role;
-    let resource_type = part.resource_type.clone().unwrap_or_default();
+    let resource_type = part.resource_type.clone();
     let (session, mut destination) = transaction::run(role, || {
         if role.is_none() {
             return Err(Error::NoRole);
         }
         let session = Session::new(job, import)?;
-        let destination = loading::destination(&session.options, Some(&resource_type))?;
+        let destination = loading::destination(&session.options, resource_type.as_deref())?;
         // The table is there, and how its rows are compressed is known, before the first is made.
-        Box::new(Strict::new(destination.clone(), Some(&resource_type))?).finish(&mut Ledger::new(0))?;
+        Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
         Ok((session, destination))
     })?;
     let mut may_divide = true;
@@ -116,7 +118,7 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
         let before = part.progress.read;
         let loaded = attempt::outside(|| {
             let mut ledger = Ledger::new(u64::MAX);
-            let mut sink = Box::new(Committing::new(job, part, destination.clone(), &resource_type, session.options.max_errors));
+            let mut sink = Box::new(Committing::new(job, part, destination.clone(), session.options.max_errors));
             match load::load(plan, &mut *sink, &mut ledger, &mut Attentive(job)) {
                 Ok(()) if divide::is_due(&division) => Ok(()),
                 Ok(()) => sink.finish(&mut ledger),
@@ -207,14 +209,14 @@ pub fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, 
 }
 
 fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
-    let resource_type = part.resource_type.clone().unwrap_or_default();
-    let destination = loading::destination(&session.options, Some(&resource_type))?;
+    let resource_type = part.resource_type.clone();
+    let destination = loading::destination(&session.options, resource_type.as_deref())?;
     let most = session.options.max_errors;
     let journal = Journal::of(&session.job.id);
     let mut ledger = Ledger::new(most);
     let mut sink: Box<dyn Sink> = match most {
-        0 => Box::new(Strict::new(destination.clone(), Some(&resource_type))?),
-        _ => Box::new(Tolerant::new(destination.clone(), Some(&resource_type), journal)?),
+        0 => Box::new(Strict::new(destination.clone(), resource_type.as_deref())?),
+        _ => Box::new(Tolerant::new(destination.clone(), resource_type.as_deref(), journal)?),
     };
     let plan = session.plan(session.source(part)?, part, &destination);
     let mut counts = Counting { sink: &mut *sink, job: session.job, progress: &mut part.progress };

@@ -1,0 +1,62 @@
+//! `bulk.rpc`: calls by the name of a method, `{method, params}` to `{result}` or `{error}`, as the body of `POST /rpc` has them.
+
+use crate::error::Error;
+use crate::job::import::{action, rpc as import};
+use crate::pg::argument::Json;
+use crate::pg::{jobs, lifecycle, report};
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde_json::{Map, Value, json};
+
+/// A method, its parameters read.
+type Method = fn(&Map<String, Value>) -> Result<import::Reply, Error>;
+
+const METHODS: [(&str, Method); 4] = [
+    (import::START, import::start),
+    ("aidbox.bulk/import-status", import::status),
+    ("aidbox.bulk/import-errors", import::errors),
+    ("aidbox.bulk/import-cancel", import::cancel),
+];
+
+#[pg_extern(sql = false)]
+fn rpc(request: Option<Json>) -> JsonB {
+    let answer = || {
+        lifecycle::require_utf8()?;
+        lifecycle::require_writable(c"bulk.rpc");
+        jobs::start_waiting()?;
+        match request.as_ref().map(|request| serde_json::from_str::<Value>(&request.0)) {
+            Some(Ok(Value::Array(calls))) => calls.iter().map(call).collect(),
+            Some(Ok(one)) => call(&one),
+            Some(Err(_)) | None => call(&Value::Null),
+        }
+    };
+    JsonB(report::ok(answer()))
+}
+
+/// Answers one call. Only what no call can be the cause of is an error.
+fn call(call: &Value) -> Result<Value, Error> {
+    let refuse = |message: String, code: &str| Ok(json!({"error": {"message": message, "code": code, "source": "bulk"}}));
+    let Some(name) = call.get("method").and_then(Value::as_str) else {
+        return refuse("a call is a JSON object with a method".to_owned(), "22023");
+    };
+    let Some((_, method)) = METHODS.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<&str> = METHODS.iter().map(|(known, _)| *known).collect();
+        return refuse(format!("unknown method \"{}\": known are {}", short(name), known.join(", ")), "42883");
+    };
+    let none = Map::new();
+    let params = match call.get("params") {
+        None | Some(Value::Null) => &none,
+        Some(Value::Object(params)) => params,
+        Some(_) => return refuse("params must be a JSON object".to_owned(), "22023"),
+    };
+    match method(params) {
+        Ok(Ok(result)) => Ok(json!({"result": result})),
+        Ok(Err(error)) => Ok(json!({"error": error})),
+        Err(error) if action::blame(&error).is_some() => refuse(error.to_string(), &report::state(&error)),
+        Err(error) => Err(error),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(100).collect()
+}
