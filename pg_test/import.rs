@@ -1,6 +1,7 @@
 //! Import: the answers of every state, the same rows as a load whatever happens on the way, nothing lost and nothing twice.
 
 use crate::cluster::{Cluster, Database, checked, failure, server_directory, shared, value, wait_until};
+use crate::crash::next;
 use crate::source::{File, Manner, Slow, gzip};
 use crate::test;
 use libtest_mimic::Trial;
@@ -8,7 +9,6 @@ use postgres::Client;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
@@ -21,7 +21,6 @@ pub fn tests() -> Vec<Trial> {
         test("ids that are there turn up in the middle of an import of new ones", known_ids),
         test("an import goes on where its source broke off", broken_sources),
         test("a source that changed in between is an error, not a mix", changed),
-        test("an import that is killed or ended at any moment ends with the rows of one that was not", killed),
         test("lines that an import rejects are told, each once", rejects),
         test("an import in one transaction is all or nothing", one_transaction),
         test("a launcher goes on with imports after a restart, in every database, and starts what waits", launched),
@@ -31,12 +30,12 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// As fast as it goes.
-const PLAIN: Manner = Manner { most: usize::MAX, hangs: false, pause: Duration::ZERO, ranges: true };
+pub const PLAIN: Manner = Manner { most: usize::MAX, hangs: false, pause: Duration::ZERO, ranges: true };
 /// Sends something and no more.
 const HANGS: Manner = Manner { most: 400_000, hangs: true, pause: Duration::ZERO, ranges: true };
 
 /// Patients as NDJSON; every seventh comes twice.
-fn patients(count: u32) -> Vec<u8> {
+pub fn patients(count: u32) -> Vec<u8> {
     let mut lines = String::new();
     for n in 0..count {
         let id = if n % 7 == 6 { n - 3 } else { n };
@@ -47,14 +46,14 @@ fn patients(count: u32) -> Vec<u8> {
 }
 
 /// Calls `bulk.import`: its status, the header and the body.
-fn call(client: &mut Client, request: &Value) -> (i32, String, Value) {
+pub fn call(client: &mut Client, request: &Value) -> (i32, String, Value) {
     let row = client
         .query_one("select status, headers->>'content-location', body::text from bulk.import($1::text::jsonb)", &[&request.to_string()])
         .unwrap();
     (row.get(0), row.get::<_, Option<String>>(1).unwrap_or_default(), serde_json::from_str(row.get(2)).unwrap())
 }
 
-fn act(client: &mut Client, id: &str, action: &str) -> (i32, Value) {
+pub fn act(client: &mut Client, id: &str, action: &str) -> (i32, Value) {
     let (status, _, body) = call(client, &json!({"id": id, "action": action}));
     (status, body)
 }
@@ -64,20 +63,20 @@ fn status_of(client: &mut Client, function: &str, id: &str) -> (i32, Value) {
     (row.get(0), serde_json::from_str(row.get(1)).unwrap())
 }
 
-fn wait(client: &mut Client, id: &str) -> String {
+pub fn wait(client: &mut Client, id: &str) -> String {
     value(client, &format!("bulk.wait('{id}', '100 s')"))
 }
 
-fn patient_input(url: &str) -> Value {
+pub fn patient_input(url: &str) -> Value {
     json!([{"resourceType": "Patient", "url": url}])
 }
 
-fn counts(client: &mut Client, id: &str) -> String {
+pub fn counts(client: &mut Client, id: &str) -> String {
     value(client, &format!("select concat_ws(' ', state, read, stored, skipped, rejected) from bulk.job where id = '{id}'"))
 }
 
 /// The rows of a table without what every import has of its own.
-fn rows(client: &mut Client, table: &str) -> String {
+pub fn rows(client: &mut Client, table: &str) -> String {
     value(
         client,
         &format!("select count(*) || ' ' || md5(string_agg(md5(concat_ws(' ', id, status, resource)), '' order by id)) from {table}"),
@@ -574,80 +573,6 @@ fn changed() {
             assert_eq!(wait(&mut client, &id), "done", "{id}");
             assert_eq!(counts(&mut client, &id), "done 100000 100000 0 0", "{id}");
         }
-    }
-}
-
-/// Numbers that repeat.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    *state >> 33
-}
-
-fn killed() {
-    let rounds = std::env::var("BULK_TEST_CRASHES").ok().and_then(|count| count.parse().ok()).unwrap_or(8);
-    let cluster = Cluster::start();
-    let database = cluster.database();
-    let mut client = database.connect();
-    let lines = patients(60_000);
-    let file = File::new(&lines);
-    client.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{{\"update\": true}}')", file.url())).unwrap();
-    let (expected, history) = (rows(&mut client, "patient"), rows(&mut client, "patient_history"));
-    client.batch_execute("truncate patient_history").unwrap();
-    let none = rows(&mut client, "patient_history");
-    let mut state = 7;
-    let mut restarts = 0;
-    for round in 0..rounds {
-        client.batch_execute("drop table patient, patient_history").unwrap();
-        let bytes = match next(&mut state) % 3 {
-            0 => lines.clone(),
-            1 => gzip(&lines),
-            _ => lines.chunks(200_000).flat_map(gzip).collect(),
-        };
-        let pause = Duration::from_millis(if bytes.len() == lines.len() { 15 } else { 100 });
-        let source = Slow::start(bytes, Manner { pause, ..PLAIN });
-        let id = format!("round {round}");
-        // Without history plain sources are imported in ranges.
-        let history = if round % 2 == 0 { &history } else { &none };
-        client.batch_execute("set bulk.range_size = '512kB'").unwrap();
-        assert_eq!(call(&mut client, &json!({"id": id, "update": round % 2 == 0, "inputs": patient_input(&source.url())})).0, 200);
-        let pid = format!("select coalesce(max(pid), 0) from bulk.job_file where job_id = '{id}'");
-        wait_until("it is at work", || value(&mut client, &pid) != "0");
-        std::thread::sleep(Duration::from_millis(next(&mut state) % 1500));
-        let pid = value(&mut client, &pid);
-        match next(&mut state) % 4 {
-            _ if pid == "0" => {}
-            0 => {
-                checked(Command::new("kill").args(["-9", &pid]));
-                restarts += 1;
-                wait_until("the server has noticed", || {
-                    cluster.log().matches("all server processes terminated; reinitializing").count() >= restarts
-                });
-                wait_until("the cluster has recovered", || database.try_connect().is_some());
-                client = database.connect();
-            }
-            1 => client.batch_execute(&format!("select pg_terminate_backend({pid})")).unwrap(),
-            2 => {
-                cluster.stop("immediate");
-                cluster.boot();
-                client = database.connect();
-            }
-            _ => {
-                let postmaster = fs::read_to_string(cluster.data_directory().join("postmaster.pid")).unwrap();
-                checked(Command::new("kill").args(["-9", postmaster.lines().next().unwrap()]));
-                wait_until("its processes are gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
-                wait_until("the cluster can start", || cluster.try_boot());
-                client = database.connect();
-            }
-        }
-        let standing = format!("select state from bulk.job where id = '{id}'");
-        wait_until("it is at work no more", || matches!(value(&mut client, &standing).as_str(), "interrupted" | "done"));
-        if value(&mut client, &standing) == "interrupted" {
-            assert_eq!(act(&mut client, &id, "force-resume").0, 200);
-        }
-        source.behave(PLAIN);
-        assert_eq!(wait(&mut client, &id), "done", "{id}");
-        assert_eq!(counts(&mut client, &id), "done 60000 60000 0 0", "{id}");
-        assert_eq!((rows(&mut client, "patient"), rows(&mut client, "patient_history")), (expected.clone(), history.clone()), "{id}");
     }
 }
 

@@ -139,6 +139,21 @@ fn created() {
             });
         }
     });
+    // What all types share is there once, too: whoever waits for another finds it.
+    let fresh = shared().database();
+    let (mut first, mut second) = (fresh.connect(), fresh.connect());
+    first.batch_execute("begin; select bulk.create_resource_table('Patient')").unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| second.batch_execute("select bulk.create_resource_table('Goal')"));
+        wait_until("the second waits", || {
+            value(
+                &mut first,
+                "select count(*) from pg_locks where not granted and locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())",
+            ) == "1"
+        });
+        first.batch_execute("commit").unwrap();
+        waiting.join().unwrap().unwrap();
+    });
     let mut client = database.connect();
     assert_eq!(
         value(

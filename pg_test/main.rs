@@ -6,6 +6,7 @@
 
 mod cluster;
 mod convert;
+mod crash;
 mod dump;
 mod dump_csv;
 mod dump_sql;
@@ -41,6 +42,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let tests = [
         convert::tests(),
+        crash::tests(),
         dump::tests(),
         dump_csv::tests(),
         dump_sql::tests(),

@@ -144,6 +144,8 @@ pub fn lock(schema: pg_sys::Oid, name: &str) {
     };
     // SAFETY: a lock of the transaction, waited for; a cancel ends the wait.
     unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
+    // SAFETY: takes up what others created before the lock was ours: that it was not there is remembered else.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
 }
 
 /// Runs a statement all of whose names are qualified.

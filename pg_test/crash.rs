@@ -1,0 +1,230 @@
+//! Imports that are killed, ended or cut off at random moments: what is there in the end is what an undisturbed one leaves.
+
+use crate::cluster::{Cluster, Database, checked, data, value, wait_until};
+use crate::import::{PLAIN, act, call, counts, patient_input, patients, rows, wait};
+use crate::source::{File, Manner, Slow, gzip};
+use crate::test;
+use flate2::read::GzDecoder;
+use libtest_mimic::Trial;
+use postgres::Client;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("an import that is killed or ended at any moment ends with the rows of one that was not", killed),
+        test("an import of real data that is killed, ended or cut off at any moment ends as an undisturbed one", real)
+            .with_ignored_flag(!data().is_dir()),
+    ]
+}
+
+/// Times that something happens.
+fn rounds(default: u32) -> u32 {
+    std::env::var("BULK_TEST_CRASHES").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
+}
+
+/// Numbers that repeat.
+pub fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// What happens to the server.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// kill -9: the postmaster starts all processes anew.
+    WorkerKilled,
+    WorkerTerminated,
+    ImmediateStop,
+    PostmasterKilled,
+}
+
+const FAULTS: [Fault; 4] = [Fault::WorkerKilled, Fault::WorkerTerminated, Fault::ImmediateStop, Fault::PostmasterKilled];
+
+/// Has it happen to a worker, or to its server, and comes back to the database.
+fn happen(fault: Fault, pid: &str, database: &Database, client: &mut Client) {
+    let cluster = database.cluster;
+    match fault {
+        Fault::WorkerKilled => {
+            let before = cluster.log().matches("all server processes terminated; reinitializing").count();
+            // It may have ended by now.
+            if !Command::new("kill").args(["-9", pid]).status().unwrap().success() {
+                return;
+            }
+            wait_until("the server has noticed", || {
+                cluster.log().matches("all server processes terminated; reinitializing").count() > before
+            });
+            wait_until("the cluster has recovered", || database.try_connect().is_some());
+            *client = database.connect();
+        }
+        Fault::WorkerTerminated => client.batch_execute(&format!("select pg_terminate_backend({pid})")).unwrap(),
+        Fault::ImmediateStop => {
+            cluster.stop("immediate");
+            cluster.boot();
+            *client = database.connect();
+        }
+        Fault::PostmasterKilled => {
+            let postmaster = fs::read_to_string(cluster.data_directory().join("postmaster.pid")).unwrap();
+            checked(Command::new("kill").args(["-9", postmaster.lines().next().unwrap()]));
+            wait_until("its processes are gone", || !Path::new(&format!("/proc/{pid}")).exists());
+            wait_until("the cluster can start", || cluster.try_boot());
+            *client = database.connect();
+        }
+    }
+}
+
+fn killed() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut client = database.connect();
+    let lines = patients(60_000);
+    let file = File::new(&lines);
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{{\"update\": true}}')", file.url())).unwrap();
+    let (expected, history) = (rows(&mut client, "patient"), rows(&mut client, "patient_history"));
+    client.batch_execute("truncate patient_history").unwrap();
+    let none = rows(&mut client, "patient_history");
+    let mut state = 7;
+    for round in 0..rounds(8) {
+        client.batch_execute("drop table patient, patient_history").unwrap();
+        let bytes = match next(&mut state) % 3 {
+            0 => lines.clone(),
+            1 => gzip(&lines),
+            _ => lines.chunks(200_000).flat_map(gzip).collect(),
+        };
+        let pause = Duration::from_millis(if bytes.len() == lines.len() { 15 } else { 100 });
+        let source = Slow::start(bytes, Manner { pause, ..PLAIN });
+        let id = format!("round {round}");
+        // Without history plain sources are imported in ranges.
+        let history = if round % 2 == 0 { &history } else { &none };
+        client.batch_execute("set bulk.range_size = '512kB'").unwrap();
+        assert_eq!(call(&mut client, &json!({"id": id, "update": round % 2 == 0, "inputs": patient_input(&source.url())})).0, 200);
+        let pid = format!("select coalesce(max(pid), 0) from bulk.job_file where job_id = '{id}'");
+        wait_until("it is at work", || value(&mut client, &pid) != "0");
+        std::thread::sleep(Duration::from_millis(next(&mut state) % 1500));
+        let pid = value(&mut client, &pid);
+        if pid != "0" {
+            happen(FAULTS[next(&mut state) as usize % FAULTS.len()], &pid, &database, &mut client);
+        }
+        let standing = format!("select state from bulk.job where id = '{id}'");
+        wait_until("it is at work no more", || matches!(value(&mut client, &standing).as_str(), "interrupted" | "done"));
+        if value(&mut client, &standing) == "interrupted" {
+            assert_eq!(act(&mut client, &id, "force-resume").0, 200);
+        }
+        source.behave(PLAIN);
+        assert_eq!(wait(&mut client, &id), "done", "{id}");
+        assert_eq!(counts(&mut client, &id), "done 60000 60000 0 0", "{id}");
+        assert_eq!((rows(&mut client, "patient"), rows(&mut client, "patient_history")), (expected.clone(), history.clone()), "{id}");
+    }
+}
+
+/// A type's lines: as one gzip, plain, as a gzip of many members.
+struct Real {
+    name: String,
+    forms: [Vec<u8>; 3],
+}
+
+fn real_data() -> Vec<Real> {
+    let read = |path: &Path| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".ndjson.gz")?.to_owned();
+        let gz = fs::read(path).unwrap();
+        let mut lines = Vec::new();
+        GzDecoder::new(gz.as_slice()).read_to_end(&mut lines).unwrap();
+        let members = lines.chunks(1 << 20).flat_map(gzip).collect();
+        Some(Real { name, forms: [gz, lines, members] })
+    };
+    let mut files: Vec<Real> = fs::read_dir(data()).unwrap().filter_map(|entry| read(&entry.unwrap().path())).collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files
+}
+
+/// What is in all tables, without what every import has of its own, and whether a version stands twice.
+fn contents(client: &mut Client, files: &[Real]) -> Vec<String> {
+    files
+        .iter()
+        .map(|Real { name, .. }| {
+            let table = name.to_ascii_lowercase();
+            let twice = format!("select count(*) from (select id, txid from (table {table} union all table {table}_history) v group by 1, 2 having count(*) > 1) d");
+            assert_eq!(value(client, &twice), "0", "{name}");
+            format!("{} {}", rows(client, &table), rows(client, &format!("{table}_history")))
+        })
+        .collect()
+}
+
+fn real() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut client = database.connect();
+    let files = real_data();
+    let tables: Vec<String> =
+        files.iter().flat_map(|Real { name, .. }| [name.to_ascii_lowercase(), format!("{}_history", name.to_ascii_lowercase())]).collect();
+    let drop = format!("drop table if exists {}", tables.join(", "));
+    let import = |client: &mut Client, id: &str, sources: &[Slow], update: bool| {
+        let inputs: Vec<Value> =
+            files.iter().zip(sources).map(|(Real { name, .. }, source)| json!({"resourceType": name, "url": source.url()})).collect();
+        let request = json!({"id": id, "update": update, "allowedRetryCount": 20, "inputs": inputs});
+        let row = client.query_one("select status from bulk.import($1::text::jsonb, true)", &[&request.to_string()]).unwrap();
+        assert_eq!(row.get::<_, i32>(0), 200);
+    };
+    let sources: Vec<Slow> = files.iter().map(|Real { forms, .. }| Slow::start(forms[0].clone(), PLAIN)).collect();
+    import(&mut client, "undisturbed", &sources, false);
+    assert_eq!(
+        wait(&mut client, "undisturbed"),
+        "done",
+        "{}",
+        value(&mut client, "select string_agg(source || ' ' || message, ', ') from bulk.job_file")
+    );
+    let (expected, counted) = (contents(&mut client, &files), counts(&mut client, "undisturbed"));
+    let began = std::time::Instant::now();
+    let mut state = 11;
+    let mut happened = std::collections::BTreeMap::new();
+    for round in 0..rounds(3) {
+        client.batch_execute(&drop).unwrap();
+        client.batch_execute("set bulk.range_size = '8MB'").unwrap();
+        let form = next(&mut state) as usize % 3;
+        // The source is cut off too, again and again, until it is back.
+        let cut = next(&mut state) % 2 == 0;
+        let sources: Vec<Slow> = files
+            .iter()
+            .map(|Real { forms, .. }| {
+                let bytes = forms[form].clone();
+                let most = if cut { bytes.len() / (1 + next(&mut state) as usize % 5) } else { usize::MAX };
+                let pause = Duration::from_millis(if form == 1 { 2 } else { 15 });
+                Slow::start(bytes, Manner { most, pause, ..PLAIN })
+            })
+            .collect();
+        let id = format!("real {round}");
+        import(&mut client, &id, &sources, next(&mut state) % 3 == 0);
+        let pid = format!("select coalesce(max(pid), 0) from bulk.job_file where job_id = '{id}'");
+        wait_until("it is at work", || value(&mut client, &pid) != "0");
+        std::thread::sleep(Duration::from_millis(next(&mut state) % 4000));
+        let pid = value(&mut client, &pid);
+        if pid != "0" {
+            let fault = FAULTS[next(&mut state) as usize % FAULTS.len()];
+            let before = counts(&mut client, &id);
+            happen(fault, &pid, &database, &mut client);
+            println!("round {round}, form {form}, cut {cut}: {fault:?} at {before}");
+            *happened.entry(format!("{fault:?}")).or_insert(0) += 1;
+        }
+        let standing = format!("select state from bulk.job where id = '{id}'");
+        let states = ["interrupted", "in-progress", "done", "error"];
+        wait_until("its worker is gone, or another is there", || states.contains(&value(&mut client, &standing).as_str()));
+        sources.iter().for_each(|source| source.behave(PLAIN));
+        let mut last = wait(&mut client, &id);
+        for _ in 0..3 {
+            if last == "done" {
+                break;
+            }
+            assert!(matches!(last.as_str(), "interrupted" | "error"), "{last}");
+            assert_eq!(act(&mut client, &id, "force-resume").0, 200);
+            last = wait(&mut client, &id);
+        }
+        assert_eq!(last, "done", "{id}: {}", value(&mut client, &format!("select message from bulk.job where id = '{id}'")));
+        assert_eq!(counts(&mut client, &id), counted, "{id}");
+        assert_eq!(contents(&mut client, &files), expected, "{id}");
+    }
+    println!("{happened:?} in {:?}", began.elapsed());
+}
