@@ -59,12 +59,42 @@ impl Cluster {
         Cluster::start_with("max_worker_processes = 40\nmax_prepared_transactions = 2\n")
     }
 
+    /// A new one's place. The port only names the socket: the server listens to no network.
+    fn place() -> Cluster {
+        static PORT: AtomicU32 = AtomicU32::new(0);
+        let port = 20000 + (std::process::id() % 2000) as u16 * 10 + PORT.fetch_add(1, Ordering::Relaxed) as u16;
+        Cluster { directory: server_directory(), port }
+    }
+
+    /// A standby of this one, hot.
+    pub fn standby(&self) -> Cluster {
+        let standby = Cluster::place();
+        let data = standby.data_directory();
+        let mut backup = self.command("pg_basebackup");
+        backup.arg("-h").arg(self.socket()).args([
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "--no-sync",
+        ]);
+        checked(backup.arg("-D").arg(&data));
+        let file = data.join("postgresql.conf");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{text}\nunix_socket_directories = '{}'\nport = {}\n", standby.socket().display(), standby.port)).unwrap();
+        standby.boot();
+        standby
+    }
+
     /// The same with lines of configuration.
     pub fn start_with(more: &str) -> Cluster {
-        static PORT: AtomicU32 = AtomicU32::new(0);
-        // Only names the socket: the server listens to no network.
-        let port = 20000 + (std::process::id() % 2000) as u16 * 10 + PORT.fetch_add(1, Ordering::Relaxed) as u16;
-        let cluster = Cluster { directory: server_directory(), port };
+        let cluster = Cluster::place();
+        let port = cluster.port;
         let data = cluster.data_directory();
         checked(cluster.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]));
         let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";

@@ -186,7 +186,7 @@ fn real() {
         client.batch_execute("set bulk.range_size = '8MB'").unwrap();
         let form = next(&mut state) as usize % 3;
         // The source is cut off too, again and again, until it is back.
-        let cut = next(&mut state) % 2 == 0;
+        let cut = next(&mut state).is_multiple_of(2);
         let sources: Vec<Slow> = files
             .iter()
             .map(|Real { forms, .. }| {
@@ -197,7 +197,7 @@ fn real() {
             })
             .collect();
         let id = format!("real {round}");
-        import(&mut client, &id, &sources, next(&mut state) % 3 == 0);
+        import(&mut client, &id, &sources, next(&mut state).is_multiple_of(3));
         let pid = format!("select coalesce(max(pid), 0) from bulk.job_file where job_id = '{id}'");
         wait_until("it is at work", || value(&mut client, &pid) != "0");
         std::thread::sleep(Duration::from_millis(next(&mut state) % 4000));

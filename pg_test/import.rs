@@ -1,6 +1,6 @@
 //! Import: the answers of every state, the same rows as a load whatever happens on the way, nothing lost and nothing twice.
 
-use crate::cluster::{Cluster, Database, checked, failure, server_directory, shared, value, wait_until};
+use crate::cluster::{Cluster, Database, checked, failure, replay, server_directory, shared, value, wait_until};
 use crate::crash::next;
 use crate::source::{File, Manner, Slow, gzip};
 use crate::test;
@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         test("an import goes on where its source broke off", broken_sources),
         test("a source that changed in between is an error, not a mix", changed),
         test("lines that an import rejects are told, each once", rejects),
+        test("a dump holds imports, and a restored one goes on from where it was paused", restored),
         test("an import in one transaction is all or nothing", one_transaction),
         test("a launcher goes on with imports after a restart, in every database, and starts what waits", launched),
         test("twenty sessions of five roles at once on the same ids all end", together),
@@ -417,8 +418,25 @@ fn ranges() {
     if let Some(line) = found[0].get::<_, Option<i64>>(0) {
         assert_eq!(line, 1 + broken[..start].iter().filter(|byte| **byte == b'\n').count() as i64);
     }
+    // A range that fails takes with it those that nobody is at; resumed, all go on.
+    let mut broken = lines.clone();
+    broken[1000] = b'\n';
+    source.replace(broken, "other");
+    assert_eq!(call(&mut client, &json!({"id": "first", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "first"), "error");
+    let states = "select string_agg(distinct state, ' ') || ' ' || (sum(read) < 10000) from bulk.job_file where job_id = 'first'";
+    assert!(matches!(value(&mut client, states).as_str(), "error true" | "done error true"), "{}", value(&mut client, states));
+    source.replace(lines.clone(), "other");
+    assert_eq!(act(&mut client, "first", "force-resume").0, 200);
+    assert_eq!(wait(&mut client, "first"), "done");
+    assert_eq!(counts(&mut client, "first"), "done 40000 40000 0 0");
+    // Rows with versions beyond the sequence are written over as any.
+    client.batch_execute("update patient set txid = 1e15 + txid, resource = '{}'").unwrap();
+    assert_eq!(call(&mut client, &json!({"id": "beyond", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "beyond"), "done");
+    assert_eq!(rows(&mut client, "patient"), twice);
     // Not where the order of lines matters for more, nor without the means.
-    source.replace(lines, "first");
+    source.replace(lines.clone(), "first");
     source.behave(PLAIN);
     for (id, options) in
         [("update", json!({"update": true})), ("errors", json!({"max-errors": 1})), ("once", json!({"mode": "transaction"}))]
@@ -435,11 +453,24 @@ fn ranges() {
     assert_eq!(call(&mut client, &json!({"id": "poor", "inputs": patient_input(&source.url())})).0, 200);
     assert_eq!(wait(&mut client, "poor"), "done");
     assert_eq!(value(&mut client, "select count(*) from bulk.job_file where job_id = 'poor'"), "1");
+    // With UPDATE alone it goes on from where it is.
+    client.batch_execute(&format!("reset role; revoke usage on sequence transaction_id_seq from poor_{name}; grant update on sequence transaction_id_seq to poor_{name}")).unwrap();
+    let last = value(&mut client, "select last_value from transaction_id_seq");
+    client.batch_execute(&format!("set role poor_{name}")).unwrap();
+    assert_eq!(call(&mut client, &json!({"id": "moved", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "moved"), "done");
     client.batch_execute("reset role").unwrap();
+    assert_eq!(value(&mut client, &format!("select last_value > {last} + {} from transaction_id_seq", lines.len())), "true");
+    assert_eq!(value(&mut client, "select count(*) > 1 from bulk.job_file where job_id = 'moved'"), "true");
     source.behave(Manner { ranges: false, ..PLAIN });
     assert_eq!(call(&mut client, &json!({"id": "whole", "inputs": patient_input(&source.url())})).0, 200);
     assert_eq!(wait(&mut client, "whole"), "done");
     assert_eq!(value(&mut client, "select count(*) from bulk.job_file where job_id = 'whole'"), "1");
+    client.batch_execute("drop sequence transaction_id_seq; create sequence transaction_id_seq as int").unwrap();
+    source.behave(PLAIN);
+    assert_eq!(call(&mut client, &json!({"id": "narrow", "inputs": patient_input(&source.url())})).0, 200);
+    assert_eq!(wait(&mut client, "narrow"), "done");
+    assert_eq!(value(&mut client, "select count(*) from bulk.job_file where job_id = 'narrow'"), "1");
 }
 
 fn known_ids() {
@@ -608,6 +639,50 @@ fn rejects() {
     assert_eq!(value(&mut client, "select message from bulk.job where id = 's'"), "invalid JSON: input ended unexpectedly");
     assert_eq!(value(&mut client, "select min(line) || ' ' || min(sqlstate) from bulk.load_error where load_id = 's'"), "51 22P02");
     assert_eq!(counts(&mut client, "s"), "error 0 0");
+}
+
+fn restored() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut client = database.connect();
+    let lines = patients(60_000);
+    let file = File::new(&lines);
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", file.url())).unwrap();
+    let expected = rows(&mut client, "patient");
+    client.batch_execute("drop table patient, patient_history").unwrap();
+    let source = Slow::start(lines, Manner { most: 4_000_000, ..HANGS });
+    // What needs no secret.
+    let open = source.url().split('?').next().unwrap().to_owned();
+    for (id, kind, url) in [("paused", "Patient", &open), ("secret", "Goal", &source.url())] {
+        assert_eq!(call(&mut client, &json!({"id": id, "inputs": [{"resourceType": kind, "url": url}]})).0, 200);
+        let stored = format!("select coalesce(stored, 0) > 0 from bulk.job where id = '{id}'");
+        wait_until("some rows are stored", || value(&mut client, &stored) == "true");
+        assert_eq!(act(&mut client, id, "pause").0, 200);
+    }
+    let small = File::new(&patients(10));
+    assert_eq!(call(&mut client, &json!({"id": "done", "inputs": [{"resourceType": "Practitioner", "url": small.url()}]})).0, 200);
+    assert_eq!(wait(&mut client, "done"), "done");
+    let script = checked(cluster.client("pg_dump", &database.name).arg("--no-sync")).stdout;
+    assert!(!String::from_utf8_lossy(&script).contains("SECRET"));
+    cluster.connect("postgres", "postgres").batch_execute("create database copy").unwrap();
+    replay(&mut cluster.psql("copy"), &script);
+    let mut copy = cluster.connect("copy", "postgres");
+    assert_eq!(
+        value(&mut copy, "select string_agg(id || ' ' || state, ', ' order by id) from bulk.job where kind = 'import'"),
+        "done done, paused paused, secret paused"
+    );
+    source.behave(PLAIN);
+    let before = source.begun.lock().unwrap().len();
+    assert_eq!(act(&mut copy, "paused", "resume").0, 200);
+    assert_eq!(wait(&mut copy, "paused"), "done");
+    assert!(source.begun.lock().unwrap()[before] > 0);
+    assert_eq!(counts(&mut copy, "paused"), "done 60000 60000 0 0");
+    assert_eq!(rows(&mut copy, "patient"), expected);
+    assert_eq!(act(&mut copy, "secret", "resume").0, 200);
+    assert_eq!(wait(&mut copy, "secret"), "error");
+    // In the database itself it goes on.
+    assert_eq!(act(&mut client, "secret", "resume").0, 200);
+    assert_eq!(wait(&mut client, "secret"), "done");
 }
 
 fn one_transaction() {

@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         test("jobs wait for a place, say why, and start when there is one", waiting),
         test("a job whose role cannot connect says so", unreachable),
         test("dropping the extension or the database and stopping the server end the workers", dropped),
+        test("on a standby there is all to see, and nothing waits or works", standby),
         test("a restored database has the jobs of the dumped one and does not go on with them by itself", restored),
     ]
 }
@@ -672,6 +673,37 @@ fn dropped() {
     for sign in ["terminated by signal 6", "terminated by signal 11", "PANIC"] {
         assert!(!log.contains(sign), "the log says {sign}");
     }
+}
+
+fn standby() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut client = database.connect();
+    patients(&mut client, 1000);
+    let (done, _) = validated(&mut client, "'Patient'");
+    let _holder = hold(&database);
+    let open = value(&mut client, "bulk.validate('Patient')");
+    stuck(&mut client, &open);
+    let standby = cluster.standby();
+    let mut reader = standby.connect(&database.name, "postgres");
+    let states = "select string_agg(state, ' ' order by created) from bulk.job";
+    wait_until("it has caught up", || value(&mut reader, states) == "done in-progress");
+    assert_eq!(counts(&mut reader, &done), "done 1000 100");
+    assert_eq!(value(&mut reader, &format!("select phase from bulk.progress where job_id = '{open}'")), "in-progress");
+    assert_eq!(value(&mut reader, "select count(*) from bulk.dump('Patient')"), "1000");
+    for refused in [
+        format!("select bulk.wait('{done}')"),
+        format!("select bulk.cancel('{open}')"),
+        "select bulk.validate('Patient')".to_owned(),
+        "select bulk.load('file:///tmp/x')".to_owned(),
+        "select * from bulk.resume_interrupted()".to_owned(),
+        "select bulk.import('{}')".to_owned(),
+        r#"select bulk.rpc('{"method": "aidbox.bulk/import-cancel"}')"#.to_owned(),
+    ] {
+        assert_eq!(failure(&mut reader, &refused).code, "25006", "{refused}");
+    }
+    let status = r#"select bulk.rpc('{"method": "aidbox.bulk/import-status"}')#>>'{error,message}'"#;
+    assert_eq!(value(&mut reader, status), "No active imports");
 }
 
 fn restored() {

@@ -77,16 +77,22 @@ fn imports() {
     assert_eq!((short[0].get("resource"), &short[1]["line_no"]), (None, &json!(20)));
     assert_eq!(call(&mut client, "import-cancel", json!({})), none);
     // Types of all kinds in one file, and a file that is not there.
-    let mixed = File::new(b"{\"resourceType\":\"Patient\",\"id\":\"m\"}\n{\"resourceType\":\"Practitioner\",\"id\":\"g\"}\n{\"id\":\"nothing\"}\n{\"resourceType\":\"Gaol\",\"id\":\"g\"}\n");
-    let params = json!({"format": "aidbox", "input": [{"url": mixed.url()}, {"url": "file:///nowhere"}]});
+    let mixed = File::new(b"{\"resourceType\":\"Patient\",\"id\":\"m\"}\n{\"resourceType\":\"Practitioner\",\"id\":\"g\"}\n{\"id\":\"nothing\"}\n{\"resourceType\":\"Gaol\",\"id\":\"g\",\"n\":1.10}\n{\"id\":\"\\u0000\"}\n");
+    let params = json!({"format": "aidbox", "input": [{"url": mixed.url()}, {"url": "file:///nowhere"}, {"url": mixed.url()}]});
     assert!(call(&mut client, "import-start", params)["result"].is_object());
     let status = ended(&mut client);
     assert_eq!((&status["status"], &status["input"][1]["status"]), (&json!("failed"), &json!("failed")));
     assert_eq!(status["input"][1]["message"], "no such file");
     let lines = call(&mut client, "import-errors", json!({}))["result"].clone();
+    // As it is written: numbers keep their digits, and what no jsonb holds is text.
+    let resources = "select string_agg(e->>'resource', ' ') from jsonb_array_elements(bulk.rpc('{\"method\": \"aidbox.bulk/import-errors\"}')->'result') e where e->>'input_no' = '0'";
+    assert_eq!(value(&mut client, resources), r#"{"id": "nothing"} {"n": 1.10, "id": "g", "resourceType": "Gaol"} {"id":"\u0000"}"#);
     let told: Vec<(u64, u64)> =
         lines.as_array().unwrap().iter().map(|line| (line["input_no"].as_u64().unwrap(), line["line_no"].as_u64().unwrap())).collect();
-    assert_eq!((told, value(&mut client, "select count(*) from practitioner")), (vec![(0, 3), (0, 4)], "1".to_owned()));
+    assert_eq!(
+        (told, value(&mut client, "select count(*) from practitioner")),
+        (vec![(0, 3), (0, 4), (0, 5), (2, 3), (2, 4), (2, 5)], "1".to_owned())
+    );
 }
 
 fn parameters() {
@@ -131,9 +137,16 @@ fn one_at_a_time() {
     assert!(busy.iter().all(|answer| answer["error"]["message"] == message && answer["error"]["import"]["id"] == begun[0]["result"]["id"]));
     let working = "select count(*) from bulk.job_file where pid is not null";
     wait_until("it is at work", || value(&mut client, working) == "1");
+    // Whoever only looks keeps nobody from it, and an old snapshot hides nothing.
+    let mut looking = database.connect();
+    looking.batch_execute("begin isolation level repeatable read; select count(*) from pg_class").unwrap();
+    assert!(call(&mut looking, "import-status", json!({}))["result"].is_object());
+    let mut impatient = database.connect();
+    impatient.batch_execute("set lock_timeout = '2s'").unwrap();
+    assert_eq!(call(&mut impatient, "import-start", json!({"input": [{"url": source.url()}]}))["error"]["message"], message);
     // Another role sees none of it, and may start its own.
     let name = &database.name;
-    client.batch_execute(&format!("create role other_{name}; set role other_{name}")).unwrap();
+    client.batch_execute(&format!("create role other_{name} bypassrls; set role other_{name}")).unwrap();
     assert_eq!(call(&mut client, "import-cancel", json!({}))["error"]["message"], "No active imports");
     client.batch_execute("reset role").unwrap();
     let cancelled = call(&mut client, "import-cancel", json!({}))["result"].clone();
@@ -144,6 +157,7 @@ fn one_at_a_time() {
         value(&mut client, "select count(*) from pg_stat_activity where backend_type = 'bulk worker'") == "0"
     });
     assert!(call(&mut client, "import-start", json!({"input": [{"url": source.url()}]}))["result"].is_object());
+    assert_eq!(call(&mut looking, "import-start", json!({"input": [{"url": source.url()}]}))["error"]["message"], message);
     call(&mut client, "import-cancel", json!({}));
 }
 
@@ -173,7 +187,7 @@ fn calls() {
     }
     assert!(rpc(&mut client, &Value::Null)["error"]["message"].as_str().unwrap().contains("method"));
     assert_eq!(value(&mut client, "bulk.rpc(null)->'error'->>'code'"), "22023");
-    assert_eq!(failure(&mut client, "begin read only; select bulk.rpc('{}')").code, "25006");
+    assert_eq!(failure(&mut client, r#"begin read only; select bulk.rpc('{"method": "aidbox.bulk/import-start"}')"#).code, "25006");
     client.batch_execute("rollback").unwrap();
     let name = &database.name;
     client.batch_execute(&format!("create role poor_{name}; set role poor_{name}")).unwrap();

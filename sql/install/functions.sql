@@ -93,9 +93,16 @@ create function bulk.import_status_v2(id text) returns bulk.response
     end;
 comment on function bulk.import_status_v2(text) is 'The same as GET /v2/$import/<id> shows it';
 
-create function bulk.rpc(request jsonb) returns jsonb
+create function bulk._rpc(request jsonb) returns text
     language c volatile parallel unsafe
     as 'MODULE_PATHNAME', 'rpc_wrapper';
+comment on function bulk._rpc(jsonb) is 'What bulk.rpc is made of';
+
+create function bulk.rpc(request jsonb) returns jsonb
+    language sql volatile parallel unsafe
+    begin atomic
+        select bulk._rpc(request)::jsonb;
+    end;
 comment on function bulk.rpc(jsonb) is
     'Calls methods by name, the body of POST /rpc: {"method": "aidbox.bulk/…", "params": {…}} to {"result": …} or {"error": {"message": …}}, an array to an array';
 

@@ -179,6 +179,7 @@ comment on column bulk.progress.eta is 'Time that the rest takes at the rate so 
 
 create table bulk.load_error (
     load_id text not null references bulk.job_entry on delete cascade,
+    input int,
     source text not null,
     line bigint,
     byte_offset bigint,
@@ -192,6 +193,7 @@ create table bulk.load_error (
 create index on bulk.load_error (load_id, source, line);
 comment on table bulk.load_error is 'Lines that were rejected, and what was found in stored resources; who sees their job sees them';
 comment on column bulk.load_error.load_id is 'The id in bulk.job';
+comment on column bulk.load_error.input is 'Which of an import''s sources, from 0';
 comment on column bulk.load_error.source is 'Without query string and credentials; of a stored resource its table';
 comment on column bulk.load_error.line is 'In the inflated source, from 1; null of a stored resource, and in a range of a source while the lines before it are not counted';
 comment on column bulk.load_error.byte_offset is 'Bytes of the inflated source before the line';

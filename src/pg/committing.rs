@@ -128,7 +128,7 @@ impl<'a> Committing<'a> {
         if !jobs::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
-        let journal = Journal::of(&self.job.id);
+        let journal = Journal::of_input(&self.job.id, self.part.ordinal);
         let before = &self.part.progress;
         let mut ledger = Ledger::new(self.max_errors.saturating_sub(before.rejected));
         ledger.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;

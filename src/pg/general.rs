@@ -2,6 +2,7 @@
 //! table there is: triggers, partitions, foreign keys, row security; and it is the way for rows that exist.
 
 use super::table::{self, Table};
+use super::upsert::Order;
 use super::{diagnostics, report};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
@@ -21,7 +22,7 @@ pub enum OnExisting {
 pub enum Facts {
     Given,
     /// The version alone, of which the highest stays: lines come in any order.
-    Order,
+    Ordered(Order),
     FromLines,
     /// And are missing where a line has none.
     FromLinesAlone,
@@ -91,7 +92,7 @@ impl General {
 fn unnested(facts: Facts) -> String {
     let facts = match facts {
         Facts::Given => "",
-        Facts::Order | Facts::FromLines | Facts::FromLinesAlone => {
+        Facts::Ordered(_) | Facts::FromLines | Facts::FromLinesAlone => {
             ", pg_catalog.unnest($5) as version, pg_catalog.unnest($6) as updated, pg_catalog.unnest($7) as created"
         }
     };
@@ -109,8 +110,8 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
         None => String::new(),
     };
     let or = |fact: &str, default: &str| match facts {
-        Facts::Order if fact == "u.version" => fact.to_owned(),
-        Facts::Given | Facts::Order => default.to_owned(),
+        Facts::Ordered(_) if fact == "u.version" => fact.to_owned(),
+        Facts::Given | Facts::Ordered(_) => default.to_owned(),
         Facts::FromLines => format!("coalesce({fact}, {default})"),
         Facts::FromLinesAlone => fact.to_owned(),
     };
@@ -141,7 +142,7 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
         _ => true,
     });
     let update = |name: &&str| match facts {
-        Facts::Order => format!("{name} = case when t.txid operator(pg_catalog.<) excluded.txid then excluded.{name} else t.{name} end"),
+        Facts::Ordered(order) => format!("{name} = case when {} then t.{name} else excluded.{name} end", order.stays("excluded.txid")),
         _ => format!("{name} = excluded.{name}"),
     };
     let updates: Vec<String> = kept.map(update).collect();

@@ -279,25 +279,44 @@ fn visible(query: &str) -> Result<Vec<String>, Error> {
     found.map(|found| found.into_iter().flatten().collect()).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// The last job that the current user sees whose request says this method. Others who ask wait to this transaction's end.
-pub fn latest(method: &str) -> Result<Option<String>, Error> {
-    super::create::lock(pg_sys::InvalidOid, method);
-    let method = pgrx::spi::quote_literal(method);
-    let found = visible(&format!(
-        "select id from bulk.job_entry where request operator(pg_catalog.->>) 'method' operator(pg_catalog.=) {method} order by number desc limit 1"
-    ))?;
-    Ok(found.into_iter().next())
+/// Others of the current user who ask for the same wait to this transaction's end, and see what it did.
+pub fn one_after_another(what: &str) {
+    super::create::lock(role::current(), what);
 }
 
-/// The lines that a job rejected, in the order of their sources and lines: `source`, `line`, `type`, `id`, `path`, `message`, `raw`.
-pub fn rejected(id: &str) -> Result<Vec<Value>, Error> {
+/// The job whose request says this method, of those on which the current user may act: one that has not ended before others, else the last.
+pub fn latest(method: &str) -> Result<Option<String>, Error> {
     let found = owner::look(
-        "select jsonb_build_object('source', source, 'line', line, 'type', resource_type, 'id', id, 'path', path, 'message', message, 'raw', raw) \
-         from bulk.load_error where load_id = $1 order by source, line, byte_offset",
-        &[id.into()],
+        "select j.id from bulk.job_entry j where j.request->>'method' = $1 \
+         and (pg_has_role($2, 'bulk_admin', 'usage') \
+            or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($2, r.oid, 'usage'))) \
+         order by j.state in ('waiting', 'in-progress', 'paused') desc, j.number desc limit 1",
+        &[method.into(), role::current().into()],
+        |row| row.get::<String>(1),
+    )?;
+    Ok(found.into_iter().flatten().next())
+}
+
+/// The lines that a job rejected, in the order of their sources and lines: `input`, `line`, `type`, `id`, `path`, `message`, and with them
+/// `raw` where that is asked for. None when there are more bytes of them.
+pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>>, Error> {
+    let size = owner::look(
+        "select coalesce(sum(200 + octet_length(message) + case when $2 then octet_length(raw) else 0 end), 0)::int8 \
+         from bulk.load_error where load_id = $1",
+        &[id.into(), with_raw.into()],
+        |row| row.get::<i64>(1),
+    )?;
+    if size.into_iter().flatten().any(|size| size > most) {
+        return Ok(None);
+    }
+    let found = owner::look(
+        "select jsonb_build_object('input', input, 'line', line, 'type', resource_type, 'id', id, 'path', path, 'message', message, \
+            'raw', case when $2 then raw end) \
+         from bulk.load_error where load_id = $1 order by input, line, byte_offset",
+        &[id.into(), with_raw.into()],
         |row| row.get::<JsonB>(1),
     )?;
-    Ok(found.into_iter().flatten().map(|row| row.0).collect())
+    Ok(Some(found.into_iter().flatten().map(|row| row.0).collect()))
 }
 
 /// Where a job is, to whom may see it.
@@ -437,16 +456,16 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
     )?;
     let Some((facts, plan)) = facts.into_iter().flatten().next() else { return Ok(None) };
     let parts = owner::look(
-        "select jsonb_build_object('state', case when bool_or(f.state = 'error') then 'error' when bool_and(f.state = 'done') then 'done' \
-                when bool_and(f.state = 'waiting') then 'waiting' else 'in-progress' end, \
+        "select jsonb_build_object('state', case when bool_or(f.state = 'in-progress') then 'in-progress' when bool_or(f.state = 'error') then 'error' \
+                when bool_and(f.state = 'done') then 'done' when bool_and(f.state = 'waiting') then 'waiting' else 'in-progress' end, \
             'source', min(f.source), 'read', sum(f.read), 'stored', sum(f.stored), 'rejected', sum(f.rejected), \
             'message', (array_agg(f.message order by f.number) filter (where f.message is not null))[1], 'finished', max(f.finished), \
-            'duration', round(extract(epoch from max(coalesce(f.finished, clock_timestamp())) - min(f.started)) * 1000)::int8, \
+            'duration', round(extract(epoch from max(coalesce(f.finished, j.finished, clock_timestamp())) - min(f.started)) * 1000)::int8, \
             'threads', jsonb_agg(jsonb_build_object('state', f.state, 'read', f.read, 'stored', f.stored, 'bytes', f.bytes, \
                 'characters', f.characters, 'written', f.written, \
-                'duration', round(extract(epoch from coalesce(f.finished, clock_timestamp()) - f.started) * 1000)::int8) \
+                'duration', round(extract(epoch from coalesce(f.finished, j.finished, clock_timestamp()) - f.started) * 1000)::int8) \
                 order by f.number)) \
-         from bulk.job_file_entry f where f.job = $1 group by f.ordinal order by f.ordinal",
+         from bulk.job_file_entry f join bulk.job_entry j on j.number = f.job where f.job = $1 group by f.ordinal order by f.ordinal",
         &[number.into()],
         |row| row.get::<JsonB>(1),
     )?;

@@ -19,6 +19,8 @@ thread_local! {
 #[derive(Debug, Clone)]
 pub struct Journal {
     id: String,
+    /// Which of the job's sources, from 0.
+    input: Option<i32>,
 }
 
 impl Journal {
@@ -30,12 +32,17 @@ impl Journal {
              values ($1, 'load', pg_catalog.pg_get_userbyid($2), session_user, 'in-progress', $3, pg_catalog.clock_timestamp())",
             &[id.as_str().into(), role::current().into(), pgrx::JsonB(request.clone()).into()],
         )?;
-        Ok(Journal { id })
+        Ok(Journal { id, input: None })
     }
 
     /// The entry of a job that is there.
     pub fn of(id: &str) -> Journal {
-        Journal { id: id.to_owned() }
+        Journal { id: id.to_owned(), input: None }
+    }
+
+    /// The same for one of its sources.
+    pub fn of_input(id: &str, ordinal: usize) -> Journal {
+        Journal { id: id.to_owned(), input: i32::try_from(ordinal).ok() }
     }
 
     pub fn id(&self) -> &str {
@@ -87,8 +94,8 @@ impl Journal {
             entries.iter().map(of).collect()
         }
         owner::run(
-            "insert into bulk.load_error (load_id, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \
-             select $1, pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
+            "insert into bulk.load_error (load_id, input, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \
+             select $1, $11, pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
              pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)",
             &[
                 self.id.as_str().into(),
@@ -101,6 +108,7 @@ impl Journal {
                 column(entries, |entry| entry.reason.to_string()).into(),
                 column(entries, |entry| entry.path).into(),
                 column(entries, |entry| entry.raw).into(),
+                self.input.into(),
             ],
         )
     }

@@ -80,7 +80,7 @@ pub fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result
         compression: Rules::default(),
         stage,
         said: Rc::default(),
-        in_any_order: false,
+        order: None,
         expect_new: false,
         found: Rc::default(),
     })

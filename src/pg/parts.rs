@@ -40,6 +40,8 @@ pub struct Range {
     pub span: Span,
     /// Of each row this and its offset is the version.
     pub versions: i64,
+    /// The highest version that a row of the source has.
+    pub last_version: i64,
 }
 
 /// How far a part is, and what became of its lines.
@@ -130,7 +132,7 @@ fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
     let count = |column| row.get::<i64>(column).map(|count| count.unwrap_or_default().unsigned_abs());
     let bytes = |column| row.get::<i64>(column).map(|bytes| bytes.map(i64::unsigned_abs));
     let span = bytes(14)?.zip(bytes(15)?).map(|(from, to)| Span { from, to });
-    let checkpoint = row.get::<JsonB>(7)?.and_then(|checkpoint| serde_json::from_value(checkpoint.0).ok());
+    let checkpoint = row.get::<JsonB>(7)?.and_then(|known| serde_json::from_value::<Checkpoint>(known.0).ok());
     Ok(Part {
         number,
         ordinal: row.get::<i32>(1)?.and_then(|ordinal| usize::try_from(ordinal).ok()).unwrap_or_default(),
@@ -138,7 +140,10 @@ fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
         resource_type: row.get(3)?,
         position: row.get(4)?.unwrap_or_default(),
         size: row.get(5)?,
-        range: span.zip(row.get::<i64>(16)?).map(|(span, versions)| Range { span, versions }),
+        range: span.zip(row.get::<i64>(16)?).map(|(span, versions)| {
+            let length = checkpoint.as_ref().and_then(|known| known.identity.length).unwrap_or_default();
+            Range { span, versions, last_version: versions.saturating_add_unsigned(length) }
+        }),
         tries: row.get::<i32>(6)?.unwrap_or_default().unsigned_abs(),
         progress: Progress {
             checkpoint: checkpoint.unwrap_or_default(),
@@ -229,8 +234,15 @@ pub fn try_again(part: &mut Part, message: &str) -> Result<(), Error> {
     owner::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[part.number.into(), message.into()])
 }
 
-/// Ends a part: with a message it has failed.
+/// Ends a part: with a message it has failed, and the ranges of its source that nobody is at fail with it.
 pub fn end(part: &Part, message: Option<&str>) -> Result<(), Error> {
+    if let (Some(_), Some(message)) = (part.range, message) {
+        owner::run(
+            "update bulk.job_file_entry f set state = 'error', message = $2, finished = clock_timestamp() from bulk.job_file_entry own \
+             where own.number = $1 and f.job = own.job and f.ordinal = own.ordinal and f.state = 'waiting'",
+            &[part.number.into(), message.into()],
+        )?;
+    }
     owner::run(
         "update bulk.job_file_entry set state = $2, message = $3, finished = clock_timestamp() \
          where number = $1",
@@ -243,8 +255,8 @@ pub fn forget_findings(job: &Job, part: &Part) -> Result<(), Error> {
     let span = part.range.map_or(Span { from: 0, to: i64::MAX as u64 }, |range| range.span);
     let from = part.progress.checkpoint.position.offset.max(span.from);
     owner::run(
-        "delete from bulk.load_error where load_id = $1 and source = $2 and byte_offset >= $3 and byte_offset < $4",
-        &[job.id.as_str().into(), part.source.as_str().into(), (from as i64).into(), (span.to as i64).into()],
+        "delete from bulk.load_error where load_id = $1 and input = $2 and byte_offset >= $3 and byte_offset < $4",
+        &[job.id.as_str().into(), (part.ordinal as i32).into(), (from as i64).into(), (span.to as i64).into()],
     )
 }
 
@@ -268,7 +280,8 @@ pub fn divide(job: &Job, part: &mut Part, spans: &[Span], identity: &Identity, v
          from bulk.job_file_entry f, rows from (unnest($2), unnest($3)) as r (first, next) where f.number = $1 order by r.first",
         &[part.number.into(), from.into(), to.into()],
     )?;
-    part.range = Some(Range { span: *first, versions });
+    let last_version = versions.saturating_add_unsigned(identity.length.unwrap_or_default());
+    part.range = Some(Range { span: *first, versions, last_version });
     part.progress.checkpoint = known;
     jobs::start_more(job)
 }

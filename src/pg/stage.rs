@@ -82,7 +82,7 @@ pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
     let version = if policy.keep_meta { "s.txid" } else { "null::pg_catalog.int8" };
     let created = if policy.keep_meta { "s.cts" } else { "null::pg_catalog.timestamptz" };
     let facts_of = match facts {
-        Facts::Given | Facts::Order => String::new(),
+        Facts::Given | Facts::Ordered(_) => String::new(),
         Facts::FromLines | Facts::FromLinesAlone => format!(", {version} as version, s.ts as updated, {created} as created"),
     };
     let only = match newer {

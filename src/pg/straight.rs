@@ -6,6 +6,7 @@ use super::general::General;
 use super::heap::{Given, Writer};
 use super::table::{self, Table};
 use super::update::Update;
+use super::upsert::Order;
 use super::{batch_rows, eligible};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
@@ -24,8 +25,8 @@ pub struct Expect {
     pub alone: bool,
     /// Whether ids that this load has not stored itself are new.
     pub new: bool,
-    /// Whether lines come in any order, with versions that tell it.
-    pub in_any_order: bool,
+    /// Where lines come in any order, how it is told.
+    pub order: Option<Order>,
     /// Counts rows that were there.
     pub found: Rc<Cell<u64>>,
 }
@@ -55,13 +56,13 @@ pub struct Straight {
 impl Straight {
     /// Opens the way into a table. `key` says whether it has its key already.
     pub fn open(table: &Table, given: Given, general: General, key: Key, expect: Expect) -> Straight {
-        let Expect { alone, new, in_any_order, found } = expect;
+        let Expect { alone, new, order, found } = expect;
         let among = |name: String| {
             format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
         };
         Straight {
             writer: Some(Writer::open(&given)),
-            update: Update::new(table, &given.resource_type, given.sequence, in_any_order),
+            update: Update::new(table, &given.resource_type, given.sequence, order),
             seen: (new && alone).then(Seen::default),
             found,
             unflushed: alone.then(Seen::default),

@@ -3,6 +3,7 @@
 
 use super::batch_rows;
 use super::table::Table;
+use super::upsert::Order;
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
 use pgrx::datum::DatumWithOid;
@@ -16,9 +17,9 @@ pub struct Update {
 }
 
 impl Update {
-    /// `in_any_order` says that rows have versions, of which the highest stays.
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, in_any_order: bool) -> Update {
-        Update { statement: statement(table, resource_type, in_any_order), sequence }
+    /// `order`: rows have versions, of which the highest stays.
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, order: Option<Order>) -> Update {
+        Update { statement: statement(table, resource_type, order), sequence }
     }
 
     /// Writes over those of the rows whose ids exist. True at the index of each that did.
@@ -30,12 +31,12 @@ impl Update {
 }
 
 /// $1 is the sequence.
-fn statement(table: &Table, resource_type: &str, in_any_order: bool) -> String {
-    let later = |column: &str, value: &str| match in_any_order {
-        true => format!("{column} = case when t.txid operator(pg_catalog.<) u.version then {value} else t.{column} end"),
-        false => format!("{column} = {value}"),
+fn statement(table: &Table, resource_type: &str, order: Option<Order>) -> String {
+    let later = |column: &str, value: &str| match order {
+        Some(order) => format!("{column} = case when {} then t.{column} else {value} end", order.stays("u.version")),
+        None => format!("{column} = {value}"),
     };
-    let version = if in_any_order { "coalesce(u.version, pg_catalog.nextval($1))" } else { "pg_catalog.nextval($1)" };
+    let version = if order.is_some() { "coalesce(u.version, pg_catalog.nextval($1))" } else { "pg_catalog.nextval($1)" };
     let mut sets = vec![later("txid", version), format!("status = 'updated'::{}", table.status_type), later("resource", "u.resource")];
     if table.has_ts {
         sets.push(later("ts", "pg_catalog.now()"));

@@ -33,12 +33,26 @@ pub struct Destination {
     pub stage: Option<Table>,
     /// Types of which the caller was told that their history cannot be read.
     pub said: Rc<RefCell<HashSet<String>>>,
-    /// Whether lines come in any order, with versions that tell it: of an id the line with the highest stays.
-    pub in_any_order: bool,
+    /// Where lines come in any order, how it is told.
+    pub order: Option<Order>,
     /// Whether ids are taken for new without a look: one that is not is an ERROR of the key's, 23505. For whoever can begin again.
     pub expect_new: bool,
     /// Rows that were looked for, and were there before.
     pub found: Rc<Cell<u64>>,
+}
+
+/// The order of lines that come in any: their versions were set apart for them, and of an id the line with the highest stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// The highest that was set apart. A row beyond it is none of theirs, and is written over as always.
+    pub last: i64,
+}
+
+impl Order {
+    /// The condition under which the row `t` stays as it is before a line of this version.
+    pub fn stays(self, version: &str) -> String {
+        format!("t.txid operator(pg_catalog.>) {version} and t.txid operator(pg_catalog.<=) {}", self.last)
+    }
 }
 
 /// Writes resources over what is there, unless the policy says otherwise: an existing id gets a new version, status `updated`, and keeps
@@ -106,8 +120,8 @@ impl Upsert {
             self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: Way::Careful(Box::new(careful)) });
             return Ok(());
         }
-        let Destination { expect_new, in_any_order, found: ref count, .. } = self.destination;
-        let facts = if in_any_order { Facts::Order } else { Facts::Given };
+        let Destination { expect_new, order, found: ref count, .. } = self.destination;
+        let facts = order.map_or(Facts::Given, Facts::Ordered);
         let general = General::new(&found, resource_type, sequence, OnExisting::Overwrite, facts);
         let straight = method == Method::Copy && setting::fast_path();
         let way = match eligible::layout(found.oid, key) {
@@ -116,7 +130,7 @@ impl Upsert {
                     self.destination.compression.set(resource_type, rule);
                 }
                 let given = Given::new(&found, layout, sequence, resource_type, &self.waiting)?;
-                let expect = Expect { alone, new: expect_new || given.fresh, in_any_order, found: Rc::clone(count) };
+                let expect = Expect { alone, new: expect_new || given.fresh, order, found: Rc::clone(count) };
                 Way::Straight(Box::new(Straight::open(&found, given, general, key, expect)))
             }
             refused => {

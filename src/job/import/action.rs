@@ -8,7 +8,7 @@ use crate::op::option::LoadOptions;
 use crate::pg::jobs::{self, Order, Standing, Stop, WORKERS};
 use crate::pg::parts::NewPart;
 use crate::pg::role::Right;
-use crate::pg::{setting, table};
+use crate::pg::{loading, setting, table};
 use crate::store::Source;
 use serde_json::{Value, json};
 
@@ -104,6 +104,9 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
 pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewPart]) -> Value) -> Result<Option<String>, Error> {
     let text = Value::Object(wanted.options.clone()).to_string();
     let options = LoadOptions::read(&text)?;
+    let meta = wanted.meta.as_ref().map(Value::to_string);
+    let wrong = |_| Error::InvalidOption { name: "meta", expected: "a JSON object that can be stored" };
+    loading::changes(&options)?.with(meta.as_deref(), wanted.id_prefix.as_deref(), setting::max_depth()).map_err(wrong)?;
     if options.policy.keep_meta {
         Right::Admin.require()?;
     }
@@ -145,7 +148,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
             retries: wanted.retries,
             options: Value::Object(open).to_string(),
             merge: options.merge.clone(),
-            meta: wanted.meta.as_ref().map(Value::to_string),
+            meta,
             id_prefix: wanted.id_prefix.clone(),
             urls: open_urls,
             has_headers: headers.is_some(),

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Ranges of a source at most.
 const MOST: u64 = 1000;
+/// Bytes of a source that is divided: four million of them use the versions up.
+const LONGEST: i64 = 1 << 41;
 
 /// What to look for in a source that may be divided; None where it may not: something of it is loaded, or the order of its lines matters for
 /// more than which of them stays.
@@ -37,10 +39,12 @@ pub fn is_due(division: &Option<Division>) -> bool {
 pub fn divide(job: &Job, part: &mut Part, division: Option<&Division>) -> Result<bool, Error> {
     let Some((division, identity)) = division.and_then(|division| Some((division, division.found.get()?))) else { return Ok(false) };
     let length = identity.length.unwrap_or_default();
+    // What a server says of itself is not proven yet.
+    let Some(count) = i64::try_from(length).ok().filter(|&length| length < LONGEST) else { return Ok(false) };
     let spans = spans(length, division.least / 2);
     let unknown = || Error::UnknownType(part.resource_type.clone().unwrap_or_default());
     let table = part.resource_type.as_deref().map(table::lookup_for_writing).transpose()?.flatten().ok_or_else(unknown)?;
-    let versions = sequence::reserve(create::ensure_sequence(table.schema), table.schema, length as i64)?;
+    let versions = sequence::reserve(create::ensure_sequence(table.schema), table.schema, count)?;
     versions.map(|versions| parts::divide(job, part, &spans, identity, versions)).transpose().map(|divided| divided.is_some())
 }
 

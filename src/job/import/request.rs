@@ -66,7 +66,7 @@ pub struct Input {
 /// Retries where the request says nothing.
 pub const RETRIES: u32 = 2;
 const MOST_RETRIES: u64 = 100;
-const MOST_INPUTS: usize = 100_000;
+pub const MOST_INPUTS: usize = 100_000;
 const LONGEST_ID: usize = 256;
 /// Keys that are the session's own.
 const OWN: &[&str] = &[

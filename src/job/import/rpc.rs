@@ -1,15 +1,17 @@
 //! The calls `aidbox.bulk/import-start`, `-status`, `-errors` and `-cancel`: a session in their words, one at a time.
 
 use super::action;
-use super::request::{Input, Mode, RETRIES, Shape, Start};
+use super::request::{Input, MOST_INPUTS, Mode, RETRIES, Shape, Start};
 use crate::error::Error;
+use crate::jsonb::{Document, parse};
 use crate::op::option::{check_keys, object, string};
 use crate::pg::jobs::{self, Standing, Stop};
+use crate::pg::lifecycle;
 use crate::store::source;
 use serde_json::{Map, Value, json};
 
-/// A result, or what is answered as an error.
-pub type Reply = Result<Value, Value>;
+/// A result as JSON text, since a resource's numbers keep their digits, or what is answered as an error.
+pub type Reply = Result<String, Value>;
 
 /// By which these sessions are known.
 pub const START: &str = "aidbox.bulk/import-start";
@@ -18,9 +20,15 @@ const PARAMETERS: &[&str] = &["format", "meta", "on-conflict", "input", "id_pref
 const ERRORS_PARAMETERS: &[&str] = &["omit-resources?"];
 /// Lines that may be rejected: all are told.
 const MOST_ERRORS: u32 = u32::MAX;
+/// Bytes of rejected lines that are told at once.
+const MOST_TOLD: i64 = 32 << 20;
+/// Of JSON that is told as it is.
+const MOST_DEPTH: usize = 1000;
 
 /// Starts a session, unless one is under way.
 pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
+    lifecycle::require_writable(c"aidbox.bulk/import-start");
+    jobs::one_after_another(START);
     if let Some((id, standing)) = latest()?
         && is_active(&standing)
     {
@@ -64,12 +72,13 @@ pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
     let made = action::enter(None, &wanted, fhir, |_| request)?;
     let id = made.ok_or_else(|| Error::Internal("a new id is a job's already".to_owned()))?;
     let standing = jobs::standing(&id)?;
-    Ok(Ok(result(&id, &standing)?))
+    Ok(Ok(result(&id, &standing)?.to_string()))
 }
 
 fn inputs(params: &Map<String, Value>) -> Result<Vec<Input>, Error> {
     let wrong = Error::InvalidOption { name: "input", expected: "a list of objects with a url" };
-    let given = params.get("input").and_then(Value::as_array).filter(|given| !given.is_empty()).ok_or(wrong.clone())?;
+    let given =
+        params.get("input").and_then(Value::as_array).filter(|given| (1..=MOST_INPUTS).contains(&given.len())).ok_or(wrong.clone())?;
     let read = |input: &Value| match input.as_object().map(|input| (input.len(), input.get("url"))) {
         Some((1, Some(Value::String(url)))) => Ok(Input { resource_type: None, url: url.clone(), is_resource_file: false }),
         _ => Err(wrong.clone()),
@@ -81,7 +90,7 @@ fn inputs(params: &Map<String, Value>) -> Result<Vec<Input>, Error> {
 pub fn status(params: &Map<String, Value>) -> Result<Reply, Error> {
     check_keys(params, &[])?;
     match latest()? {
-        Some((id, standing)) => Ok(Ok(result(&id, &standing)?)),
+        Some((id, standing)) => Ok(Ok(result(&id, &standing)?.to_string())),
         None => Ok(none()),
     }
 }
@@ -94,29 +103,36 @@ pub fn errors(params: &Map<String, Value>) -> Result<Reply, Error> {
         Some(Value::Bool(omits)) => *omits,
         Some(_) => return Err(Error::InvalidOption { name: "omit-resources?", expected: "true or false" }),
     };
-    let Some((id, standing)) = latest()? else { return Ok(none()) };
-    let inputs = jobs::report(standing.number)?.map(|(_, _, inputs)| inputs).unwrap_or_default();
-    let mut found: Vec<(usize, Value)> = Vec::new();
-    for line in jobs::rejected(&id)? {
-        let number = inputs.iter().position(|input| input["source"] == line["source"]).unwrap_or_default();
-        let mut error = json!({"message": line["message"]});
-        if let Some(path) = line["path"].as_str() {
-            error["path"] = Value::Array(steps(path));
-        }
-        let mut entry = json!({"input_no": number, "line_no": line["line"], "errors": [error]});
-        for key in ["type", "id"] {
-            if !line[key].is_null() {
-                entry[key] = line[key].clone();
-            }
-        }
-        if let (false, Some(raw)) = (omits, line["raw"].as_str()) {
-            // What is no JSON, or was cut, is shown as it is.
-            entry["resource"] = serde_json::from_str(raw).unwrap_or_else(|_| json!(raw));
-        }
-        found.push((number, entry));
+    let Some((id, _)) = latest()? else { return Ok(none()) };
+    let Some(lines) = jobs::rejected(&id, !omits, MOST_TOLD)? else {
+        let message = format!("the wrong lines are more than are told at once: they stand in bulk.load_error, under load_id \"{id}\"");
+        return Ok(Err(json!({"message": message, "code": "54000", "source": "bulk"})));
+    };
+    let told: Vec<String> = lines.iter().map(entry).collect();
+    Ok(Ok(format!("[{}]", told.join(","))))
+}
+
+/// A line that was rejected.
+fn entry(line: &Value) -> String {
+    let mut error = json!({"message": line["message"]});
+    if let Some(path) = line["path"].as_str() {
+        error["path"] = Value::Array(steps(path));
     }
-    found.sort_by_key(|(number, _)| *number);
-    Ok(Ok(found.into_iter().map(|(_, entry)| entry).collect()))
+    let mut entry = json!({"input_no": line["input"], "line_no": line["line"], "errors": [error]});
+    for key in ["type", "id"] {
+        if !line[key].is_null() {
+            entry[key] = line[key].clone();
+        }
+    }
+    let mut text = entry.to_string();
+    if let Some(raw) = line["raw"].as_str() {
+        // What is no JSON that PostgreSQL holds, or was cut, is shown as it is.
+        let is_json = parse::parse(&mut Document::new(), raw, MOST_DEPTH).is_ok();
+        let resource = if is_json { raw.to_owned() } else { json!(raw).to_string() };
+        text.truncate(text.len() - 1);
+        text.push_str(&format!(",\"resource\":{resource}}}"));
+    }
+    text
 }
 
 /// `name[0].given` in its steps: names, and places from 0.
@@ -129,11 +145,12 @@ fn steps(path: &str) -> Vec<Value> {
 
 /// Ends the session that is under way.
 pub fn cancel(params: &Map<String, Value>) -> Result<Reply, Error> {
+    lifecycle::require_writable(c"aidbox.bulk/import-cancel");
     check_keys(params, &[])?;
     match latest()? {
         Some((id, standing)) if is_active(&standing) && jobs::stop(standing.number, &id, Stop::End)? => {
             let standing = jobs::standing(&id)?;
-            Ok(Ok(json!({"message": "Import Canceled", "import": result(&id, &standing)?})))
+            Ok(Ok(json!({"message": "Import Canceled", "import": result(&id, &standing)?}).to_string()))
         }
         _ => Ok(none()),
     }

@@ -17,7 +17,7 @@ use crate::pg::journal::Journal;
 use crate::pg::parts::{self, Part};
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
-use crate::pg::upsert::Destination;
+use crate::pg::upsert::{Destination, Order};
 use crate::pg::{loading, setting, transaction, wait};
 use crate::store::Source;
 use std::os::fd::BorrowedFd;
@@ -109,7 +109,7 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
     let mut may_divide = true;
     loop {
         let source = transaction::run(role, || session.source(part))?;
-        destination.in_any_order = part.range.is_some();
+        destination.order = part.range.map(|range| Order { last: range.last_version });
         let mut plan = session.plan(source, part, &destination);
         if may_divide {
             plan.division = transaction::run(role, || divide::look_for(part, &session.options))?;
@@ -145,7 +145,7 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
             // What an earlier try told of the same lines is told once.
             transaction::run(None, || {
                 parts::forget_findings(job, part)?;
-                Journal::of(&job.id).reject_behind(parts::lines_before(job, part)?, first)
+                Journal::of_input(&job.id, part.ordinal).reject_behind(parts::lines_before(job, part)?, first)
             })?;
         }
         if !may_pass(&error) || part.tries >= import.retries {
@@ -212,7 +212,7 @@ fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
     let resource_type = part.resource_type.clone();
     let destination = loading::destination(&session.options, resource_type.as_deref())?;
     let most = session.options.max_errors;
-    let journal = Journal::of(&session.job.id);
+    let journal = Journal::of_input(&session.job.id, part.ordinal);
     let mut ledger = Ledger::new(most);
     let mut sink: Box<dyn Sink> = match most {
         0 => Box::new(Strict::new(destination.clone(), resource_type.as_deref())?),
