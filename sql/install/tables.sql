@@ -179,7 +179,6 @@ comment on column bulk.progress.eta is 'Time that the rest takes at the rate so 
 
 create table bulk.load_error (
     load_id text not null references bulk.job_entry on delete cascade,
-    input int,
     source text not null,
     line bigint,
     byte_offset bigint,
@@ -188,7 +187,8 @@ create table bulk.load_error (
     sqlstate text not null,
     message text not null,
     path text,
-    raw text
+    raw text,
+    input int
 );
 create index on bulk.load_error (load_id, source, line);
 comment on table bulk.load_error is 'Lines that were rejected, and what was found in stored resources; who sees their job sees them';
