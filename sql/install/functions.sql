@@ -106,6 +106,17 @@ create function bulk.rpc(request jsonb) returns jsonb
 comment on function bulk.rpc(jsonb) is
     'Calls methods by name, the body of POST /rpc: {"method": "aidbox.bulk/…", "params": {…}} to {"result": …} or {"error": {"message": …}}, an array to an array';
 
+create function bulk.set_account(account jsonb) returns void
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'set_account_wrapper';
+comment on function bulk.set_account(jsonb) is
+    'Keeps an account at a store: an AwsAccount, GcpServiceAccount, AzureAccount or AzureContainer as Aidbox has them. Its secret is shown nowhere';
+
+create function bulk.drop_account(resource_type text, id text) returns void
+    language c volatile strict parallel unsafe
+    as 'MODULE_PATHNAME', 'drop_account_wrapper';
+comment on function bulk.drop_account(text, text) is 'Forgets an account at a store';
+
 create function bulk.cancel(id text) returns boolean
     language c volatile strict parallel unsafe
     as 'MODULE_PATHNAME', 'cancel_wrapper';

@@ -200,6 +200,23 @@ comment on column bulk.load_error.byte_offset is 'Bytes of the inflated source b
 comment on column bulk.load_error.path is 'The element that is wrong: name[0].given';
 comment on column bulk.load_error.raw is 'The line, its first 16 kB; null of a stored resource';
 
+create table bulk.storage_account (
+    resource_type text not null,
+    id text not null,
+    account jsonb not null,
+    primary key (resource_type, id)
+);
+comment on table bulk.storage_account is 'Accounts at stores, set by bulk.set_account; without what is secret of them';
+
+create table bulk.storage_secret (
+    resource_type text not null,
+    id text not null,
+    secret jsonb not null,
+    primary key (resource_type, id),
+    foreign key (resource_type, id) references bulk.storage_account on delete cascade
+);
+comment on table bulk.storage_secret is 'What is secret of accounts: only superusers read it, and no dump holds it';
+
 -- By name, because a dump keeps no oids; a role may be gone.
 create function bulk.may_see(role text) returns boolean
     language sql stable parallel safe
@@ -220,6 +237,9 @@ grant select on bulk.load_error to public;
 grant delete on bulk.job_entry, bulk.job to bulk_admin;
 create policy clean on bulk.job_entry for delete to bulk_admin using (true);
 
+grant select on bulk.storage_account to bulk_admin, bulk_remote;
+
+select pg_catalog.pg_extension_config_dump('bulk.storage_account', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_number', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_entry', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_plan', '');

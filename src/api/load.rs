@@ -79,7 +79,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         sink = Box::new(Checked::new(sink, definitions, ledger::enough(options.max_errors)));
     }
     let mut ledger = Ledger::new(options.max_errors);
-    let access = loading::access(&options);
+    let access = loading::access(&options, &sources)?;
     for source in sources {
         let plan = op::load::Plan {
             recipe: loading::recipe(&source.name(), resource_type.as_deref(), fhir, &options, &changes, &compression),

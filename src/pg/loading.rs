@@ -1,7 +1,7 @@
 //! What a load is made of, by its options and this session's settings.
 
 use super::upsert::Destination;
-use super::{setting, stage};
+use super::{accounts, setting, stage};
 use crate::error::Error;
 use crate::fhir::change::Changes;
 use crate::fhir::validate::Checks;
@@ -9,18 +9,21 @@ use crate::fhir::{Format, definitions, structure};
 use crate::op::batch::{Recipe, Rules};
 use crate::op::ledger;
 use crate::op::option::LoadOptions;
+use crate::store::Source;
 use crate::store::opened::Access;
 use std::rc::Rc;
 
 /// How its sources are reached.
-pub fn access(options: &LoadOptions) -> Access {
-    Access {
+pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<Access, Error> {
+    let is_in_bucket = sources.iter().any(|source| matches!(source, Source::S3 { .. }));
+    Ok(Access {
+        aws: if is_in_bucket { accounts::aws()? } else { None },
         allowed_hosts: setting::allowed_hosts(),
         headers: options.headers.clone(),
         connect_timeout: options.connect_timeout,
         read_timeout: options.read_timeout,
         retries: options.retries,
-    }
+    })
 }
 
 /// What is done with every line first.

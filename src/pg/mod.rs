@@ -1,6 +1,7 @@
 //! PostgreSQL: the only home of unsafe code. One topic a file; each implements a trait of `op` or answers one question of
 //! `api`. Everything here runs on the main thread.
 
+pub mod accounts;
 pub mod argument;
 pub mod attempt;
 pub mod background;

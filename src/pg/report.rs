@@ -32,6 +32,8 @@ fn code(error: &Error) -> Code {
         Error::Pseudotype { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::TooManyPaths(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::MissingRole { .. } => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Error::NoAccount { .. } | Error::NoAccountSecret { .. } => Code::ERRCODE_UNDEFINED_OBJECT,
+        Error::WhichAccount(_) => Code::ERRCODE_AMBIGUOUS_PARAMETER,
         Error::NoJob(_) | Error::NoRole | Error::NoSecret | Error::Gone | Error::Stopped => Code::ERRCODE_UNDEFINED_OBJECT,
         Error::ForeignJob => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -80,7 +82,9 @@ fn source_code(fault: &SourceFault) -> Code {
         SourceFault::NotAFile => Code::ERRCODE_WRONG_OBJECT_TYPE,
         SourceFault::FileDenied | SourceFault::AddressRefused(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         SourceFault::Unreachable(_) => Code::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-        SourceFault::Denied(_) => Code::ERRCODE_SQLSERVER_REJECTED_ESTABLISHMENT_OF_SQLCONNECTION,
+        SourceFault::Refused { status: 404, .. } => Code::ERRCODE_UNDEFINED_FILE,
+        SourceFault::NoAccount => Code::ERRCODE_UNDEFINED_OBJECT,
+        SourceFault::Denied(_) | SourceFault::Refused { .. } => Code::ERRCODE_SQLSERVER_REJECTED_ESTABLISHMENT_OF_SQLCONNECTION,
         SourceFault::Changed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         SourceFault::Status(_) | SourceFault::Timeout | SourceFault::Read(_) => Code::ERRCODE_CONNECTION_FAILURE,
         SourceFault::Truncated(_) | SourceFault::Gzip(_) | SourceFault::NotNdjson => Code::ERRCODE_BAD_COPY_FILE_FORMAT,
@@ -140,8 +144,10 @@ fn hint(error: &Error) -> Option<String> {
             Some("A superuser can allow it with the setting bulk.allowed_hosts.".to_owned())
         }
         Error::Source { fault: SourceFault::Unsupported, .. } => {
-            Some("Sources are http, https and file URLs, or absolute paths.".to_owned())
+            Some("Sources are http, https, s3 and file URLs, or absolute paths.".to_owned())
         }
+        Error::Source { fault: SourceFault::NoAccount, .. } => Some("An administrator can set one with bulk.set_account.".to_owned()),
+        Error::WhichAccount(_) => Some("The setting bulk.storage_aws_account names one.".to_owned()),
         Error::UnknownOption { known: [], .. } => Some("The format takes no options.".to_owned()),
         Error::UnknownOption { known, .. } => Some(format!("Known options are {}.", known.join(", "))),
         Error::NoHistory(_) => Some("bulk.create_resource_table creates it.".to_owned()),

@@ -11,6 +11,7 @@ pub enum Right {
     ReadServerFiles,
     Remote,
     Admin,
+    Accounts,
 }
 
 impl Right {
@@ -18,7 +19,7 @@ impl Right {
     pub fn to_read(source: &Source) -> Right {
         match source {
             Source::File(_) => Right::ReadServerFiles,
-            Source::Http(_) => Right::Remote,
+            Source::Http(_) | Source::S3 { .. } => Right::Remote,
         }
     }
 
@@ -26,6 +27,7 @@ impl Right {
         match self {
             Right::ReadServerFiles => (c"pg_read_server_files", "pg_read_server_files", "read files of the server"),
             Right::Remote => (c"bulk_remote", "bulk_remote", "reach other hosts"),
+            Right::Accounts => (c"bulk_admin", "bulk_admin", "keep accounts of stores"),
             Right::Admin => (c"bulk_admin", "bulk_admin", "set versions and times of resources"),
         }
     }

@@ -25,6 +25,7 @@ static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static BASE_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RESOURCE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static AWS_ACCOUNT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RANGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
@@ -109,6 +110,14 @@ pub fn register() {
         GucContext::Suset,
         none,
     );
+    GucRegistry::define_string_guc(
+        c"bulk.storage_aws_account",
+        c"Id of the AwsAccount with which buckets of S3 are reached.",
+        c"Where it is empty, the only one.",
+        &AWS_ACCOUNT,
+        GucContext::Userset,
+        none,
+    );
     GucRegistry::define_int_guc(
         c"bulk.range_size",
         c"Plain sources of twice this size and more are imported in ranges of it, by several workers.",
@@ -187,6 +196,11 @@ pub fn max_line() -> usize {
     usize::try_from(MAX_LINE_SIZE.get()).unwrap_or(1) * 1024
 }
 
+/// The id of the account for S3; empty for the only one.
+pub fn aws_account() -> String {
+    text(&AWS_ACCOUNT)
+}
+
 /// In bytes.
 pub fn range_size() -> u64 {
     u64::from(RANGE_SIZE.get().unsigned_abs()) * 1024
@@ -233,7 +247,7 @@ pub fn max_workers() -> u32 {
 }
 
 /// What a job's workers take over from the session that asks for it.
-const TAKEN_OVER: [&CStr; 9] = [
+const TAKEN_OVER: [&CStr; 10] = [
     c"search_path",
     c"bulk.allowed_hosts",
     c"bulk.created_at_url",
@@ -243,6 +257,7 @@ const TAKEN_OVER: [&CStr; 9] = [
     c"bulk.max_line_size",
     c"bulk.max_depth",
     c"bulk.range_size",
+    c"bulk.storage_aws_account",
 ];
 
 /// Settings of this session that a job's workers take over, by name.

@@ -1,72 +1,42 @@
-//! `http(s)://` through ureq, the one client that moves all bytes: checks the address that is really connected, at each
-//! redirect too, and that a body came in whole.
+//! `http(s)://` objects: redirects, Range requests, and bodies that must come in whole.
 
 use super::Interrupt;
-use super::address::Allowed;
+use super::client::{self, Client};
 use super::inflate::{self, Broken};
 use super::opened::{Access, Identity, Opened};
 use crate::error::SourceFault;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read};
-use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
 use ureq::Body;
-use ureq::config::Config;
-use ureq::http::{HeaderMap, Response, Uri};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::http::{HeaderMap, Response};
 use url::Url;
 
 /// Redirects that are followed.
 const REDIRECTS: u32 = 10;
-/// Between two tries, whatever the server asks.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Asks for an object from a byte on. The body's bytes are as sent: no content encoding is asked for or undone. What may pass (429, 5xx, a connection
-/// that fails) is tried again as often as `access` says.
+/// Asks for an object from a byte on. The body's bytes are as sent: no content encoding is asked for or undone.
 pub fn open(url: &Url, access: &Access, interrupt: &Interrupt, from: u64) -> Result<Opened, SourceFault> {
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        // Followed here: headers must not be.
-        .max_redirects(0)
-        // Variables of the postmaster's environment are nobody's decision here.
-        .proxy(None)
-        // A connection that the server closed after its last answer must not cost a try.
-        .max_idle_connections(0)
-        .timeout_resolve(access.connect_timeout)
-        .timeout_connect(access.connect_timeout)
-        .timeout_per_read(access.read_timeout)
-        .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
-        .build();
-    let resolver = CheckedResolver { allowed: access.allowed_hosts.clone(), inner: DefaultResolver::default() };
-    let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
-    interrupt.watch(&agent);
-    let mut attempt = 0;
-    let response = loop {
-        let (fault, pause) = match follow(&agent, url, &access.headers, from) {
-            Ok(response) => match response.status().as_u16() {
-                200 => break response,
-                206 if from > 0 => break response,
-                // The byte that was asked for is behind the end.
-                416 if from > 0 => return Err(SourceFault::Changed),
-                status @ (401 | 403) => return Err(SourceFault::Denied(status)),
-                status @ (404 | 410) => return Err(SourceFault::NotFound(status)),
-                status @ (429 | 500 | 502 | 503 | 504) => (SourceFault::Status(status), retry_after(&response)),
-                status => return Err(SourceFault::Status(status)),
-            },
-            Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Timeout)) => (fault, None),
-            Err(fault) => return Err(fault),
-        };
-        if attempt == access.retries || interrupt.wait(pause.unwrap_or_else(|| back_off(attempt))) {
-            return Err(fault);
-        }
-        attempt += 1;
-    };
+    let response = Client::new(access, interrupt).ask(|agent| follow(agent, url, &access.headers, from))?;
+    match response.status().as_u16() {
+        200 | 206 => opened(response, from),
+        // The byte that was asked for is behind the end.
+        416 if from > 0 => Err(SourceFault::Changed),
+        status @ (401 | 403) => Err(SourceFault::Denied(status)),
+        status @ (404 | 410) => Err(SourceFault::NotFound(status)),
+        status => Err(SourceFault::Status(status)),
+    }
+}
+
+/// The body of an answer to a request for an object from a byte on: 200 or 206.
+pub fn opened(response: Response<Body>, from: u64) -> Result<Opened, SourceFault> {
+    let partial = response.status().as_u16() == 206;
+    if partial && from == 0 {
+        return Err(SourceFault::Status(206));
+    }
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let chunked = header("transfer-encoding").is_some();
     let range = header("content-range");
     let ranged = header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
-    let (etag, modified, partial) = (header("etag"), header("last-modified"), response.status().as_u16() == 206);
+    let (etag, modified) = (header("etag"), header("last-modified"));
     let body = response.into_body();
     let length = body.content_length();
     let mut reader: Box<dyn Read + Send> = Box::new(Counted { reader: body.into_with_config().limit(u64::MAX).reader(), length, read: 0 });
@@ -103,7 +73,7 @@ fn follow(agent: &ureq::Agent, url: &Url, headers: &HeaderMap, from: u64) -> Res
                 request = request.header(name, value);
             }
         }
-        let response = request.call().map_err(fault)?;
+        let response = request.call().map_err(client::fault)?;
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(response);
         }
@@ -115,70 +85,6 @@ fn follow(agent: &ureq::Agent, url: &Url, headers: &HeaderMap, from: u64) -> Res
         }
     }
     Err(SourceFault::Unreachable(format!("more than {REDIRECTS} redirects")))
-}
-
-/// What the server asks to wait, in seconds or until a time.
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let text = response.headers().get("retry-after")?.to_str().ok()?.trim();
-    let asked = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
-    };
-    Some(asked.min(LONGEST_PAUSE))
-}
-
-/// From a quarter of a second, doubled each time; a random half of it, so that many who failed together do not come together again.
-fn back_off(attempt: u32) -> Duration {
-    let most = Duration::from_millis(250).saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
-    let random = RandomState::new().hash_one(attempt) as u32;
-    most / 2 + (most / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
-/// What an error of the client means. Its text never holds the URL.
-fn fault(error: ureq::Error) -> SourceFault {
-    match error {
-        ureq::Error::Other(inner) => match inner.downcast_ref::<Refused>() {
-            Some(Refused(address)) => SourceFault::AddressRefused(address.to_string()),
-            None => SourceFault::Unreachable("the client failed".to_owned()),
-        },
-        ureq::Error::Timeout(_) => SourceFault::Timeout,
-        ureq::Error::BadUri(_) => SourceFault::Unsupported,
-        ureq::Error::HostNotFound => SourceFault::Unreachable("host not found".to_owned()),
-        ureq::Error::Io(error) => SourceFault::Unreachable(error.to_string()),
-        ureq::Error::Tls(what) => SourceFault::Unreachable(what.to_owned()),
-        ureq::Error::Rustls(error) => SourceFault::Unreachable(error.to_string()),
-        ureq::Error::ConnectionFailed => SourceFault::Unreachable("the connection failed".to_owned()),
-        // The texts of other errors may hold what the server sent, a redirect's signed URL among it.
-        _ => SourceFault::Unreachable("the server's answer could not be understood".to_owned()),
-    }
-}
-
-/// An address that may not be connected to.
-#[derive(Debug, thiserror::Error)]
-#[error("address {0} is not allowed")]
-struct Refused(IpAddr);
-
-/// Resolves a host and keeps what may be connected to. ureq connects to what its resolver gives and asks it anew at each
-/// redirect, so no other address is ever reached.
-#[derive(Debug)]
-struct CheckedResolver {
-    allowed: Allowed,
-    inner: DefaultResolver,
-}
-
-impl Resolver for CheckedResolver {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let found = self.inner.resolve(uri, config, timeout)?;
-        let mut kept = self.empty();
-        for address in found.iter().filter(|address| self.allowed.permits(host, address.ip(), address.port())) {
-            kept.push(*address);
-        }
-        match found.iter().next() {
-            Some(first) if kept.is_empty() => Err(ureq::Error::Other(Box::new(Refused(first.ip())))),
-            _ => Ok(kept),
-        }
-    }
 }
 
 /// A body that must have as many bytes as its header says.

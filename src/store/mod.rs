@@ -1,12 +1,18 @@
 //! Where bytes live outside the database, and how they come in. Runs on threads of its own; knows nothing of PostgreSQL.
 
+pub mod account;
 pub mod address;
+mod client;
 pub mod file;
 pub mod http;
 pub mod inflate;
 pub mod interrupt;
 pub mod opened;
+pub mod s3;
 pub mod source;
+pub mod stores;
+#[cfg(test)]
+mod suite;
 
 pub use interrupt::Interrupt;
 pub use source::Source;

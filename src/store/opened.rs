@@ -1,5 +1,6 @@
 //! An opened source, before it is inflated, and what opening one depends on.
 
+use super::account::AwsAccount;
 use super::address::Allowed;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -19,6 +20,8 @@ pub struct Access {
     pub read_timeout: Option<Duration>,
     /// How often a request that failed is made again before the body begins.
     pub retries: u32,
+    /// For buckets of S3.
+    pub aws: Option<AwsAccount>,
 }
 
 /// Headers that are the client's own business.

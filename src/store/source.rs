@@ -2,6 +2,8 @@
 
 use super::inflate::{Inflated, Restart};
 use super::opened::{Access, Identity};
+use super::s3::S3;
+use super::stores::Store;
 use super::{Interrupt, file, http, inflate};
 use crate::error::{Error, SourceFault};
 use glob::MatchOptions;
@@ -15,6 +17,8 @@ pub enum Source {
     File(PathBuf),
     /// `http://` or `https://`.
     Http(Url),
+    /// `s3://bucket/key`.
+    S3 { bucket: String, key: String },
 }
 
 impl Source {
@@ -28,6 +32,7 @@ impl Source {
         match url.scheme() {
             "file" if text.to_ascii_lowercase().starts_with("file://") => url.to_file_path().map(Source::File).map_err(|()| unsupported()),
             "http" | "https" if url.has_host() => Ok(Source::Http(url)),
+            "s3" => s3_object(text).ok_or_else(unsupported),
             _ => Err(unsupported()),
         }
     }
@@ -63,6 +68,7 @@ impl Source {
         match self {
             Source::File(path) => format!("file://{}", path.display()),
             Source::Http(url) => redact(url.as_str()),
+            Source::S3 { bucket, key } => format!("s3://{bucket}/{key}"),
         }
     }
 
@@ -78,6 +84,10 @@ impl Source {
         let opened = match self {
             Source::File(path) => file::open(path, from.sent)?,
             Source::Http(url) => http::open(url, access, interrupt, from.sent)?,
+            Source::S3 { bucket, key } => {
+                let account = access.aws.as_ref().ok_or(SourceFault::NoAccount)?;
+                S3::new(bucket, account, access, interrupt)?.open(key, from.sent)?
+            }
         };
         let identity = opened.identity.clone();
         if !identity.agrees(known) {
@@ -85,6 +95,14 @@ impl Source {
         }
         Ok((inflate::inflate(opened, interrupt.clone(), from)?, identity))
     }
+}
+
+/// A key stands in the URL as it is: nothing of it is a query, or percent-encoded.
+fn s3_object(text: &str) -> Option<Source> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (bucket, key) = rest.split_once('/')?;
+    let is_whole = scheme.eq_ignore_ascii_case("s3") && !bucket.is_empty() && !key.is_empty() && !bucket.contains('@');
+    is_whole.then(|| Source::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
 }
 
 /// A URL without what may be secret: credentials, query string, fragment.
@@ -118,7 +136,12 @@ mod tests {
         assert_eq!(Source::parse("file:///tmp/a%20b.gz").unwrap(), Source::File("/tmp/a b.gz".into()));
         assert_eq!(Source::parse("/tmp/x").unwrap(), Source::File("/tmp/x".into()));
         assert!(matches!(Source::parse("https://h/p?q=1").unwrap(), Source::Http(_)));
-        for text in ["", "x", "ftp://h/p", "file://host/p", "file:relative", "http://", "javascript:1", "../x"] {
+        let object = Source::S3 { bucket: "b".to_owned(), key: "a b/ä?.gz".to_owned() };
+        assert_eq!(Source::parse("s3://b/a b/ä?.gz").unwrap(), object);
+        assert_eq!(object.name(), "s3://b/a b/ä?.gz");
+        for text in
+            ["", "x", "ftp://h/p", "file://host/p", "file:relative", "http://", "javascript:1", "../x", "s3://b", "s3://b/", "s3:///k"]
+        {
             assert!(Source::parse(text).is_err(), "{text}");
         }
     }

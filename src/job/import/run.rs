@@ -20,6 +20,7 @@ use crate::pg::sink::{Strict, Tolerant};
 use crate::pg::upsert::{Destination, Order};
 use crate::pg::{loading, setting, transaction, wait};
 use crate::store::Source;
+use crate::store::opened::Access;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -51,22 +52,23 @@ impl<'a> Session<'a> {
         Ok(Session { job, import, options, changes })
     }
 
-    /// The source of an input, if the role may still read it.
-    fn source(&self, part: &Part) -> Result<Source, Error> {
+    /// The source of an input, if the role may still read it, and how it is reached.
+    fn source(&self, part: &Part) -> Result<(Source, Access), Error> {
         let secret = || self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(part.ordinal)?.as_str());
         let open = self.import.urls.get(part.ordinal).and_then(Option::as_deref);
         let source = Source::parse(open.or_else(secret).ok_or(Error::NoSecret)?)?;
         Right::to_read(&source).require()?;
-        Ok(source)
+        let access = loading::access(&self.options, std::slice::from_ref(&source))?;
+        Ok((source, access))
     }
 
     /// How a part is loaded from where it is.
-    fn plan(&self, source: Source, part: &Part, destination: &Destination) -> Plan {
+    fn plan(&self, (source, access): (Source, Access), part: &Part, destination: &Destination) -> Plan {
         let (name, resource_type) = (source.name(), part.resource_type.as_deref());
         let recipe = loading::recipe(&name, resource_type, self.import.fhir, &self.options, &self.changes, &destination.compression);
         Plan {
             source,
-            access: loading::access(&self.options),
+            access,
             recipe: Recipe { versions: part.range.map(|range| range.versions), ..recipe },
             threads: setting::encode_threads(),
             from: part.progress.checkpoint.clone(),

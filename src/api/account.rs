@@ -1,0 +1,97 @@
+//! `bulk.set_account` and `bulk.drop_account`: who the database is at stores.
+
+use crate::error::Error;
+use crate::op::option::{check_keys, object, value};
+use crate::pg::accounts::{self, Entry};
+use crate::pg::argument::Json;
+use crate::pg::role::Right;
+use crate::pg::{lifecycle, report};
+use pgrx::prelude::*;
+use serde_json::{Map, Value};
+
+/// A shape: the resource type, keys that must be, keys that may be.
+type Shape = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const SHAPES: [Shape; 4] = [
+    ("AwsAccount", &["region", "access-key-id", "secret-access-key"], &["session-token", "host", "path-style", "use-ssl"]),
+    ("GcpServiceAccount", &["service-account-email", "private-key"], &[]),
+    ("AzureAccount", &["key"], &[]),
+    ("AzureContainer", &["storage", "container", "account"], &[]),
+];
+const KEYS: &[&str] = &[
+    "resourceType",
+    "id",
+    "meta",
+    "region",
+    "access-key-id",
+    "secret-access-key",
+    "session-token",
+    "host",
+    "path-style",
+    "use-ssl",
+    "service-account-email",
+    "private-key",
+    "key",
+    "storage",
+    "container",
+    "account",
+];
+const SECRETS: [&str; 4] = ["secret-access-key", "session-token", "private-key", "key"];
+const FLAGS: [&str; 2] = ["path-style", "use-ssl"];
+
+#[pg_extern(sql = false)]
+fn set_account(account: Json) {
+    lifecycle::require_writable(c"bulk.set_account");
+    report::ok(Right::Accounts.require().and_then(|()| set(&account.0)));
+}
+
+fn set(text: &str) -> Result<(), Error> {
+    let account = object(&value(text, "account")?, "account")?;
+    check_keys(&account, KEYS)?;
+    let text = |key: &'static str| match account.get(key) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text.as_str()),
+        _ => Err(Error::InvalidOption { name: key, expected: "a string that is not empty" }),
+    };
+    let resource_type = text("resourceType")?;
+    let wrong = Error::InvalidOption { name: "resourceType", expected: "AwsAccount, GcpServiceAccount, AzureAccount or AzureContainer" };
+    let (_, required, optional) = SHAPES.iter().find(|(name, ..)| *name == resource_type).ok_or(wrong)?;
+    let id = text("id")?;
+    let (mut open, mut secret) = (Map::new(), Map::new());
+    for (key, is_required) in required.iter().map(|key| (key, true)).chain(optional.iter().map(|key| (key, false))) {
+        let given = account.get(*key).filter(|given| !given.is_null());
+        match given {
+            None if is_required => return Err(Error::InvalidOption { name: key, expected: "a value" }),
+            None => {}
+            Some(Value::Bool(_)) if FLAGS.contains(key) => {}
+            Some(_) if FLAGS.contains(key) => return Err(Error::InvalidOption { name: key, expected: "true or false" }),
+            Some(Value::Object(_)) if *key == "account" => {}
+            Some(_) if *key == "account" => return Err(Error::InvalidOption { name: key, expected: "a reference" }),
+            Some(_) => drop(text(key)?),
+        }
+        if let Some(given) = given {
+            let to = if SECRETS.contains(key) { &mut secret } else { &mut open };
+            to.insert((*key).to_owned(), given.clone());
+        }
+    }
+    let foreign = account.keys().find(|key| {
+        !["resourceType", "id", "meta"].contains(&key.as_str())
+            && !open.contains_key(*key)
+            && !secret.contains_key(*key)
+            && !account[*key].is_null()
+    });
+    match foreign {
+        Some(key) => Err(Error::UnknownOption { name: key.clone(), known: required }),
+        None => accounts::set(Entry { resource_type, id, open, secret }),
+    }
+}
+
+#[pg_extern(sql = false)]
+fn drop_account(resource_type: &str, id: &str) {
+    lifecycle::require_writable(c"bulk.drop_account");
+    let dropped = || {
+        Right::Accounts.require()?;
+        let missing = || Error::NoAccount { kind: resource_type.chars().take(100).collect(), id: id.chars().take(100).collect() };
+        if accounts::drop(resource_type, id)? { Ok(()) } else { Err(missing()) }
+    };
+    report::ok(dropped());
+}
