@@ -103,7 +103,7 @@ fn accounts() {
     assert_eq!(
         value(
             &mut client,
-            "select string_agg(resource_type || ' ' || id || ' ' || account, ', ' order by 1) from bulk.storage_account where resource_type ~ 'A[wz]'"
+            "select string_agg(resource_type || ' ' || id || ' ' || account, ', ' order by resource_type) from bulk.storage_account where resource_type ~ 'A[wz]'"
         ),
         r#"AwsAccount a {"region": "new", "access-key-id": "k"}, AzureAccount z {}, AzureContainer c {"account": {"id": "z", "resourceType": "AzureAccount"}, "storage": "s", "container": "c"}"#
     );

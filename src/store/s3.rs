@@ -163,7 +163,8 @@ impl Store for S3 {
         let headers = if from > 0 { vec![("range", range.as_str())] } else { Vec::new() };
         match self.ask(Method::GET, &self.url(key, &[])?, &headers, None) {
             Err(SourceFault::Refused { status: 416, .. }) if from > 0 => Err(SourceFault::Changed),
-            response => http::opened(response?, from),
+            // Not every server says that it knows ranges, but all must.
+            response => Ok(Opened { ranged: true, ..http::opened(response?, from)? }),
         }
     }
 

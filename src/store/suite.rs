@@ -58,6 +58,7 @@ fn behaves(store: &dyn Store) {
     assert_eq!(keys(store, "").len(), 3);
     assert_eq!(keys(store, "nothing"), []);
     let object = store.head(odd).unwrap();
+    assert!(store.open(odd, 0).unwrap().ranged);
     let opened = store.open(odd, 3).unwrap();
     assert_eq!((object.size, opened.identity.length, opened.delimited, opened.ranged), (10, Some(10), true, true));
     assert!(object.etag.is_some() && opened.identity.etag == object.etag);
