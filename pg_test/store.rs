@@ -140,7 +140,13 @@ fn accounts() {
     ] {
         assert_eq!(failure(&mut client, &format!("select {refused}")).code, "42501", "{refused}");
     }
+    client.batch_execute(&format!("reset role; grant pg_read_all_data, pg_write_all_data to plain_{name}; set role plain_{name}")).unwrap();
+    assert_eq!(value(&mut client, "select count(*) from bulk.storage_secret"), "0");
+    assert_eq!(value(&mut client, "select count(*) from bulk.job_secret"), "0");
+    client.batch_execute("update bulk.storage_account set account = '{}'; delete from bulk.storage_account").unwrap();
+    assert_eq!(failure(&mut client, "insert into bulk.storage_account values ('AwsAccount', 'mine', '{}')").code, "42501");
     client.batch_execute("reset role").unwrap();
+    assert_eq!(value(&mut client, "select count(*) from bulk.storage_account where account <> '{}'"), "3");
     assert_eq!(value(&mut client, "select count(*) from bulk.storage_secret"), "3");
     restored(&database, &dump);
 }

@@ -238,6 +238,11 @@ grant delete on bulk.job_entry, bulk.job to bulk_admin;
 create policy clean on bulk.job_entry for delete to bulk_admin using (true);
 
 grant select on bulk.storage_account to bulk_admin, bulk_remote;
+-- Roles that read or write all data see no secret, and change no account.
+alter table bulk.storage_account enable row level security;
+create policy show on bulk.storage_account for select using (true);
+alter table bulk.storage_secret enable row level security;
+alter table bulk.job_secret enable row level security;
 
 select pg_catalog.pg_extension_config_dump('bulk.storage_account', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_number', '');

@@ -13,6 +13,8 @@ use s3::serde_types::{CompleteMultipartUploadData, InitiateMultipartUploadRespon
 use s3::signing;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::io::Read;
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -30,8 +32,11 @@ const PART: usize = 8 << 20;
 const PARTS_OF_A_SIZE: usize = 1000;
 /// Objects of a page of a listing.
 const PAGE: &str = "1000";
-/// Bytes of an answer in XML.
+/// Bytes of an answer in XML, and of one that tells why something is refused.
 const MOST_XML: u64 = 16 << 20;
+const MOST_REASON: u64 = 64 << 10;
+/// Seconds for which a URL is signed at most: a week.
+const LONGEST_EXPIRY: u32 = 7 * 24 * 3600;
 
 /// A bucket.
 #[derive(Debug)]
@@ -57,19 +62,24 @@ impl S3 {
         Ok(S3 { client: Client::new(access, interrupt), account: account.clone(), region, base })
     }
 
-    /// The URL of a key, or of the bucket, with a query.
+    /// The URL of an object with a query.
     fn url(&self, key: &str, query: &[(&str, &str)]) -> Result<Url, SourceFault> {
-        // A URL knows no such steps: they would lead to another object.
-        if key.split('/').any(|step| matches!(step, "." | "..")) {
+        // Without a key it would be the bucket, and a URL knows no such steps: they would lead to another object.
+        if key.is_empty() || key.split('/').any(|step| matches!(step, "." | "..")) {
             return Err(SourceFault::Unsupported);
         }
+        Ok(self.any_url(key, query))
+    }
+
+    /// The same of the bucket, where the key is empty.
+    fn any_url(&self, key: &str, query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{}", self.base.path(), signing::uri_encode(key, false)));
         if !query.is_empty() {
             let pair = |(name, value): &(&str, &str)| format!("{}={}", signing::uri_encode(name, true), signing::uri_encode(value, true));
             url.set_query(Some(&query.iter().map(pair).collect::<Vec<String>>().join("&")));
         }
-        Ok(url)
+        url
     }
 
     /// The answer to a request, which is signed anew for every try. One that is no success is a fault.
@@ -90,7 +100,7 @@ impl S3 {
         })?;
         match response.status().as_u16() {
             200..=299 => Ok(response),
-            status => Err(refusal(status, &text(response)?)),
+            status => Err(refusal(status, &reason(response))),
         }
     }
 
@@ -134,20 +144,23 @@ impl S3 {
 
 impl Store for S3 {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> Result<(), SourceFault>) -> Result<(), SourceFault> {
+        let mut tokens: HashSet<String> = HashSet::new();
         let mut token: Option<String> = None;
         loop {
             let mut query = vec![("list-type", "2"), ("max-keys", PAGE), ("prefix", prefix)];
             if let Some(token) = &token {
                 query.push(("continuation-token", token));
             }
-            let page: ListBucketResult = read(self.ask(Method::GET, &self.url("", &query)?, &[], None)?)?;
+            let page: ListBucketResult = read(self.ask(Method::GET, &self.any_url("", &query), &[], None)?)?;
             for found in page.contents {
                 each(Object { key: found.key, size: found.size, etag: found.e_tag, modified: Some(found.last_modified) })?;
             }
-            match page.next_continuation_token {
-                Some(next) if page.is_truncated && Some(&next) != token.as_ref() => token = Some(next),
-                _ => return Ok(()),
+            if !page.is_truncated {
+                return Ok(());
             }
+            // A listing that does not say how it goes on, or goes round, is none.
+            let next = page.next_continuation_token.filter(|next| tokens.insert(next.clone()));
+            token = Some(next.ok_or_else(|| SourceFault::Read("the listing of the bucket has no end".to_owned()))?);
         }
     }
 
@@ -164,13 +177,16 @@ impl Store for S3 {
         match self.ask(Method::GET, &self.url(key, &[])?, &headers, None) {
             Err(SourceFault::Refused { status: 416, .. }) if from > 0 => Err(SourceFault::Changed),
             // Not every server says that it knows ranges, but all must.
-            response => Ok(Opened { ranged: true, ..http::opened(response?, from)? }),
+            response => match response? {
+                response if matches!(response.status().as_u16(), 200 | 206) => Ok(Opened { ranged: true, ..http::opened(response, from)? }),
+                other => Err(SourceFault::Status(other.status().as_u16())),
+            },
         }
     }
 
     fn put<'a>(&'a self, key: &str) -> Result<Box<dyn Upload + 'a>, SourceFault> {
         self.url(key, &[])?;
-        Ok(Box::new(Writing { store: self, key: key.to_owned(), upload: None, parts: Vec::new(), buffer: Vec::new() }))
+        Ok(Box::new(Writing { store: self, key: key.to_owned(), upload: None, parts: Vec::new(), buffer: Vec::new(), size: 0 }))
     }
 
     fn delete(&self, key: &str) -> Result<(), SourceFault> {
@@ -184,7 +200,7 @@ impl Store for S3 {
         let wrong = |_| SourceFault::Unsupported;
         let now = OffsetDateTime::now_utc();
         let mut url = self.url(key, &[])?;
-        let seconds = u32::try_from(expires.as_secs()).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(expires.as_secs()).unwrap_or(LONGEST_EXPIRY).clamp(1, LONGEST_EXPIRY);
         let (id, token) = (&self.account.access_key_id, self.account.session_token.as_ref());
         let query = signing::authorization_query_params_no_sig(id, &now, &self.region, seconds, None, token).map_err(wrong)?;
         url.set_query(query.strip_prefix('?'));
@@ -204,6 +220,8 @@ struct Writing<'a> {
     upload: Option<String>,
     parts: Vec<Part>,
     buffer: Vec<u8>,
+    /// Bytes in all.
+    size: u64,
 }
 
 impl Writing<'_> {
@@ -228,10 +246,41 @@ impl Writing<'_> {
         self.buffer.clear();
         Ok(())
     }
+
+    fn complete(&self, upload: &str) -> Result<(), SourceFault> {
+        let url = self.store.url(&self.key, &[("uploadId", upload)])?;
+        let body = CompleteMultipartUploadData { parts: self.parts.clone() }.to_string();
+        let completed = match self.store.ask(Method::POST, &url, &[], Some(body.as_bytes())) {
+            // It was completed, and the answer got lost.
+            Err(SourceFault::Refused { code, .. }) if code == "NoSuchUpload" && self.is_there() => return Ok(()),
+            completed => completed?,
+        };
+        // It may say 200 first and fail then.
+        let text = text(completed)?;
+        if text.contains("<CompleteMultipartUploadResult") { Ok(()) } else { Err(refusal(200, &text)) }
+    }
+
+    fn is_there(&self) -> bool {
+        self.store.head(&self.key).is_ok_and(|object| object.size == self.size)
+    }
+
+    fn give_up(&mut self) -> Result<(), SourceFault> {
+        let Some(upload) = self.upload.take() else { return Ok(()) };
+        let url = self.store.url(&self.key, &[("uploadId", &upload)])?;
+        self.store.ask(Method::DELETE, &url, &[], None).map(drop)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        // Parts that nobody completes cost their owner; more than to try is not to be done here.
+        let _ = self.give_up();
+    }
 }
 
 impl Upload for Writing<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SourceFault> {
+        self.size += bytes.len() as u64;
         let mut rest = bytes;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(self.part_size() - self.buffer.len()));
@@ -252,23 +301,13 @@ impl Upload for Writing<'_> {
         if !self.buffer.is_empty() {
             self.send_part()?;
         }
-        let upload = self.upload.take().unwrap_or_default();
-        let url = self.store.url(&self.key, &[("uploadId", &upload)])?;
-        let parts = std::mem::take(&mut self.parts);
-        let body = CompleteMultipartUploadData { parts }.to_string();
-        let completed = self.store.ask(Method::POST, &url, &[], Some(body.as_bytes()))?;
-        // It may say 200 first and fail then.
-        let text = text(completed)?;
-        match quick_xml::de::from_str::<Refusal>(&text) {
-            Ok(Refusal { code }) => Err(SourceFault::Refused { status: 200, code }),
-            Err(_) => Ok(()),
-        }
+        self.complete(&self.upload.clone().unwrap_or_default())?;
+        self.upload = None;
+        Ok(())
     }
 
     fn abort(mut self: Box<Self>) -> Result<(), SourceFault> {
-        let Some(upload) = self.upload.take() else { return Ok(()) };
-        let url = self.store.url(&self.key, &[("uploadId", &upload)])?;
-        self.store.ask(Method::DELETE, &url, &[], None).map(drop)
+        self.give_up()
     }
 }
 
@@ -278,21 +317,30 @@ fn base(bucket: &str, account: &AwsAccount) -> Option<Url> {
     if bucket.is_empty() || matches!(bucket, "." | "..") || !bucket.bytes().all(plain) {
         return None;
     }
-    let scheme = if account.use_ssl == Some(false) { "http" } else { "https" };
-    let (host, is_amazons) = match account.host.as_deref().map(|host| host.trim_end_matches('/')) {
-        None | Some("") => (format!("s3.{}.amazonaws.com", account.region), true),
-        Some(host) => {
-            let host = host.split_once("://").map_or(host, |(_, host)| host);
-            let is_amazons = host.ends_with("amazonaws.com") || host.ends_with("amazonaws.com.cn");
-            (if is_amazons && !host.starts_with("s3") { format!("s3.{host}") } else { host.to_owned() }, is_amazons)
-        }
+    let given = account.host.as_deref().map_or("", |host| host.trim_end_matches('/'));
+    let (scheme, host) = match given.split_once("://") {
+        Some((scheme @ ("http" | "https"), host)) => (scheme, host),
+        Some(_) => return None,
+        None => (if account.use_ssl == Some(false) { "http" } else { "https" }, given),
     };
-    let scheme = match account.host.as_deref().and_then(|host| host.split_once("://")) {
-        Some((given @ ("http" | "https"), _)) => given,
-        _ => scheme,
+    if host.contains(['/', '?', '#', '@']) {
+        return None;
+    }
+    let host = if host.is_empty() { "amazonaws.com" } else { host };
+    let root = ["amazonaws.com", "amazonaws.com.cn"].into_iter().find(|root| host == *root || host.ends_with(&format!(".{root}")));
+    let names_service = host.split('.').any(|label| label == "s3" || label.starts_with("s3-"));
+    let host = match root {
+        Some(root) if host == root => format!("s3.{}.{host}", account.region),
+        Some(_) if !names_service => format!("s3.{host}"),
+        _ => host.to_owned(),
     };
-    // A certificate's asterisk stands for no dot.
-    let in_path = account.path_style.unwrap_or(!is_amazons || bucket.contains('.'));
+    // A host's name knows no capitals, and a certificate's asterisk stands for no dot.
+    let fits_host = !bucket.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let in_path = match account.path_style {
+        Some(false) if !fits_host => return None,
+        Some(in_path) => in_path,
+        None => root.is_none() || !fits_host || bucket.contains('.'),
+    };
     let text = if in_path { format!("{scheme}://{host}/{bucket}/") } else { format!("{scheme}://{bucket}.{host}/") };
     Url::parse(&text).ok().filter(Url::has_host)
 }
@@ -305,6 +353,14 @@ fn host(url: &Url) -> String {
 
 fn text(response: Response<Body>) -> Result<String, SourceFault> {
     response.into_body().into_with_config().limit(MOST_XML).read_to_string().map_err(client::fault)
+}
+
+/// Why something is refused, as far as it can be read.
+fn reason(response: Response<Body>) -> String {
+    let mut bytes = Vec::new();
+    // What is cut still has its status.
+    let _ = response.into_body().into_with_config().limit(MOST_REASON).reader().read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn read<T: for<'a> Deserialize<'a>>(response: Response<Body>) -> Result<T, SourceFault> {
@@ -350,6 +406,15 @@ mod tests {
         let at = |bucket: &str, account: &AwsAccount| base(bucket, account).map(String::from);
         assert_eq!(at("b", &account(None)).as_deref(), Some("https://b.s3.eu-west-1.amazonaws.com/"));
         assert_eq!(at("b.c", &account(None)).as_deref(), Some("https://s3.eu-west-1.amazonaws.com/b.c/"));
+        assert_eq!(at("B_c", &account(None)).as_deref(), Some("https://s3.eu-west-1.amazonaws.com/B_c/"));
+        assert_eq!(at("b", &account(Some("amazonaws.com.cn"))).as_deref(), Some("https://b.s3.eu-west-1.amazonaws.com.cn/"));
+        let endpoint = "vpce-1.s3.us-east-1.vpce.amazonaws.com";
+        assert_eq!(at("b", &account(Some(endpoint))), Some(format!("https://b.{endpoint}/")));
+        assert_eq!(at("b", &account(Some("notamazonaws.com"))).as_deref(), Some("https://notamazonaws.com/b/"));
+        for host in ["h?x", "h#x", "a@h", "h/x", "ftp://h"] {
+            assert_eq!(at("b", &account(Some(host))), None, "{host}");
+        }
+        assert_eq!(at("Prod", &AwsAccount { path_style: Some(false), ..account(None) }), None);
         assert_eq!(at("b", &account(Some("us-gov-east-1.amazonaws.com"))).as_deref(), Some("https://b.s3.us-gov-east-1.amazonaws.com/"));
         assert_eq!(at("b", &account(Some("minio:9000"))).as_deref(), Some("https://minio:9000/b/"));
         assert_eq!(at("b", &account(Some("http://minio:9000/"))).as_deref(), Some("http://minio:9000/b/"));
@@ -364,8 +429,8 @@ mod tests {
     fn keys_are_written_as_they_are() {
         let store = S3::new("b", &account(None), &Access::default(), &Interrupt::new()).unwrap();
         assert_eq!(store.url("a b/ä+%?#.gz", &[]).unwrap().path(), "/a%20b/%C3%A4%2B%25%3F%23.gz");
-        assert_eq!(store.url("", &[("prefix", "a b+/")]).unwrap().query(), Some("prefix=a%20b%2B%2F"));
-        for key in ["..", "a/../b", "./a"] {
+        assert_eq!(store.any_url("", &[("prefix", "a b+/")]).query(), Some("prefix=a%20b%2B%2F"));
+        for key in ["", "..", "a/../b", "./a"] {
             assert!(store.url(key, &[]).is_err(), "{key}");
         }
         assert!(!format!("{store:?}").contains("secret"));

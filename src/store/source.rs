@@ -97,11 +97,12 @@ impl Source {
     }
 }
 
-/// A key stands in the URL as it is: nothing of it is a query, or percent-encoded.
+/// A key stands in the URL as it is, nothing of it percent-encoded. What looks like a query is refused: it may be meant to hold a secret.
 fn s3_object(text: &str) -> Option<Source> {
     let (scheme, rest) = text.split_once("://")?;
     let (bucket, key) = rest.split_once('/')?;
-    let is_whole = scheme.eq_ignore_ascii_case("s3") && !bucket.is_empty() && !key.is_empty() && !bucket.contains('@');
+    let has_query = key.split_once('?').is_some_and(|(_, rest)| rest.contains('='));
+    let is_whole = scheme.eq_ignore_ascii_case("s3") && !bucket.is_empty() && !key.is_empty() && !bucket.contains('@') && !has_query;
     is_whole.then(|| Source::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
 }
 
@@ -139,9 +140,20 @@ mod tests {
         let object = Source::S3 { bucket: "b".to_owned(), key: "a b/ä?.gz".to_owned() };
         assert_eq!(Source::parse("s3://b/a b/ä?.gz").unwrap(), object);
         assert_eq!(object.name(), "s3://b/a b/ä?.gz");
-        for text in
-            ["", "x", "ftp://h/p", "file://host/p", "file:relative", "http://", "javascript:1", "../x", "s3://b", "s3://b/", "s3:///k"]
-        {
+        for text in [
+            "",
+            "x",
+            "ftp://h/p",
+            "file://host/p",
+            "file:relative",
+            "http://",
+            "javascript:1",
+            "../x",
+            "s3://b",
+            "s3://b/",
+            "s3:///k",
+            "s3://b/k?secret=x",
+        ] {
             assert!(Source::parse(text).is_err(), "{text}");
         }
     }
