@@ -1,6 +1,7 @@
 //! `bulk.rpc`: calls by the name of a method, `{method, params}` to `{result}` or `{error}`, as the body of `POST /rpc` has them.
 
 use crate::error::Error;
+use crate::job::import::request::short;
 use crate::job::import::{action, rpc as import};
 use crate::pg::argument::Json;
 use crate::pg::{lifecycle, report};
@@ -52,8 +53,4 @@ fn call(call: &Value) -> Result<String, Error> {
         Err(error) if action::blame(&error).is_some() => refuse(error.to_string(), &report::state(&error)),
         Err(error) => Err(error),
     }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(100).collect()
 }

@@ -9,7 +9,8 @@ use crate::op::policy::Policy;
 use crate::pg::create::{self, Key};
 use crate::pg::jobs::Job;
 use crate::pg::parts::{self, Part};
-use crate::pg::{eligible, sequence, setting, table};
+use crate::pg::table::{self, Table};
+use crate::pg::{eligible, sequence, setting};
 use std::sync::Arc;
 
 /// Ranges of a source at most.
@@ -25,8 +26,7 @@ pub fn look_for(part: &Part, options: &LoadOptions) -> Result<Option<Division>, 
     if size == 0 || !is_new || options.policy != Policy::default() || options.max_errors > 0 {
         return Ok(None);
     }
-    let table = part.resource_type.as_deref().map(table::lookup_for_writing).transpose()?.flatten();
-    let is_plain = table.is_some_and(|table| eligible::layout(table.oid, Key::AtOnce).is_ok());
+    let is_plain = table_of(part)?.is_some_and(|table| eligible::layout(table.oid, Key::AtOnce).is_ok());
     Ok(is_plain.then(|| Division { least: 2 * size, found: Arc::default() }))
 }
 
@@ -43,9 +43,14 @@ pub fn divide(job: &Job, part: &mut Part, division: Option<&Division>) -> Result
     let Some(count) = i64::try_from(length).ok().filter(|&length| length < LONGEST) else { return Ok(false) };
     let spans = spans(length, division.least / 2);
     let unknown = || Error::UnknownType(part.resource_type.clone().unwrap_or_default());
-    let table = part.resource_type.as_deref().map(table::lookup_for_writing).transpose()?.flatten().ok_or_else(unknown)?;
+    let table = table_of(part)?.ok_or_else(unknown)?;
     let versions = sequence::reserve(create::ensure_sequence(table.schema), table.schema, count)?;
     versions.map(|versions| parts::divide(job, part, &spans, identity, versions)).transpose().map(|divided| divided.is_some())
+}
+
+/// None where each line says its own type.
+fn table_of(part: &Part) -> Result<Option<Table>, Error> {
+    Ok(part.resource_type.as_deref().map(table::lookup_for_writing).transpose()?.flatten())
 }
 
 fn spans(length: u64, size: u64) -> Vec<Span> {

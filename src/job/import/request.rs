@@ -184,7 +184,8 @@ impl Input {
     }
 }
 
-fn short(text: &str) -> String {
+/// As much of a text of the caller's as an answer repeats.
+pub fn short(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
