@@ -137,6 +137,8 @@ impl Fault {
 pub enum SourceFault {
     #[error("source is no URL that can be loaded")]
     Unsupported,
+    #[error("bucket is no URL of a bucket or a directory")]
+    NotABucket,
     #[error("no such file")]
     NoSuchFile,
     #[error("not a regular file")]
@@ -284,6 +286,16 @@ pub enum Error {
     /// Of a job, between its call and its work.
     #[error("the role of the job is gone")]
     NoRole,
+    /// Of a table whose indexes are to be dropped or made.
+    #[error("must be owner of table \"{0}\"")]
+    NotOwner(String),
+    #[error("foreign keys need the primary key of table \"{0}\": it cannot be dropped")]
+    KeyNeeded(String),
+    #[error("no file of bucket \"{0}\" is known")]
+    UnknownBucket(String),
+    /// What a worker finds when the row of its file was deleted.
+    #[error("the file is not wanted any more")]
+    FileForgotten,
     #[error("the database's encoding must be UTF8")]
     DatabaseEncoding,
     /// Too little memory for something whose size the input decides.

@@ -106,6 +106,24 @@ create function bulk.rpc(request jsonb) returns jsonb
 comment on function bulk.rpc(jsonb) is
     'Calls methods by name, the body of POST /rpc: {"method": "aidbox.bulk/…", "params": {…}} to {"result": …} or {"error": {"message": …}}, an array to an array';
 
+create function bulk.load_from_bucket(params jsonb) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'load_from_bucket_wrapper';
+comment on function bulk.load_from_bucket(jsonb) is
+    'Loads the new files of a bucket in background workers: {"bucket": "s3://…", "thread-num": 4, …} to {"message", "progress", "new-files-count"} or {"error"}';
+
+create function bulk.load_from_bucket_status(params jsonb) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'load_from_bucket_status_wrapper';
+comment on function bulk.load_from_bucket_status(jsonb) is
+    'How the load of a bucket stands: {"bucket": "s3://…"} to {"state": "in-progress" | "completed" | "interrupted", "progress"} or {"error"}';
+
+create function bulk.restore_indexes(table_name regclass default null) returns setof text
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'restore_indexes_wrapper';
+comment on function bulk.restore_indexes(regclass) is
+    'Puts back the indexes that bulk.load_from_bucket took off a table, or off all tables of the caller''s: their names';
+
 create function bulk.set_account(account jsonb) returns void
     language c volatile strict parallel unsafe
     as 'MODULE_PATHNAME', 'set_account_wrapper';

@@ -11,6 +11,7 @@ create table bulk.job_entry (
     session_role text not null,
     origin text,
     state text not null,
+    threads int,
     request jsonb,
     created timestamptz not null default now(),
     started timestamptz,
@@ -23,6 +24,7 @@ create table bulk.job_entry (
 );
 comment on table bulk.job_entry is 'What bulk.job is made of';
 comment on column bulk.job_entry.origin is 'The database that it was asked in: a copy does not go on with it by itself';
+comment on column bulk.job_entry.threads is 'Workers that may be at it at a time; null for as many as there are';
 comment on column bulk.job_entry.session_role is 'Who was connected when the job was asked for: its workers are too';
 
 create table bulk.job_plan (
@@ -43,6 +45,7 @@ create table bulk.job_file_entry (
     ordinal int not null,
     source text not null,
     resource_type text,
+    phase int not null default 0,
     state text not null default 'waiting',
     checkpoint jsonb,
     storage text,
@@ -64,6 +67,7 @@ create table bulk.job_file_entry (
     message text
 );
 create index on bulk.job_file_entry (job, number);
+comment on column bulk.job_file_entry.phase is 'Parts of a phase wait until all of those before have ended: 0 sources and tables, 1 indexes that are put back';
 comment on table bulk.job_file_entry is 'What bulk.job_file is made of';
 comment on column bulk.job_file_entry.versions is 'Of each row this and its offset is the version: reserved for the source';
 
@@ -138,9 +142,9 @@ create view bulk.job with (security_invoker) as
             then bulk.waiting_for(e.role, e.session_role) else e.message end as message
     from bulk.job_entry e;
 comment on view bulk.job is 'Loads and other work; members of a job''s role and of bulk_admin see it';
-comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later; import: a session of bulk.import';
+comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later; import: a session of bulk.import; bucket: a call of bulk.load_from_bucket; indexes: what puts back the indexes of one that was cancelled';
 comment on column bulk.job.role is 'Who asked for it';
-comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), paused, done, error, cancelled, aborted';
+comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), paused, done, completed (a bucket: all of its files are done or failed), error, cancelled, aborted';
 comment on column bulk.job.request is 'What was asked for, without secrets';
 comment on column bulk.job.read is 'Lines that held something: stored, skipped and rejected add up to them; or resources that were validated';
 comment on column bulk.job.stored is 'Lines stored; a repeated id counts each time';
@@ -156,7 +160,7 @@ create view bulk.job_file with (security_invoker) as
         f.range_from, f.range_to, f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,
         case when f.state = 'in-progress' then (select min(pid) from bulk.workers(f.number) pid) end as pid
     from bulk.job_file_entry f join bulk.job_entry e on e.number = f.job;
-comment on view bulk.job_file is 'The parts of jobs: tables that are validated, sources that are imported';
+comment on view bulk.job_file is 'The parts of jobs: tables that are validated, sources that are imported, indexes that are put back';
 comment on column bulk.job_file.job_id is 'The id in bulk.job';
 comment on column bulk.job_file.source is 'The table, or the source without query string and credentials';
 comment on column bulk.job_file.state is 'waiting, in-progress, interrupted, done, error; cancelled, aborted or paused with its job';
@@ -200,6 +204,54 @@ comment on column bulk.load_error.byte_offset is 'Bytes of the inflated source b
 comment on column bulk.load_error.path is 'The element that is wrong: name[0].given';
 comment on column bulk.load_error.raw is 'The line, its first 16 kB; null of a stored resource';
 
+create table bulk.loader_file (
+    bucket text not null,
+    file text not null,
+    type text not null,
+    size bigint,
+    last_modified timestamptz,
+    start timestamptz,
+    "end" timestamptz,
+    loaded bigint,
+    status text not null default 'pending' check (status in ('pending', 'in-progress', 'done', 'error', 'skipped')),
+    message text,
+    error jsonb,
+    etag text,
+    role text not null,
+    job bigint,
+    primary key (bucket, file)
+);
+comment on table bulk.loader_file is 'Files of buckets that bulk.load_from_bucket loads or has loaded. Delete a row to have its file loaded again';
+comment on column bulk.loader_file.bucket is 's3://bucket, or local for a directory of the server';
+comment on column bulk.loader_file.file is 'The key of the object, or the path of the file';
+comment on column bulk.loader_file.type is 'The resource type that its name begins with';
+comment on column bulk.loader_file.size is 'Bytes as they are sent';
+comment on column bulk.loader_file.loaded is 'Lines stored';
+comment on column bulk.loader_file.status is 'pending, in-progress, done, error; one that no worker is at any more stays in-progress until it is loaded';
+comment on column bulk.loader_file.message is 'Why it failed';
+comment on column bulk.loader_file.error is '{"source": "postgres" | "aws" | "aidbox", "code": …}: an SQLSTATE, or the store''s word for it';
+comment on column bulk.loader_file.etag is 'Of the content that was loaded, or is to be';
+comment on column bulk.loader_file.job is 'Number of the job that loads it';
+
+create table bulk.disabled_index (
+    schemaname text not null,
+    tablename text not null,
+    indexname text not null,
+    indexdef text not null,
+    tablespace text,
+    status text not null default 'disabled' check (status in ('disabled', 'restored')),
+    restore jsonb,
+    message text,
+    statements text[] not null,
+    role text not null,
+    primary key (schemaname, tablename, indexname)
+);
+comment on table bulk.disabled_index is 'Indexes that bulk.load_from_bucket took off their tables, and how they are put back';
+comment on column bulk.disabled_index.status is 'disabled, restored';
+comment on column bulk.disabled_index.restore is '{"start", "end", "duration"}: when it was put back; milliseconds';
+comment on column bulk.disabled_index.message is 'Why it could not be put back';
+comment on column bulk.disabled_index.statements is 'What puts it back';
+
 create table bulk.storage_account (
     resource_type text not null,
     id text not null,
@@ -237,6 +289,14 @@ grant select on bulk.load_error to public;
 grant delete on bulk.job_entry, bulk.job to bulk_admin;
 create policy clean on bulk.job_entry for delete to bulk_admin using (true);
 
+alter table bulk.loader_file enable row level security;
+create policy own on bulk.loader_file for select using (bulk.may_see(role));
+create policy forget on bulk.loader_file for delete using (bulk.may_see(role));
+grant select, delete on bulk.loader_file to public;
+alter table bulk.disabled_index enable row level security;
+create policy own on bulk.disabled_index for select using (bulk.may_see(role));
+grant select on bulk.disabled_index to public;
+
 grant select on bulk.storage_account to bulk_admin, bulk_remote;
 -- Roles that read or write all data see no secret, and change no account.
 alter table bulk.storage_account enable row level security;
@@ -250,3 +310,5 @@ select pg_catalog.pg_extension_config_dump('bulk.job_entry', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_plan', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_file_entry', '');
 select pg_catalog.pg_extension_config_dump('bulk.load_error', '');
+select pg_catalog.pg_extension_config_dump('bulk.loader_file', '');
+select pg_catalog.pg_extension_config_dump('bulk.disabled_index', '');

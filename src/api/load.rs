@@ -89,6 +89,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
             from: Checkpoint::default(),
             span: None,
             division: None,
+            confirm: false,
         };
         op::load::load(plan, &mut *sink, &mut ledger, &mut Backend)?;
     }

@@ -1,6 +1,7 @@
 //! The SQL surface, one verb a file: read the arguments, check the rights, call, return. The signatures stand in `sql/`.
 
 pub mod account;
+pub mod bucket;
 pub mod create_resource_table;
 pub mod dump;
 pub mod dump_csv;

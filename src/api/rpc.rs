@@ -1,6 +1,7 @@
 //! `bulk.rpc`: calls by the name of a method, `{method, params}` to `{result}` or `{error}`, as the body of `POST /rpc` has them.
 
 use crate::error::Error;
+use crate::job::bucket::{call, status};
 use crate::job::import::request::short;
 use crate::job::import::{action, rpc as import};
 use crate::pg::argument::Json;
@@ -11,11 +12,13 @@ use serde_json::{Map, Value, json};
 /// A method, its parameters read.
 type Method = fn(&Map<String, Value>) -> Result<import::Reply, Error>;
 
-const METHODS: [(&str, Method); 4] = [
+const METHODS: [(&str, Method); 6] = [
     (import::START, import::start),
     ("aidbox.bulk/import-status", import::status),
     ("aidbox.bulk/import-errors", import::errors),
     ("aidbox.bulk/import-cancel", import::cancel),
+    ("aidbox.bulk/load-from-bucket", |params| Ok(call::start(params)?.map(|answer| answer.to_string()))),
+    ("aidbox.bulk/load-from-bucket-status", |params| Ok(status::status(params)?.map(|answer| answer.to_string()))),
 ];
 
 #[pg_extern(sql = false)]
@@ -23,16 +26,16 @@ fn rpc(request: Option<Json>) -> String {
     let answer = || {
         lifecycle::require_utf8()?;
         match request.as_ref().map(|request| serde_json::from_str::<Value>(&request.0)) {
-            Some(Ok(Value::Array(calls))) => Ok(format!("[{}]", calls.iter().map(call).collect::<Result<Vec<String>, Error>>()?.join(","))),
-            Some(Ok(one)) => call(&one),
-            Some(Err(_)) | None => call(&Value::Null),
+            Some(Ok(Value::Array(calls))) => Ok(format!("[{}]", calls.iter().map(one).collect::<Result<Vec<String>, Error>>()?.join(","))),
+            Some(Ok(call)) => one(&call),
+            Some(Err(_)) | None => one(&Value::Null),
         }
     };
     report::ok(answer())
 }
 
 /// Answers one call. Only what no call can be the cause of is an error.
-fn call(call: &Value) -> Result<String, Error> {
+fn one(call: &Value) -> Result<String, Error> {
     let refuse = |message: String, code: &str| Ok(json!({"error": {"message": message, "code": code, "source": "bulk"}}).to_string());
     let Some(name) = call.get("method").and_then(Value::as_str) else {
         return refuse("a call is a JSON object with a method".to_owned(), "22023");

@@ -4,6 +4,7 @@ pub mod change;
 pub mod convert;
 pub mod definitions;
 pub mod envelope;
+pub mod file_name;
 pub mod instant;
 pub mod keys;
 pub mod ndjson;

@@ -1,6 +1,9 @@
 //! Durable work: jobs that background workers do, part by part, each step with what it leaves behind in one transaction.
 
+pub mod bucket;
+mod counting;
 pub mod import;
+pub mod patience;
 pub mod plan;
 pub mod validate;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! What a job's workers go by, as it is kept from the call that asks for it until the job ends.
 
 use crate::error::Error;
+use crate::store::bucket::Bucket;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub struct Plan {
 pub enum Work {
     Validate(Validate),
     Import(Import),
+    Bucket(BucketLoad),
 }
 
 /// Loads the sources that are the job's parts.
@@ -42,6 +44,24 @@ pub struct Import {
     /// Of the parts in their order; None where it holds a secret, which is kept apart, as headers are.
     pub urls: Vec<Option<String>>,
     pub has_headers: bool,
+}
+
+/// Loads the files of a bucket that are the job's parts.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BucketLoad {
+    pub bucket: Bucket,
+    /// Whether lines are in FHIR format.
+    pub fhir: bool,
+    /// Whether resources that are there are written over.
+    pub upsert: bool,
+    /// Whether the tables may be without their keys.
+    pub drop_key: bool,
+    /// In milliseconds.
+    pub connect_timeout: Option<u64>,
+    pub read_timeout: Option<u64>,
+    /// The id of an account that is kept; one that was given with the call is kept apart.
+    pub account: Option<String>,
+    pub has_secret: bool,
 }
 
 /// Looks through the tables that are the job's parts.

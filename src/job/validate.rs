@@ -31,8 +31,9 @@ pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Re
         .iter()
         .map(|(resource_type, table)| NewPart { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
         .collect();
-    let order = Order { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1 };
-    jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+    let order =
+        Order { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
+    jobs::enter(order)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 
 /// Looks through the next pages of a part.

@@ -1,7 +1,7 @@
 //! A worker's life: one job, part by part, then whatever else waits.
 
 use super::plan::{Import, Plan, Work};
-use super::{import, validate};
+use super::{bucket, import, validate};
 use crate::error::Error;
 use crate::pg::attempt::Failure;
 use crate::pg::background::{self, Launch};
@@ -106,8 +106,15 @@ fn attend(job: &Job, after_another: bool) -> Result<(), Failure> {
         return Ok(());
     }
     lifecycle::stop_threads_at_exit();
-    let worked = work(job, after_another);
+    // Whoever comes when enough are at it leaves again.
+    let seats = job.threads.and_then(|threads| u32::try_from(threads).ok()).unwrap_or(1);
+    let seat = match job.threads {
+        Some(_) => note(|| Ok((0..seats).map(|seat| Lock::Seat(job.number, seat)).find(|seat| seat.take())))?,
+        None => None,
+    };
+    let worked = if seat.is_some() || job.threads.is_none() { work(job, after_another) } else { Ok(()) };
     note(|| {
+        seat.into_iter().for_each(Lock::release);
         Lock::Job(job.number).release();
         Ok(())
     })?;
@@ -201,9 +208,12 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
 }
 
 fn do_part(job: &Job, plan: &Plan, part: &mut Part, after_another: bool) -> Result<Step, Failure> {
-    if let Work::Import(import) = &plan.work {
-        background::reload_configuration();
-        return import::run::input(job, import, part);
+    background::reload_configuration();
+    match &plan.work {
+        _ if part.phase > 0 => return bucket::run::index(job, part),
+        Work::Import(import) => return import::run::input(job, import, part),
+        Work::Bucket(load) => return bucket::run::file(job, load, part),
+        Work::Validate(_) => {}
     }
     let (mut tries, mut cancels) = (0, u32::from(after_another));
     loop {
@@ -218,7 +228,7 @@ fn do_part(job: &Job, plan: &Plan, part: &mut Part, after_another: bool) -> Resu
             }
             match &plan.work {
                 Work::Validate(request) => validate::step(job, *request, part),
-                Work::Import(_) => Ok(Step::Done),
+                Work::Import(_) | Work::Bucket(_) => Ok(Step::Done),
             }
         });
         match stepped {

@@ -38,7 +38,7 @@ pub struct Reading {
     members: Option<Members>,
     sent: Arc<AtomicU64>,
     ranged: bool,
-    identity: Identity,
+    pub identity: Identity,
     /// Before the last block.
     last: Position,
 }

@@ -35,6 +35,8 @@ pub struct Plan {
     /// The part of the source that is loaded; None is the whole.
     pub span: Option<Span>,
     pub division: Option<Division>,
+    /// Whether the source is asked at its end if it is still what it was at its beginning.
+    pub confirm: bool,
 }
 
 /// For a source that would better be loaded in parts: nothing of it is loaded, and what is known of it is told.
@@ -86,15 +88,23 @@ fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
     }
     let queue = Arc::clone(queue);
     let (source, access, from, span, division) = (plan.source, plan.access, plan.from, plan.span, plan.division);
+    let confirm = plan.confirm;
     crew.spawn("bulk read", move || {
         let opened = || Reading::open(&source, &access, &interrupt, &from, span, (BLOCK, recipe.max_line));
-        let read = catch_unwind(AssertUnwindSafe(|| read(opened, division.as_ref(), &recipe.source, &queue)));
+        let is_same = |identity: &Identity| if confirm { source.confirm(&access, &interrupt, identity) } else { Ok(()) };
+        let read = catch_unwind(AssertUnwindSafe(|| read(opened, is_same, division.as_ref(), &recipe.source, &queue)));
         queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
     })?;
     Ok(crew)
 }
 
-fn read(open: impl FnOnce() -> Result<Reading, SourceFault>, division: Option<&Division>, name: &str, queue: &Lines) -> Result<(), Error> {
+fn read(
+    open: impl FnOnce() -> Result<Reading, SourceFault>,
+    is_same: impl FnOnce(&Identity) -> Result<(), SourceFault>,
+    division: Option<&Division>,
+    name: &str,
+    queue: &Lines,
+) -> Result<(), Error> {
     let failed = |fault: SourceFault| Error::source(name, fault);
     let mut reading = open().map_err(failed)?;
     if let Some(division) = division
@@ -108,8 +118,8 @@ fn read(open: impl FnOnce() -> Result<Reading, SourceFault>, division: Option<&D
         let size = block.bytes.len() + ROW * block.line_count;
         let end = reading.checkpoint();
         if !queue.put((block, end), size) {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
+    is_same(&reading.identity).map_err(failed)
 }

@@ -1,6 +1,7 @@
 //! The verbs as pipelines: what runs on threads, in which order results come back, what bounds the memory. Knows the
 //! database only through the small traits here.
 
+pub mod aside;
 pub mod batch;
 pub mod checkpoint;
 pub mod crew;

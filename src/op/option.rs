@@ -114,7 +114,7 @@ pub fn whole(object: &Map<String, Value>, name: &'static str, expected: &'static
 }
 
 /// A time; None for 0, which is no limit.
-fn milliseconds(object: &Map<String, Value>, name: &'static str) -> Result<Option<Duration>, Error> {
+pub fn milliseconds(object: &Map<String, Value>, name: &'static str) -> Result<Option<Duration>, Error> {
     let value = whole(object, name, "a whole number of milliseconds, 0 for no limit", u64::from(u32::MAX))?;
     Ok((value > 0).then(|| Duration::from_millis(value)))
 }

@@ -41,9 +41,9 @@ pub fn drop(resource_type: &str, id: &str) -> Result<bool, Error> {
 
 const AWS: &str = "AwsAccount";
 
-/// The account for buckets of S3: the one that a setting names, else the only one. None where there is none.
-pub fn aws() -> Result<Option<AwsAccount>, Error> {
-    let wanted = setting::aws_account();
+/// The account for buckets of S3: the one of this id, else that which a setting names, else the only one. None where there is none.
+pub fn aws(id: Option<&str>) -> Result<Option<AwsAccount>, Error> {
+    let wanted = id.map_or_else(setting::aws_account, str::to_owned);
     let found = owner::look(
         "select a.id, a.account || s.secret from bulk.storage_account a left join bulk.storage_secret s using (resource_type, id) \
          where a.resource_type = $1 and (a.id = $2 or $2 = '') limit 2",

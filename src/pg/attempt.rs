@@ -40,6 +40,14 @@ impl Failure {
         }
     }
 
+    /// What PostgreSQL says in its DETAIL.
+    pub fn detail(&self) -> Option<String> {
+        let Failure::Server { caught, .. } = self else { return None };
+        let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. }) =
+            &**caught;
+        report.detail().map(str::to_owned)
+    }
+
     /// The same as an error of ours.
     pub fn into_error(self) -> Error {
         match self {

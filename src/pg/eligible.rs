@@ -1,6 +1,5 @@
 //! Which tables rows may go straight into: an allow-list of what is known to make no difference to INSERT.
 
-use super::create::Key;
 use crate::error::Error;
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::c_int;
@@ -21,8 +20,8 @@ pub struct Layout {
     pub count: usize,
 }
 
-/// Why a table takes the general way; otherwise its layout.
-pub fn layout(table: pg_sys::Oid, key: Key) -> Result<Layout, String> {
+/// Why a table takes the general way; otherwise its layout. Where rows are looked for it needs its key.
+pub fn layout(table: pg_sys::Oid, needs_key: bool) -> Result<Layout, String> {
     // SAFETY: the oid of a table that was looked up in this statement.
     let relation = unsafe { PgRelation::with_lock(table, pg_sys::RowExclusiveLock as i32) };
     // SAFETY: an open relation.
@@ -76,7 +75,7 @@ pub fn layout(table: pg_sys::Oid, key: Key) -> Result<Layout, String> {
     if found != layout.count {
         return refuse("its columns are not those of a resource table");
     }
-    if key == Key::AtOnce && !has_key(table, layout.id) {
+    if needs_key && !has_key(table) {
         return refuse("it has no plain unique key on id");
     }
     Ok(layout)
@@ -85,16 +84,15 @@ pub fn layout(table: pg_sys::Oid, key: Key) -> Result<Layout, String> {
 /// Whether ids are unique by themselves: what INSERT … ON CONFLICT (id) takes, so the straight way must take it too. It also takes an index of
 /// another collation or operators than the column's own, by which no row would be found; and where different ids can be equal, they are
 /// told apart by their bytes here.
-fn has_key(table: pg_sys::Oid, id: usize) -> bool {
+pub fn has_key(table: pg_sys::Oid) -> bool {
     let query = format!(
         "select exists (select from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) i.indrelid \
          and a.attnum operator(pg_catalog.=) i.indkey[0] join pg_catalog.pg_opclass o on o.oid operator(pg_catalog.=) i.indclass[0] \
          left join pg_catalog.pg_collation c on c.oid operator(pg_catalog.=) a.attcollation \
          where i.indrelid operator(pg_catalog.=) {} and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null \
-         and i.indnkeyatts operator(pg_catalog.=) 1 and i.indkey[0] operator(pg_catalog.=) {} and o.opcdefault \
+         and i.indnkeyatts operator(pg_catalog.=) 1 and a.attname operator(pg_catalog.=) 'id' and o.opcdefault \
          and i.indcollation[0] operator(pg_catalog.=) a.attcollation and coalesce(c.collisdeterministic, true))",
-        table.to_u32(),
-        id + 1
+        table.to_u32()
     );
     pgrx::Spi::get_one::<bool>(&query).ok().flatten().unwrap_or(false)
 }

@@ -15,6 +15,8 @@ use std::collections::HashSet;
 pub enum OnExisting {
     Overwrite,
     PassOver,
+    /// They are an ERROR of the key's.
+    Refuse,
 }
 
 /// Whether rows bring what the server else gives them: version and times.
@@ -147,15 +149,11 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     };
     let updates: Vec<String> = kept.map(update).collect();
     let then = match existing {
-        OnExisting::Overwrite => format!("update set status = 'updated'::{status}, {}", updates.join(", ")),
-        OnExisting::PassOver => "nothing".to_owned(),
+        OnExisting::Overwrite => format!("on conflict (id) do update set status = 'updated'::{status}, {}", updates.join(", ")),
+        OnExisting::PassOver => "on conflict (id) do nothing".to_owned(),
+        OnExisting::Refuse => String::new(),
     };
-    format!(
-        "insert into {} as t ({}) select {} from ({source}) u on conflict (id) do {then}",
-        table.name,
-        columns.join(", "),
-        values.join(", "),
-    )
+    format!("insert into {} as t ({}) select {} from ({source}) u {then}", table.name, columns.join(", "), values.join(", "),)
 }
 
 fn ids(batch: &Batch, rows: &[&Row]) -> pg_sys::Datum {

@@ -23,6 +23,8 @@ pub struct Order<'a> {
     pub parts: &'a [NewPart],
     /// That start at once.
     pub workers: usize,
+    /// Workers that may be at it at a time; None for as many as there are.
+    pub threads: Option<usize>,
 }
 
 /// A job as its workers know it.
@@ -35,17 +37,26 @@ pub struct Job {
     pub role: Option<pg_sys::Oid>,
     pub plan: Value,
     pub secret: Option<Value>,
+    pub threads: Option<usize>,
 }
 
-/// Enters a job of the current user, whose workers start when the transaction commits: its id. None when the id is a job's already.
-pub fn enter(order: Order) -> Result<Option<String>, Error> {
+/// Enters a job of the current user, whose workers start when the transaction commits: its id and number. None when the id is a job's already.
+pub fn enter(order: Order) -> Result<Option<(String, i64)>, Error> {
     let id = order.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (role::current(), role::of_session());
     let numbers = owner::query(
-        "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request) \
-         values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5) \
+        "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
+         values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \
          on conflict do nothing returning number",
-        &[id.as_str().into(), order.kind.into(), role.into(), session_role.into(), JsonB(order.request).into(), origin().into()],
+        &[
+            id.as_str().into(),
+            order.kind.into(),
+            role.into(),
+            session_role.into(),
+            JsonB(order.request).into(),
+            origin().into(),
+            order.threads.and_then(|threads| i32::try_from(threads).ok()).into(),
+        ],
         |row| row.get::<i64>(1),
     )?;
     let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
@@ -66,7 +77,7 @@ pub fn enter(order: Order) -> Result<Option<String>, Error> {
     for _ in 0..order.workers {
         background::start_at_commit(launch);
     }
-    Ok(Some(id))
+    Ok(Some((id, number)))
 }
 
 /// Tells whoever listens that a job has another state.
@@ -90,7 +101,7 @@ fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
 /// The job of a worker; None when it has ended or is gone.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
     let found = owner::look(
-        "select j.id, j.kind, r.oid, p.plan, s.secret from bulk.job_entry j join bulk.job_plan p on p.job = j.number \
+        "select j.id, j.kind, r.oid, p.plan, s.secret, j.threads from bulk.job_entry j join bulk.job_plan p on p.job = j.number \
          left join bulk.job_secret s on s.job = j.number \
          left join pg_roles r on r.rolname = j.role::name \
          where j.number = $1 and j.state in ('waiting', 'in-progress') and j.origin = $2",
@@ -103,6 +114,7 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
                 role: row.get(3)?,
                 plan: row.get::<JsonB>(4)?.map_or(Value::Null, |plan| plan.0),
                 secret: row.get::<JsonB>(5)?.map(|secret| secret.0),
+                threads: row.get::<i32>(6)?.and_then(|threads| usize::try_from(threads).ok()),
             })
         },
     )?;
@@ -134,7 +146,7 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
 pub fn end(job: &Job) -> Result<(), Error> {
     let ended = owner::query(
         "update bulk.job_entry j set finished = clock_timestamp(), message = f.message, \
-         state = case when f.failed then 'error' else 'done' end \
+         state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' else 'done' end \
          from (select coalesce(bool_or(state = 'error'), false) as failed, \
             coalesce(bool_or(state in ('waiting', 'in-progress')), false) as open, \
             (array_agg(message order by number) filter (where message is not null))[1] as message \
@@ -171,8 +183,10 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
 const OPEN: &str = "from bulk.job_entry j join pg_roles r on r.rolname = j.session_role::name \
     where j.origin = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
     and exists (select from pg_roles o where o.rolname = j.role::name) \
-    and (j.state = 'waiting' or (j.state = 'in-progress' and exists (select from bulk.workers(j.number)) \
-        and exists (select from bulk.job_file_entry f where f.job = j.number and f.state = 'waiting')))";
+    and (j.state = 'waiting' or (j.state = 'in-progress' \
+        and (select count(*) from bulk.workers(j.number)) between 1 and coalesce(j.threads - 1, 2147483647) \
+        and exists (select from bulk.job_file_entry f where f.job = j.number and f.state = 'waiting' and f.phase = \
+            (select min(o.phase) from bulk.job_file_entry o where o.job = j.number and o.state in ('waiting', 'in-progress')))))";
 
 /// Starts workers for parts that no one works on, as far as there is room.
 pub fn start_waiting() -> Result<(), Error> {
@@ -218,10 +232,10 @@ pub fn plan(number: i64) -> Result<Option<Value>, Error> {
     Ok(found.into_iter().flatten().next().map(|plan| plan.0))
 }
 
-/// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again.
+/// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again. A bucket waits to be called for again.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = owner::query(
-        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind <> 'load' and origin = $1 \
+        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and origin = $1 \
          and not exists (select from bulk.workers(e.number)) returning id",
         &[origin().into()],
         |row| row.get::<String>(1),
@@ -391,6 +405,7 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
         return Ok(false);
     }
     if how == Stop::End {
+        hand_on_indexes(number)?;
         let workers = owner::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
         background::interrupt_at_commit(workers.into_iter().flatten());
         forget(number)?;
@@ -422,15 +437,104 @@ pub fn go_on(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<boo
     Ok(true)
 }
 
+/// Has the indexes that a job was to put back put back by a job of their own, which begins at commit.
+fn hand_on_indexes(number: i64) -> Result<(), Error> {
+    let open = "f.job = $1 and f.phase = 1 and f.state in ('waiting', 'in-progress')";
+    let made = owner::query(
+        &format!(
+            "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
+             select $2, 'indexes', j.role, j.session_role, j.origin, 'waiting', jsonb_build_object('bucket', j.request->'bucket'), j.threads \
+             from bulk.job_entry j where j.number = $1 and exists (select from bulk.job_file_entry f where {open}) \
+             returning number, (select r.oid from pg_roles r where r.rolname = session_role::name), threads"
+        ),
+        &[number.into(), uuid::Uuid::new_v4().to_string().into()],
+        |row| Ok((row.get::<i64>(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<i32>(3)?)),
+    )?;
+    let Some((Some(made), session_role, threads)) = made.into_iter().next() else { return Ok(()) };
+    owner::run("insert into bulk.job_plan (job, plan) select $2, plan from bulk.job_plan where job = $1", &[number.into(), made.into()])?;
+    // Others than those that a worker may still hold.
+    owner::run(
+        &format!(
+            "insert into bulk.job_file_entry (job, ordinal, source, phase) \
+             select $2, f.ordinal, f.source, f.phase from bulk.job_file_entry f where {open} order by f.number"
+        ),
+        &[number.into(), made.into()],
+    )?;
+    if let Some(session_role) = session_role {
+        let launch = launch(made, session_role)?;
+        for _ in 0..threads.unwrap_or(1) {
+            background::start_at_commit(launch);
+        }
+    }
+    Ok(())
+}
+
+/// Whether an index is one that another job does without and puts back: its name is a part's, other than this. One whose workers are gone
+/// does not count.
+pub fn is_held(index: &str, part: Option<i64>) -> Result<bool, Error> {
+    let found = owner::query(
+        "select from bulk.job_file_entry f join bulk.job_entry j on j.number = f.job where f.phase = 1 and f.source = $1 \
+         and f.number <> coalesce($2, 0) and f.state in ('waiting', 'in-progress') and j.state in ('waiting', 'in-progress') \
+         and bulk._state(j.number, j.kind, j.state, j.origin) in ('waiting', 'in-progress')",
+        &[index.into(), part.into()],
+        |_| Ok(()),
+    )?;
+    Ok(!found.is_empty())
+}
+
+/// Numbers of the jobs of a kind that wait, or have workers.
+pub fn live(kind: &str) -> Result<Vec<i64>, Error> {
+    let found = owner::query(
+        "select j.number from bulk.job_entry j where j.kind = $1 and j.state in ('waiting', 'in-progress') \
+         and bulk._state(j.number, j.kind, j.state, j.origin) in ('waiting', 'in-progress')",
+        &[kind.into()],
+        |row| row.get::<i64>(1),
+    )?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// How the jobs of a bucket that have not ended stand: waiting, in-progress, interrupted.
+pub fn of_bucket(url: &str) -> Result<Vec<(i64, String)>, Error> {
+    let found = owner::query(
+        "select j.number, bulk._state(j.number, j.kind, j.state, j.origin) from bulk.job_entry j \
+         where j.kind = 'bucket' and j.request->>'bucket' = $1 and j.state in ('waiting', 'in-progress')",
+        &[url.into()],
+        |row| Ok(row.get::<i64>(1)?.zip(row.get::<String>(2)?)),
+    )?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Ends an interrupted job whose work another takes over, if the current user may act on it: the indexes that it was to put back. None where
+/// it is at work, or another's.
+pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
+    let ended = owner::query(
+        "update bulk.job_entry j set state = 'cancelled', finished = clock_timestamp(), message = 'job ' || $2 || ' goes on with it' \
+         where j.number = $1 and j.state = 'in-progress' and not exists (select from bulk.workers(j.number)) \
+         and (pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($3, r.oid, 'usage'))) \
+         returning id",
+        &[number.into(), by.into(), role::current().into()],
+        |row| row.get::<String>(1),
+    )?;
+    let Some(id) = ended.into_iter().flatten().next() else { return Ok(None) };
+    forget(number)?;
+    tell(&id)?;
+    let indexes = owner::query(
+        "select source from bulk.job_file_entry where job = $1 and phase = 1 and state in ('waiting', 'in-progress') order by number",
+        &[number.into()],
+        |row| row.get::<String>(1),
+    )?;
+    Ok(Some(indexes.into_iter().flatten().collect()))
+}
+
 /// Parts of an import that are at work at the same time.
 pub const WORKERS: usize = 2;
 
-/// Has more workers started for a job at work, at commit, where it has more parts now.
-pub fn start_more(job: &Job) -> Result<(), Error> {
+/// Has more workers started for a job at work, at commit, where it has more parts now: so many in all.
+pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
     let working = owner::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
-    let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(WORKERS);
+    let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
     let launch = launch(job.number, role::of_session())?;
-    for _ in working..WORKERS {
+    for _ in working..workers {
         background::start_at_commit(launch);
     }
     Ok(())

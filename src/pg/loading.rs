@@ -1,6 +1,6 @@
 //! What a load is made of, by its options and this session's settings.
 
-use super::upsert::Destination;
+use super::upsert::{Destination, Ids};
 use super::{accounts, setting, stage};
 use crate::error::Error;
 use crate::fhir::change::Changes;
@@ -17,7 +17,7 @@ use std::rc::Rc;
 pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<Access, Error> {
     let is_in_bucket = sources.iter().any(|source| matches!(source, Source::S3 { .. }));
     Ok(Access {
-        aws: if is_in_bucket { accounts::aws()? } else { None },
+        aws: if is_in_bucket { accounts::aws(None)? } else { None },
         allowed_hosts: setting::allowed_hosts(),
         headers: options.headers.clone(),
         connect_timeout: options.connect_timeout,
@@ -85,6 +85,7 @@ pub fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result
         said: Rc::default(),
         order: None,
         expect_new: false,
+        ids: Ids::Any,
         found: Rc::default(),
     })
 }

@@ -11,6 +11,8 @@ pub enum Lock {
     Job(i64),
     /// A part of a job, by its number; one worker's alone.
     Part(i64),
+    /// One of those who may be at a job at a time.
+    Seat(i64, u32),
     /// One of the places that `bulk.max_workers` gives.
     Place(u32),
 }
@@ -19,11 +21,13 @@ impl Lock {
     /// PostgreSQL's own advisory locks have the classes 1 and 2.
     const WORK: u16 = 16962;
     const PLACE: u16 = 16963;
+    const SEAT: u16 = 16964;
 
     fn tag(self) -> pg_sys::LOCKTAG {
         let (class, high, low) = match self {
             Lock::Job(number) | Lock::Part(number) => (Lock::WORK, (number >> 32) as u32, number as u32),
             Lock::Place(place) => (Lock::PLACE, 0, place),
+            Lock::Seat(job, seat) => (Lock::SEAT, job as u32, seat),
         };
         pg_sys::LOCKTAG {
             locktag_field1: lifecycle::database().to_u32(),
@@ -38,7 +42,7 @@ impl Lock {
     fn mode(self) -> i32 {
         match self {
             Lock::Job(_) => pg_sys::ShareLock as i32,
-            Lock::Part(_) | Lock::Place(_) => pg_sys::ExclusiveLock as i32,
+            Lock::Part(_) | Lock::Place(_) | Lock::Seat(..) => pg_sys::ExclusiveLock as i32,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Work on the extension's own tables, which only it writes: as their owner, whoever calls.
 
-use super::{diagnostics, lock, setting, table};
+use super::{diagnostics, lock, role, setting, table};
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::SpiHeapTupleData;
@@ -45,18 +45,8 @@ pub fn look<T>(
 
 fn as_owner<T>(work: impl FnOnce() -> Result<T, pgrx::spi::Error>) -> Result<T, Error> {
     let owner = owner()?;
-    let (mut before, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: where the two values go.
-    unsafe { pg_sys::GetUserIdAndSecContext(&mut before, &mut context) };
-    let changed = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
-    let done = setting::within(&PATH, || {
-        // SAFETY: a role that exists; after an ERROR the end of the (sub)transaction sets both back.
-        unsafe { pg_sys::SetUserIdAndSecContext(owner, context | changed) };
-        let done = diagnostics::keep(None, work);
-        // SAFETY: what was set before.
-        unsafe { pg_sys::SetUserIdAndSecContext(before, context) };
-        done
-    });
+    let restrictions = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
+    let done = setting::within(&PATH, || role::acting_as(owner, restrictions, || diagnostics::keep(None, work)));
     done.map_err(|error| Error::Internal(error.to_string()))
 }
 

@@ -21,6 +21,8 @@ pub struct NewPart {
 #[derive(Debug, Clone)]
 pub struct Part {
     pub number: i64,
+    /// Those of a phase wait for those of the phases before.
+    pub phase: i32,
     /// Among the job's parts, from 0.
     pub ordinal: usize,
     pub source: String,
@@ -70,7 +72,8 @@ pub struct Advance {
 /// Takes the next part that no one works on. It stays this session's until `release`.
 pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
     let open = owner::look(
-        "select number from bulk.job_file_entry where job = $1 and state in ('waiting', 'in-progress') order by number",
+        "select f.number from bulk.job_file_entry f where f.job = $1 and f.state in ('waiting', 'in-progress') and f.phase = \
+            (select min(o.phase) from bulk.job_file_entry o where o.job = $1 and o.state in ('waiting', 'in-progress')) order by f.number",
         &[job.number.into()],
         |row| row.get::<i64>(1),
     )?;
@@ -84,17 +87,46 @@ pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
              from bulk.job_entry j where f.number = $1 and f.state in ('waiting', 'in-progress') \
              and j.number = f.job and j.state in ('waiting', 'in-progress') \
              returning f.ordinal, f.source, f.resource_type, f.position, f.size, f.tries, f.checkpoint, f.read, f.stored, f.skipped, \
-             f.rejected, f.characters, f.written, f.range_from, f.range_to, f.versions",
+             f.rejected, f.characters, f.written, f.range_from, f.range_to, f.versions, f.phase",
             &[number.into()],
             |row| part(number, row),
         )?;
         if let Some(part) = claimed.into_iter().next() {
             jobs::begin(job)?;
+            if part.phase > 0 {
+                call_others(job, &part)?;
+            }
             return Ok(Some(part));
         }
         Lock::Part(number).release();
     }
     Ok(None)
+}
+
+/// With the first part of a phase come the others' workers, who found nothing to do at the end of the phase before.
+fn call_others(job: &Job, part: &Part) -> Result<(), Error> {
+    let waiting = owner::query(
+        "select count(*), coalesce(bool_and(state = 'waiting'), false) from bulk.job_file_entry where job = $1 and phase = $2 and number <> $3",
+        &[job.number.into(), part.phase.into(), part.number.into()],
+        |row| Ok((row.get::<i64>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false))),
+    )?;
+    match waiting.into_iter().next() {
+        Some((others, true)) => {
+            let most = usize::try_from(others).unwrap_or_default().saturating_add(1);
+            jobs::start_more(job, most.min(job.threads.unwrap_or(most)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Adds the indexes that are put back when all else is done.
+pub fn add_indexes(job: i64, names: &[String]) -> Result<(), Error> {
+    owner::run(
+        "insert into bulk.job_file_entry (job, source, ordinal, phase) \
+         select $1, n.name, n.ordinal + (select count(*) from bulk.job_file_entry where job = $1), 1 \
+         from unnest($2) with ordinality as n (name, ordinal) order by n.ordinal",
+        &[job.into(), names.to_vec().into()],
+    )
 }
 
 /// Takes all parts of a job for one worker; None when another has them, or the job is not wanted. What was written down of them before is
@@ -105,10 +137,10 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
     }
     let parts = owner::query(
         "select ordinal, source, resource_type, 0::int8, size, 0, null::jsonb, null::int8, null::int8, \
-         null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, number from bulk.job_file_entry \
+         null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, phase, number from bulk.job_file_entry \
          where job = $1 and state <> 'done' order by number",
         &[job.number.into()],
-        |row| part(row.get(17)?.unwrap_or_default(), row),
+        |row| part(row.get(18)?.unwrap_or_default(), row),
     )?;
     if parts.is_empty() {
         return Ok(None);
@@ -135,6 +167,7 @@ fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
     let checkpoint = row.get::<JsonB>(7)?.and_then(|known| serde_json::from_value::<Checkpoint>(known.0).ok());
     Ok(Part {
         number,
+        phase: row.get::<i32>(17)?.unwrap_or_default(),
         ordinal: row.get::<i32>(1)?.and_then(|ordinal| usize::try_from(ordinal).ok()).unwrap_or_default(),
         source: row.get(2)?.unwrap_or_default(),
         resource_type: row.get(3)?,
@@ -283,7 +316,7 @@ pub fn divide(job: &Job, part: &mut Part, spans: &[Span], identity: &Identity, v
     let last_version = versions.saturating_add_unsigned(identity.length.unwrap_or_default());
     part.range = Some(Range { span: *first, versions, last_version });
     part.progress.checkpoint = known;
-    jobs::start_more(job)
+    jobs::start_more(job, jobs::WORKERS)
 }
 
 /// Lines of a part's source before the part; None while that is not known.

@@ -34,8 +34,15 @@ fn code(error: &Error) -> Code {
         Error::MissingRole { .. } => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::NoAccount { .. } | Error::NoAccountSecret { .. } => Code::ERRCODE_UNDEFINED_OBJECT,
         Error::WhichAccount(_) => Code::ERRCODE_AMBIGUOUS_PARAMETER,
-        Error::NoJob(_) | Error::NoRole | Error::NoSecret | Error::Gone | Error::Stopped => Code::ERRCODE_UNDEFINED_OBJECT,
-        Error::ForeignJob => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Error::NoJob(_)
+        | Error::NoRole
+        | Error::NoSecret
+        | Error::Gone
+        | Error::Stopped
+        | Error::UnknownBucket(_)
+        | Error::FileForgotten => Code::ERRCODE_UNDEFINED_OBJECT,
+        Error::ForeignJob | Error::NotOwner(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Error::KeyNeeded(_) => Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
         Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::FixedSnapshot => Code::ERRCODE_INVALID_TRANSACTION_STATE,
@@ -77,7 +84,7 @@ fn fault_code(fault: &Fault) -> Code {
 
 fn source_code(fault: &SourceFault) -> Code {
     match fault {
-        SourceFault::Unsupported => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        SourceFault::Unsupported | SourceFault::NotABucket => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         SourceFault::NoSuchFile | SourceFault::NotFound(_) => Code::ERRCODE_UNDEFINED_FILE,
         SourceFault::NotAFile => Code::ERRCODE_WRONG_OBJECT_TYPE,
         SourceFault::FileDenied | SourceFault::AddressRefused(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -145,6 +152,9 @@ fn hint(error: &Error) -> Option<String> {
         }
         Error::Source { fault: SourceFault::Unsupported, .. } => {
             Some("Sources are http, https, s3 and file URLs, or absolute paths.".to_owned())
+        }
+        Error::Source { fault: SourceFault::NotABucket, .. } => {
+            Some("Buckets are s3://name, or file:///directory; what is loaded of one is said by prefixes.".to_owned())
         }
         Error::Source { fault: SourceFault::NoAccount, .. } => Some("An administrator can set one with bulk.set_account.".to_owned()),
         Error::WhichAccount(_) => Some("The setting bulk.storage_aws_account names one.".to_owned()),

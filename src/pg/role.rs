@@ -2,8 +2,9 @@
 
 use crate::error::Error;
 use crate::store::Source;
+use crate::store::bucket::Bucket;
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 /// What a source or sink takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,14 @@ impl Right {
         match source {
             Source::File(_) => Right::ReadServerFiles,
             Source::Http(_) | Source::S3 { .. } => Right::Remote,
+        }
+    }
+
+    /// What listing a bucket and reading of it takes.
+    pub fn to_list(bucket: &Bucket) -> Right {
+        match bucket {
+            Bucket::Directory(_) => Right::ReadServerFiles,
+            Bucket::S3(_) => Right::Remote,
         }
     }
 
@@ -44,6 +53,24 @@ impl Right {
 fn has_privileges(role: pg_sys::Oid) -> bool {
     // SAFETY: catalog look-ups with any oids.
     unsafe { pg_sys::has_privs_of_role(current(), role) }
+}
+
+/// Does work as another role: nothing that the work calls can leave it, or change the session.
+pub fn within<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    acting_as(role, (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int, work)
+}
+
+/// Does work as another role, under more restrictions. After an ERROR the end of the (sub)transaction sets both back.
+pub fn acting_as<T>(role: pg_sys::Oid, restrictions: c_int, work: impl FnOnce() -> T) -> T {
+    let (mut before, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: where the two values go.
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut before, &mut context) };
+    // SAFETY: a role that exists.
+    unsafe { pg_sys::SetUserIdAndSecContext(role, context | restrictions) };
+    let done = work();
+    // SAFETY: what was set before.
+    unsafe { pg_sys::SetUserIdAndSecContext(before, context) };
+    done
 }
 
 /// The current user.

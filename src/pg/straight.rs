@@ -6,7 +6,7 @@ use super::general::General;
 use super::heap::{Given, Writer};
 use super::table::{self, Table};
 use super::update::Update;
-use super::upsert::Order;
+use super::upsert::{Ids, Order};
 use super::{batch_rows, eligible};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
@@ -27,6 +27,7 @@ pub struct Expect {
     pub new: bool,
     /// Where lines come in any order, how it is told.
     pub order: Option<Order>,
+    pub ids: Ids,
     /// Counts rows that were there.
     pub found: Rc<Cell<u64>>,
 }
@@ -35,6 +36,7 @@ pub struct Expect {
 #[derive(Debug)]
 pub struct Straight {
     given: Given,
+    ids: Ids,
     /// None when it was closed for a change of the table.
     writer: Option<Writer>,
     /// What this load stored, while all else is new and nobody else's code runs; then only these ids can exist.
@@ -56,13 +58,14 @@ pub struct Straight {
 impl Straight {
     /// Opens the way into a table. `key` says whether it has its key already.
     pub fn open(table: &Table, given: Given, general: General, key: Key, expect: Expect) -> Straight {
-        let Expect { alone, new, order, found } = expect;
+        let Expect { alone, new, order, ids, found } = expect;
         let among = |name: String| {
             format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
         };
         Straight {
             writer: Some(Writer::open(&given)),
-            update: Update::new(table, &given.resource_type, given.sequence, order),
+            update: Update::new(table, &given.resource_type, given.sequence, order, ids),
+            ids,
             seen: (new && alone).then(Seen::default),
             found,
             unflushed: alone.then(Seen::default),
@@ -101,8 +104,19 @@ impl Straight {
         Ok(())
     }
 
-    /// Writes rows of distinct ids over what is there.
+    /// Writes rows over what is there: of distinct ids, unless it is promised that they are.
     pub fn write(&mut self, batch: &Batch, rows: Vec<&Row>) -> Result<(), Error> {
+        match self.ids {
+            Ids::Any => {}
+            Ids::New { .. } => return self.write_new(batch, rows),
+            // In a table that was empty none is there.
+            Ids::Once if self.seen.is_some() => return self.write_new(batch, rows),
+            Ids::Once => {
+                let mut absent = self.absent(batch, rows)?;
+                absent.sort_unstable_by_key(|row| row.line);
+                return self.write_new(batch, absent);
+            }
+        }
         let (doubtful, new) = match &mut self.seen {
             Some(seen) => rows.into_iter().partition(|row| seen.insert(row.hash) || row.occurrence == Occurrence::Last),
             None => (rows, Vec::new()),
@@ -122,6 +136,20 @@ impl Straight {
             if self.put_off.iter().map(Batch::memory).sum::<usize>() > MOST_PUT_OFF {
                 self.give_key()?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes rows whose ids are taken for new: one that is not is an ERROR of the key's.
+    fn write_new(&mut self, batch: &Batch, rows: Vec<&Row>) -> Result<(), Error> {
+        let (new, rest) = self.without_history(batch, rows, Vec::new())?;
+        self.insert(batch, &new)?;
+        if !rest.is_empty() {
+            self.general.write(batch, &rest)?;
+        }
+        // Others may look for the rows.
+        if self.unflushed.is_none() {
+            self.flush();
         }
         Ok(())
     }
@@ -155,7 +183,7 @@ impl Straight {
         if rows.is_empty() {
             return Ok(());
         }
-        if let (Some(unflushed), None) = (&mut self.unflushed, &self.seen) {
+        if let (Some(unflushed), None, Ids::Any) = (&mut self.unflushed, &self.seen, self.ids) {
             for row in rows {
                 unflushed.insert(row.hash);
             }

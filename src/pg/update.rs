@@ -3,11 +3,14 @@
 
 use super::batch_rows;
 use super::table::Table;
-use super::upsert::Order;
+use super::upsert::{Ids, Order};
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
+
+/// The number that rows of this transaction have.
+pub const CURRENT: &str = "(pg_catalog.pg_current_xact_id()::pg_catalog.xid)";
 
 /// How to write over the rows of one table.
 #[derive(Debug)]
@@ -17,9 +20,14 @@ pub struct Update {
 }
 
 impl Update {
-    /// `order`: rows have versions, of which the highest stays.
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, order: Option<Order>) -> Update {
-        Update { statement: statement(table, resource_type, order), sequence }
+    /// `order`: rows have versions, of which the highest stays. Where ids come once, rows of this transaction are none that are there.
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, order: Option<Order>, ids: Ids) -> Update {
+        let mut statement = statement(table, resource_type, order);
+        if ids == Ids::Once {
+            statement.push_str(&format!(" and t.xmin operator(pg_catalog.<>) {CURRENT}"));
+        }
+        statement.push_str(" returning u.number");
+        Update { statement, sequence }
     }
 
     /// Writes over those of the rows whose ids exist. True at the index of each that did.
@@ -30,7 +38,7 @@ impl Update {
     }
 }
 
-/// $1 is the sequence.
+/// $1 is the sequence. A condition may follow.
 fn statement(table: &Table, resource_type: &str, order: Option<Order>) -> String {
     let later = |column: &str, value: &str| match order {
         Some(order) => format!("{column} = case when {} then t.{column} else {value} end", order.stays("u.version")),
@@ -44,9 +52,5 @@ fn statement(table: &Table, resource_type: &str, order: Option<Order>) -> String
     if table.has_resource_type {
         sets.push(format!("resource_type = {}", pgrx::spi::quote_literal(resource_type)));
     }
-    format!(
-        "update only {} as t set {} from bulk_rows u where t.id operator(pg_catalog.=) u.id returning u.number",
-        table.name,
-        sets.join(", ")
-    )
+    format!("update only {} as t set {} from bulk_rows u where t.id operator(pg_catalog.=) u.id", table.name, sets.join(", "))
 }

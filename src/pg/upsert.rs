@@ -8,7 +8,7 @@ use super::general::{Facts, General, OnExisting};
 use super::heap::Given;
 use super::straight::{Expect, Straight};
 use super::table::{self, Table};
-use super::{compression, setting};
+use super::{batch_rows, compression, setting, update};
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;
 use crate::op::batch::{Batch, Occurrence, Row, Rules};
@@ -37,8 +37,20 @@ pub struct Destination {
     pub order: Option<Order>,
     /// Whether ids are taken for new without a look: one that is not is an ERROR of the key's, 23505. For whoever can begin again.
     pub expect_new: bool,
+    pub ids: Ids,
     /// Rows that were looked for, and were there before.
     pub found: Rc<Cell<u64>>,
+}
+
+/// What is promised of a source's ids. A line that does not keep it is an ERROR of the key's, or is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// They may be there, and come again.
+    Any,
+    /// None comes twice in this transaction; those that are there are written over.
+    Once,
+    /// None comes twice, and none is there. Unless it is `checked`, the table needs no key that sees to it.
+    New { checked: bool },
 }
 
 /// The order of lines that come in any: their versions were set apart for them, and of an id the line with the highest stays.
@@ -75,6 +87,8 @@ struct Target {
 enum Way {
     Straight(Box<Straight>),
     General(General),
+    /// For ids that come once: finds those of rows of this transaction.
+    Once(General, String),
     Careful(Box<Careful>),
 }
 
@@ -96,7 +110,8 @@ impl Upsert {
         // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
         let alone = self.targets.values().all(|target| matches!(target.way, Way::Straight(_)));
         let plain = policy == Policy::default();
-        let key = if alone && plain { Key::Later } else { Key::AtOnce };
+        let Destination { expect_new, order, ids, .. } = self.destination;
+        let key = if alone && plain && ids == Ids::Any { Key::Later } else { Key::AtOnce };
         let found = match &self.destination.stage {
             Some(stage) => Some(stage.clone()),
             None => table::lookup_for_writing(resource_type)?,
@@ -120,18 +135,22 @@ impl Upsert {
             self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: Way::Careful(Box::new(careful)) });
             return Ok(());
         }
-        let Destination { expect_new, order, found: ref count, .. } = self.destination;
         let facts = order.map_or(Facts::Given, Facts::Ordered);
-        let general = General::new(&found, resource_type, sequence, OnExisting::Overwrite, facts);
+        let general = |existing| General::new(&found, resource_type, sequence, existing, facts);
+        let refusing = if ids == Ids::Any { OnExisting::Overwrite } else { OnExisting::Refuse };
         let straight = method == Method::Copy && setting::fast_path();
-        let way = match eligible::layout(found.oid, key) {
+        let is_checked = ids != Ids::New { checked: false };
+        if ids != Ids::Any && is_checked && !eligible::has_key(found.oid) {
+            return Err(Error::WrongShape { table: found.plain_name, reason: "it has no plain unique key on id".to_owned() });
+        }
+        let way = match eligible::layout(found.oid, key == Key::AtOnce && is_checked) {
             Ok(layout) if straight => {
                 if let Some(rule) = compression::rule(found.oid, &layout, resource_type) {
                     self.destination.compression.set(resource_type, rule);
                 }
                 let given = Given::new(&found, layout, sequence, resource_type, &self.waiting)?;
-                let expect = Expect { alone, new: expect_new || given.fresh, order, found: Rc::clone(count) };
-                Way::Straight(Box::new(Straight::open(&found, given, general, key, expect)))
+                let expect = Expect { alone, new: expect_new || given.fresh, order, ids, found: Rc::clone(&self.destination.found) };
+                Way::Straight(Box::new(Straight::open(&found, given, general(refusing), key, expect)))
             }
             refused => {
                 if let (Err(reason), true) = (refused, straight) {
@@ -145,7 +164,10 @@ impl Upsert {
                         straight.expect_others()?;
                     }
                 }
-                Way::General(general)
+                match ids {
+                    Ids::Once => Way::Once(general(OnExisting::Overwrite), own_rows(&found)),
+                    _ => Way::General(general(refusing)),
+                }
             }
         };
         self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way });
@@ -179,7 +201,7 @@ impl Upsert {
                 Err(error) => return Err(error),
             }
             if let Some(target) = self.targets.get_mut(resource_type) {
-                let written = target.way.write(batch, rows)?;
+                let written = target.way.write(batch, rows, self.destination.ids)?;
                 tally.store(resource_type, written.stored);
                 tally.skipped += written.skipped;
                 tally.rejects.extend(written.refused.into_iter().map(|row| batch.reject(row, Reason::Fault(Fault::Exists))));
@@ -200,12 +222,31 @@ impl Upsert {
     }
 }
 
+/// Of rows of a batch those whose ids this transaction has stored.
+fn own_rows(table: &Table) -> String {
+    format!(
+        "select u.number from bulk_rows u join {} t on t.id operator(pg_catalog.=) u.id where t.xmin operator(pg_catalog.=) {}",
+        table.name,
+        update::CURRENT
+    )
+}
+
 impl Way {
-    fn write<'a>(&mut self, batch: &Batch, rows: &[&'a Row]) -> Result<Written<'a>, Error> {
-        let last = || rows.iter().copied().filter(|row| row.occurrence != Occurrence::Replaced).collect::<Vec<&Row>>();
+    fn write<'a>(&mut self, batch: &Batch, rows: &[&'a Row], ids: Ids) -> Result<Written<'a>, Error> {
+        let is_written = |row: &&Row| ids != Ids::Any || row.occurrence != Occurrence::Replaced;
+        let last = || rows.iter().copied().filter(is_written).collect::<Vec<&Row>>();
         match self {
             Way::Straight(straight) => straight.write(batch, last())?,
             Way::General(general) => general.write(batch, &last())?,
+            Way::Once(general, own) => {
+                let (once, mut refused): (Vec<&Row>, Vec<&Row>) = rows.iter().copied().partition(|row| row.occurrence == Occurrence::Only);
+                let stored = batch_rows::mark(batch, &once, own, &[])?;
+                refused.extend(once.iter().zip(stored).filter(|(_, stored)| *stored).map(|(row, _)| *row));
+                if refused.is_empty() {
+                    general.write(batch, &once)?;
+                }
+                return Ok(Written { stored: (rows.len() - refused.len()) as u64, refused, ..Written::default() });
+            }
             Way::Careful(careful) => return careful.write(batch, rows),
         }
         Ok(Written { stored: rows.len() as u64, ..Written::default() })

@@ -3,7 +3,7 @@
 use super::opened::{Identity, Opened};
 use crate::error::SourceFault;
 use nix::fcntl::OFlag;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -17,15 +17,18 @@ pub fn open(path: &Path, from: u64) -> Result<Opened, SourceFault> {
         return Err(SourceFault::NotAFile);
     }
     file.seek(SeekFrom::Start(from)).map_err(fault)?;
-    let identity = Identity {
-        length: Some(facts.len()),
-        etag: Some(format!("{}-{}", facts.dev(), facts.ino())),
-        modified: Some(format!("{}.{:09}", facts.mtime(), facts.mtime_nsec())),
-    };
-    Ok(Opened { reader: Box::new(file), delimited: true, ranged: true, identity })
+    Ok(Opened { reader: Box::new(file), delimited: true, ranged: true, identity: identity(&facts) })
 }
 
-fn fault(error: std::io::Error) -> SourceFault {
+/// What tells a file's content from another.
+pub fn identity(facts: &Metadata) -> Identity {
+    let modified = facts.modified().ok().map(httpdate::fmt_http_date);
+    let etag = format!("{:x}-{:x}-{:x}-{:x}.{:x}", facts.dev(), facts.ino(), facts.len(), facts.mtime(), facts.mtime_nsec());
+    Identity { length: Some(facts.len()), etag: Some(etag), modified }
+}
+
+/// What an error of the operating system means.
+pub fn fault(error: std::io::Error) -> SourceFault {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => SourceFault::NoSuchFile,
         ErrorKind::PermissionDenied => SourceFault::FileDenied,

@@ -2,7 +2,9 @@
 
 pub mod account;
 pub mod address;
+pub mod bucket;
 mod client;
+pub mod directory;
 pub mod file;
 pub mod http;
 pub mod inflate;

@@ -1,9 +1,8 @@
 //! A source by its URL: what it is called, what right it takes, and how it is opened.
 
+use super::bucket::Bucket;
 use super::inflate::{Inflated, Restart};
 use super::opened::{Access, Identity};
-use super::s3::S3;
-use super::stores::Store;
 use super::{Interrupt, file, http, inflate};
 use crate::error::{Error, SourceFault};
 use glob::MatchOptions;
@@ -84,16 +83,23 @@ impl Source {
         let opened = match self {
             Source::File(path) => file::open(path, from.sent)?,
             Source::Http(url) => http::open(url, access, interrupt, from.sent)?,
-            Source::S3 { bucket, key } => {
-                let account = access.aws.as_ref().ok_or(SourceFault::NoAccount)?;
-                S3::new(bucket, account, access, interrupt)?.open(key, from.sent)?
-            }
+            Source::S3 { bucket, key } => Bucket::S3(bucket.clone()).store(access, interrupt)?.open(key, from.sent)?,
         };
         let identity = opened.identity.clone();
         if !identity.agrees(known) {
             return Err(SourceFault::Changed);
         }
         Ok((inflate::inflate(opened, interrupt.clone(), from)?, identity))
+    }
+
+    /// Asks whether its content is still what was read; a web server is not asked, since it may not answer twice.
+    pub fn confirm(&self, access: &Access, interrupt: &Interrupt, known: &Identity) -> Result<(), SourceFault> {
+        let now = match self {
+            Source::Http(_) => return Ok(()),
+            Source::File(path) => file::identity(&std::fs::metadata(path).map_err(file::fault)?),
+            Source::S3 { bucket, key } => Bucket::S3(bucket.clone()).store(access, interrupt)?.head(key)?.identity(),
+        };
+        if now.agrees(known) { Ok(()) } else { Err(SourceFault::Changed) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every store can do, and a store in memory that does it for tests.
 
-use super::opened::Opened;
+use super::opened::{Identity, Opened};
 use crate::error::SourceFault;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -15,6 +15,13 @@ pub struct Object {
     pub etag: Option<String>,
     /// When it was written, as the store spells it: RFC 3339 of a listing, an HTTP date of a single object.
     pub modified: Option<String>,
+}
+
+impl Object {
+    /// What tells its content from another.
+    pub fn identity(self) -> Identity {
+        Identity { length: Some(self.size), etag: self.etag, modified: self.modified }
+    }
 }
 
 /// A bucket, container or directory.
@@ -53,7 +60,6 @@ pub mod memory {
     //! The twin in memory: the behaviour without the network.
 
     use super::*;
-    use crate::store::opened::Identity;
     use std::collections::BTreeMap;
     use std::io::Cursor;
     use std::sync::Mutex;

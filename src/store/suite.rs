@@ -3,6 +3,7 @@
 use super::Interrupt;
 use super::account::AwsAccount;
 use super::address::Allowed;
+use super::directory::Directory;
 use super::opened::Access;
 use super::s3::S3;
 use super::stores::memory::Memory;
@@ -41,6 +42,7 @@ fn keys(store: &dyn Store, prefix: &str) -> Vec<(String, u64)> {
 fn status<T>(result: Result<T, SourceFault>) -> (u16, String) {
     match result.err() {
         Some(SourceFault::Refused { status, code }) => (status, code),
+        Some(SourceFault::NoSuchFile) => (404, "NoSuchKey".to_owned()),
         other => panic!("{other:?}"),
     }
 }
@@ -127,6 +129,20 @@ fn store(server: &S3Server, bucket: &str, id: &str, secret: &str) -> S3 {
 fn memory_behaves() {
     behaves(&Memory::default());
     pages(&Memory::default(), 1500);
+}
+
+#[test]
+fn directory_behaves() {
+    let directory = tempfile::tempdir().unwrap();
+    behaves(&Directory::new(directory.path()));
+    pages(&Directory::new(directory.path()), 1500);
+    let store = Directory::new(directory.path());
+    for key in ["", "..", "../x", "/x", "a/../../x"] {
+        assert!(matches!(store.open(key, 0), Err(SourceFault::Unsupported)), "{key}");
+    }
+    std::os::unix::fs::symlink("/", directory.path().join("root")).unwrap();
+    assert_eq!(keys(&store, "").len(), 1500);
+    assert!(Directory::new(&directory.path().join("none")).list("", &mut |_| Ok(())).is_err());
 }
 
 #[test]

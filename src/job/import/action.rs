@@ -163,8 +163,9 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         secret: has_secret.then(|| json!({"urls": urls, "headers": headers})),
         parts: &parts,
         workers,
+        threads: None,
     };
-    jobs::enter(order)
+    Ok(jobs::enter(order)?.map(|(id, _)| id))
 }
 
 /// The inputs as the status shows them: without query strings.

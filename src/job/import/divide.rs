@@ -6,7 +6,7 @@ use crate::op::checkpoint::Span;
 use crate::op::load::Division;
 use crate::op::option::LoadOptions;
 use crate::op::policy::Policy;
-use crate::pg::create::{self, Key};
+use crate::pg::create;
 use crate::pg::jobs::Job;
 use crate::pg::parts::{self, Part};
 use crate::pg::table::{self, Table};
@@ -26,7 +26,7 @@ pub fn look_for(part: &Part, options: &LoadOptions) -> Result<Option<Division>, 
     if size == 0 || !is_new || options.policy != Policy::default() || options.max_errors > 0 {
         return Ok(None);
     }
-    let is_plain = table_of(part)?.is_some_and(|table| eligible::layout(table.oid, Key::AtOnce).is_ok());
+    let is_plain = table_of(part)?.is_some_and(|table| eligible::layout(table.oid, true).is_ok());
     Ok(is_plain.then(|| Division { least: 2 * size, found: Arc::default() }))
 }
 

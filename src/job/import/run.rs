@@ -1,11 +1,12 @@
 //! An input at work: opened at its checkpoint, loaded to its end, begun again when its source fails.
 
+use super::super::counting::Counting;
+use super::super::patience::{self, Attentive, Within};
 use super::super::plan::Import;
 use super::super::worker::Step;
 use super::divide;
-use crate::error::{Error, SourceFault};
+use crate::error::Error;
 use crate::fhir::change::Changes;
-use crate::op::Control;
 use crate::op::ledger::Ledger;
 use crate::op::load::{self, Plan};
 use crate::op::option::LoadOptions;
@@ -18,17 +19,9 @@ use crate::pg::parts::{self, Part};
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
 use crate::pg::upsert::{Destination, Order};
-use crate::pg::{loading, setting, transaction, wait};
+use crate::pg::{loading, setting, transaction};
 use crate::store::Source;
 use crate::store::opened::Access;
-use std::os::fd::BorrowedFd;
-use std::time::Duration;
-
-/// How long a silent source is waited for before a look at whether the job is still wanted.
-const LOOK: Duration = Duration::from_millis(400);
-/// Before an input is begun again, at first; doubled each time.
-const PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is common to a session's inputs.
 struct Session<'a> {
@@ -74,22 +67,7 @@ impl<'a> Session<'a> {
             from: part.progress.checkpoint.clone(),
             span: part.range.map(|range| range.span),
             division: None,
-        }
-    }
-}
-
-/// Looks now and then whether the work is wanted, while there is nothing to do.
-struct Attentive<'a>(&'a Job);
-
-impl Control for Attentive<'_> {
-    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
-        if wait::for_event(event, Some(LOOK)) {
-            return Ok(());
-        }
-        match transaction::run(None, || jobs::is_wanted(self.0)) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::Stopped),
-            Err(failure) => Err(failure.into_error()),
+            confirm: false,
         }
     }
 }
@@ -150,41 +128,13 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
                 Journal::of_input(&job.id, part.ordinal).reject_behind(parts::lines_before(job, part)?, first)
             })?;
         }
-        if !may_pass(&error) || part.tries >= import.retries {
+        if !patience::may_pass(&error) || part.tries >= import.retries {
             return Err(Failure::Ours(error));
         }
-        let pause = PAUSE.saturating_mul(1 << part.tries.min(10)).min(LONGEST_PAUSE);
         transaction::run(None, || parts::try_again(part, &error.to_string()))?;
-        if let Some(step) = rest(job, pause)? {
-            return Ok(step);
+        if !patience::rest(job, part.tries - 1)? {
+            return Ok(Step::Unwanted);
         }
-    }
-}
-
-/// Lets time pass, as long as the job is wanted.
-fn rest(job: &Job, time: Duration) -> Result<Option<Step>, Failure> {
-    let mut left = time;
-    while !left.is_zero() {
-        let some = left.min(LOOK);
-        attempt::outside(|| {
-            wait::pause(some);
-            Ok(())
-        })?;
-        left -= some;
-        if !transaction::run(None, || jobs::is_wanted(job))? {
-            return Ok(Some(Step::Unwanted));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a source may do better when it is asked again.
-fn may_pass(error: &Error) -> bool {
-    let Error::Source { fault, .. } = error else { return false };
-    match fault {
-        SourceFault::Unreachable(_) | SourceFault::Timeout | SourceFault::Read(_) | SourceFault::Truncated(_) => true,
-        SourceFault::Status(status) => matches!(status, 429 | 500 | 502 | 503 | 504),
-        _ => false,
     }
 }
 
@@ -230,38 +180,4 @@ fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
     part.progress.rejected = ledger.rejected;
     parts::advance_input(part, &part.progress)?;
     parts::end(part, None)
-}
-
-/// Counts what goes into a sink.
-struct Counting<'a> {
-    sink: &'a mut dyn Sink,
-    job: &'a Job,
-    progress: &'a mut parts::Progress,
-}
-
-impl Sink for Counting<'_> {
-    fn store(&mut self, batch: std::rc::Rc<crate::op::batch::Batch>, ledger: &mut Ledger) -> Result<(), Error> {
-        if !jobs::is_wanted(self.job)? {
-            return Err(Error::Stopped);
-        }
-        self.progress.characters += batch.characters;
-        self.progress.written += batch.written() as u64;
-        if let Some(end) = &batch.end {
-            self.progress.checkpoint = end.clone();
-        }
-        self.sink.store(batch, ledger)
-    }
-
-    fn finish(self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-/// As `Attentive`, within the transaction of all inputs.
-struct Within<'a>(&'a Job);
-
-impl Control for Within<'_> {
-    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
-        if wait::for_event(event, Some(LOOK)) || jobs::is_wanted(self.0)? { Ok(()) } else { Err(Error::Stopped) }
-    }
 }

@@ -1,0 +1,51 @@
+//! `bulk.load_from_bucket`, its status, and `bulk.restore_indexes`.
+
+use crate::error::Error;
+use crate::job::bucket::call::{self, Answer};
+use crate::job::bucket::status;
+use crate::op::option::{object, value};
+use crate::pg::argument::Json;
+use crate::pg::indexes::{self, Restored};
+use crate::pg::{jobs, lifecycle, report};
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde_json::{Map, Value, json};
+
+/// Does what a call asks for; what is wrong with it is the answer.
+fn answer(params: Option<Json>, act: impl FnOnce(&Map<String, Value>) -> Result<Answer, Error>) -> JsonB {
+    let given = params.ok_or(Error::Null("params")).and_then(|params| object(&value(&params.0, "params")?, "params"));
+    let answered = match given {
+        Ok(given) => act(&given),
+        Err(error) => call::refusal(error, None),
+    };
+    JsonB(report::ok(answered).unwrap_or_else(|error| json!({ "error": error })))
+}
+
+#[pg_extern(sql = false)]
+fn load_from_bucket(params: Option<Json>) -> JsonB {
+    answer(params, call::start)
+}
+
+#[pg_extern(sql = false)]
+fn load_from_bucket_status(params: Option<Json>) -> JsonB {
+    answer(params, status::status)
+}
+
+#[pg_extern(sql = false)]
+fn restore_indexes(table_name: Option<pg_sys::Oid>) -> SetOfIterator<'static, String> {
+    lifecycle::require_writable(c"bulk.restore_indexes");
+    SetOfIterator::new(report::ok(restore(table_name)))
+}
+
+fn restore(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
+    jobs::start_waiting()?;
+    let mut restored = Vec::new();
+    for name in indexes::restorable(table)? {
+        match indexes::restore(&name, None)? {
+            Restored::Done => restored.push(name),
+            Restored::NotNeeded => {}
+            Restored::Held => notice!("index {name} is put back by the load that does without it"),
+        }
+    }
+    Ok(restored)
+}

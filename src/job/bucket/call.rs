@@ -1,0 +1,161 @@
+//! The call: what of a bucket is still to be loaded becomes a job.
+
+use super::super::plan::{BucketLoad, Plan, Work};
+use super::listing::{self, Listing};
+use super::params::Params;
+use super::{run, told};
+use crate::error::Error;
+use crate::pg::attempt::{Failure, attempt};
+use crate::pg::jobs::{self, Order};
+use crate::pg::loader_files::{self as files, Listed};
+use crate::pg::parts::{self, NewPart};
+use crate::pg::role::Right;
+use crate::pg::table::Table;
+use crate::pg::wait::Backend;
+use crate::pg::{indexes, lifecycle, setting, table};
+use crate::store::bucket::Bucket;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+/// An answer, or what is told as an error.
+pub type Answer = Result<Value, Value>;
+
+/// Starts loading what is new in a bucket, and goes on with what was left behind.
+pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
+    lifecycle::require_utf8()?;
+    lifecycle::require_writable(c"bulk.load_from_bucket");
+    lifecycle::stop_threads_at_exit();
+    jobs::start_waiting()?;
+    let params = match Params::read(given) {
+        Ok(params) => params,
+        Err(error) => return refusal(error, None),
+    };
+    match list(&params) {
+        // What goes wrong takes back all that was done.
+        Ok(listing) => match attempt(|| enter(&params, given, &listing)) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Failure::Ours(error)) => refusal(error, Some(&params.bucket)),
+            Err(failure) => failure.raise(),
+        },
+        Err(error) => refusal(error, Some(&params.bucket)),
+    }
+}
+
+/// What a call can be the cause of is an answer.
+pub fn refusal(error: Error, bucket: Option<&Bucket>) -> Result<Answer, Error> {
+    if matches!(error, Error::Internal(_) | Error::Memory | Error::Gone | Error::DatabaseEncoding) {
+        return Err(error);
+    }
+    let none = Bucket::Directory(Default::default());
+    let (message, mut told) = told::of_error(&error, bucket.unwrap_or(&none), true);
+    told["message"] = json!(message);
+    Ok(Err(told))
+}
+
+fn list(params: &Params) -> Result<Listing, Error> {
+    Right::to_list(&params.bucket).require()?;
+    let account = params.account.clone().map(Value::Object);
+    let access = run::access(&params.bucket, account.as_ref(), (params.connect_timeout, params.read_timeout))?;
+    listing::list(params, access, &mut Backend)
+}
+
+fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Result<Value, Error> {
+    let url = params.bucket.url();
+    let written = |key: &str| listing::written(&params.bucket, key);
+    let (bucket, directory) = written("");
+    files::lock(&bucket);
+    let mut listed = Listed::default();
+    for found in &listing.found {
+        listed.files.push(written(&found.object.key).1);
+        listed.types.push(found.resource_type.clone());
+        listed.sizes.push(i64::try_from(found.object.size).unwrap_or(i64::MAX));
+        listed.modified.push(found.object.modified.clone());
+        listed.etags.push(found.object.etag.clone());
+    }
+    let covered: Vec<String> = match params.prefixes.is_empty() {
+        true => vec![directory.clone()],
+        false => params.prefixes.iter().map(|prefix| written(prefix).1).collect(),
+    };
+    let taken = files::take(&bucket, &listed, &covered)?;
+    let wanted: HashSet<&String> = taken.new.iter().chain(&taken.continued).collect();
+    let mut parts = Vec::new();
+    let mut types: BTreeSet<&str> = BTreeSet::new();
+    for (found, file) in listing.found.iter().zip(&listed.files).filter(|(_, file)| wanted.contains(file)) {
+        types.insert(&found.resource_type);
+        let source = params.bucket.source(&found.object.key).name();
+        parts.push((NewPart { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
+    }
+    let mut off = match params.disable_indexes || params.drop_key {
+        true => take_off(&types, params.drop_key)?,
+        false => Vec::new(),
+    };
+    let left: Vec<i64> = jobs::of_bucket(&url)?.into_iter().filter(|(_, state)| state == "interrupted").map(|(number, _)| number).collect();
+    let mut answer = json!({
+        "message": format!("Upload from bucket <{url}> started. {} new files added.", taken.new.len()),
+        "progress": {"total": files::counts(&bucket, &directory)?.total},
+        "new-files-count": taken.new.len(),
+        "ignored": listing.ignored,
+    });
+    if listing.ignored_in_all > listing.ignored.len() as u64 {
+        answer["ignored-count"] = json!(listing.ignored_in_all);
+    }
+    if !taken.changed.is_empty() {
+        answer["changed"] = json!(taken.changed);
+    }
+    if parts.is_empty() && off.is_empty() && left.is_empty() {
+        return Ok(answer);
+    }
+    let (parts, taken_files): (Vec<NewPart>, Vec<String>) = parts.into_iter().unzip();
+    let (id, number) = order(params, given, &parts)?;
+    files::assign(&bucket, taken_files, number)?;
+    for old in left {
+        off.extend(jobs::supersede(old, &id)?.unwrap_or_default());
+    }
+    let mut known = HashSet::new();
+    off.retain(|name| known.insert(name.clone()));
+    parts::add_indexes(number, &off)?;
+    answer["id"] = json!(id);
+    Ok(answer)
+}
+
+/// Takes the indexes off the tables of these types that are there.
+fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error> {
+    let tables: Vec<Table> =
+        types.iter().map(|name| table::lookup(name)).collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect();
+    indexes::require_droppable(&tables, with_key)?;
+    indexes::disable(&tables, with_key)
+}
+
+fn order(params: &Params, given: &Map<String, Value>, parts: &[NewPart]) -> Result<(String, i64), Error> {
+    let milliseconds = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
+    let is_secret = params.account.as_ref().is_some_and(|account| account.contains_key("secret-access-key"));
+    let id = params.account.as_ref().and_then(|account| account.get("id")).and_then(Value::as_str);
+    let plan = Plan {
+        settings: setting::taken_over(),
+        work: Work::Bucket(BucketLoad {
+            bucket: params.bucket.clone(),
+            fhir: params.fhir,
+            upsert: params.upsert,
+            drop_key: params.drop_key,
+            connect_timeout: milliseconds(params.connect_timeout),
+            read_timeout: milliseconds(params.read_timeout),
+            account: id.filter(|_| !is_secret).map(str::to_owned),
+            has_secret: is_secret,
+        }),
+    };
+    let mut shown = given.clone();
+    shown.remove("account");
+    shown.insert("bucket".to_owned(), json!(params.bucket.url()));
+    let order = Order {
+        id: None,
+        kind: "bucket",
+        request: Value::Object(shown),
+        plan: plan.to_json()?,
+        secret: is_secret.then(|| json!({"account": params.account})),
+        parts,
+        workers: params.threads.min(parts.len().max(1)),
+        threads: Some(params.threads),
+    };
+    jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+}

@@ -1,0 +1,191 @@
+//! A file of a bucket at work: one transaction, begun again when its source or another transaction stands in its way. And an index that is
+//! put back.
+
+use super::super::counting::Counting;
+use super::super::patience::{self, Within};
+use super::super::plan::BucketLoad;
+use super::super::worker::Step;
+use super::listing;
+use super::told;
+use crate::error::{Error, SourceFault};
+use crate::op::Sink;
+use crate::op::ledger::Ledger;
+use crate::op::load::{self, Plan};
+use crate::op::option::{LoadOptions, NONE};
+use crate::pg::attempt::{self, Failure};
+use crate::pg::jobs::{self, Job};
+use crate::pg::journal::Journal;
+use crate::pg::loader_files::{self as files, Name};
+use crate::pg::parts::{self, Part, Progress};
+use crate::pg::role::Right;
+use crate::pg::sink::Strict;
+use crate::pg::upsert::{Destination, Ids};
+use crate::pg::{accounts, indexes, lifecycle, loading, report, setting, transaction, wait};
+use crate::store::account::AwsAccount;
+use crate::store::bucket::Bucket;
+use crate::store::opened::Access;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Times that a file is begun again after a fault of its source.
+const RETRIES: u32 = 2;
+/// Times that a request is made again before its file fails.
+const REQUEST_RETRIES: u32 = 4;
+/// Times that a file is begun again for the sake of other transactions.
+const TRIES: u32 = 5;
+
+/// How a bucket is reached: by a given account, else by one that is kept.
+pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Duration>, Option<Duration>)) -> Result<Access, Error> {
+    let kept = |id: Option<&str>| -> Result<Option<AwsAccount>, Error> {
+        let found = accounts::aws(id)?;
+        found.map(Some).ok_or_else(|| Error::source(&bucket.url(), SourceFault::NoAccount))
+    };
+    let aws = match (bucket, account) {
+        (Bucket::Directory(_), _) => None,
+        (_, None) => kept(None)?,
+        (_, Some(account)) if account.get("secret-access-key").is_none() => kept(account.get("id").and_then(Value::as_str))?,
+        (_, Some(account)) => {
+            let wrong = |_| Error::InvalidOption { name: "account", expected: "the keys of an AwsAccount" };
+            Some(serde_json::from_value(account.clone()).map_err(wrong)?)
+        }
+    };
+    Ok(Access {
+        allowed_hosts: setting::allowed_hosts(),
+        connect_timeout: timeouts.0,
+        read_timeout: timeouts.1,
+        retries: REQUEST_RETRIES,
+        aws,
+        ..Access::default()
+    })
+}
+
+/// Loads a file, whole or not at all.
+pub fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> {
+    let key = load.bucket.key(&part.source).unwrap_or_default().to_owned();
+    let (bucket, file) = listing::written(&load.bucket, &key);
+    let name = Name { bucket: &bucket, file: &file, job: job.number };
+    if !transaction::run(None, || files::begin(name))? {
+        return Ok(Step::Done);
+    }
+    let (mut passing, mut repeated) = (0, 0);
+    let failure = loop {
+        let failure = match one_transaction(job, load, part, name, &key) {
+            Ok(()) => return Ok(Step::Ended),
+            Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
+            Err(Failure::Ours(Error::FileForgotten)) => return Ok(Step::Done),
+            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(failure) => failure,
+        };
+        part.progress = Progress::default();
+        let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if report::sqlstate(*sqlstate) == "23505");
+        if failure.may_pass() && passing < TRIES {
+            passing += 1;
+        } else if load.upsert && is_duplicate && repeated == 0 {
+            // Another file brought the same resource at the same time: by now it is there.
+            repeated += 1;
+        } else if matches!(&failure, Failure::Ours(error) if patience::may_pass(error) || is_changed(error)) && part.tries < RETRIES {
+            transaction::run(None, || parts::try_again(part, &failure.message()))?;
+            if !patience::rest(job, part.tries - 1)? {
+                return Ok(Step::Unwanted);
+            }
+        } else {
+            break failure;
+        }
+    };
+    let (message, error) = told::of(&failure, &load.bucket);
+    transaction::run(None, || {
+        // Whoever cancels the job interrupts it.
+        if !jobs::is_wanted(job)? {
+            return Ok(Step::Unwanted);
+        }
+        if let Failure::Ours(Error::Rejected { first, .. }) = &failure {
+            parts::forget_findings(job, part)?;
+            Journal::of_input(&job.id, part.ordinal).reject(first)?;
+        }
+        files::fail(name, &message, error.clone())?;
+        parts::end(part, Some(&message))?;
+        Ok(Step::Ended)
+    })
+}
+
+/// It may be whole by now.
+fn is_changed(error: &Error) -> bool {
+    matches!(error, Error::Source { fault: SourceFault::Changed, .. })
+}
+
+fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, key: &str) -> Result<(), Failure> {
+    let role = job.role;
+    let resource_type = part.resource_type.clone();
+    let options = LoadOptions::read(NONE)?;
+    let (access, destination) = transaction::run(role, || {
+        if role.is_none() {
+            return Err(Error::NoRole);
+        }
+        lifecycle::require_utf8()?;
+        Right::to_list(&load.bucket).require()?;
+        let destination = destination(&options, load, resource_type.as_deref())?;
+        // The table is there, and seen by others, before the file's own transaction begins.
+        Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
+        let given = job.secret.as_ref().and_then(|secret| secret.get("account"));
+        if load.has_secret && given.is_none() {
+            return Err(Error::NoSecret);
+        }
+        let kept = load.account.as_ref().map(|id| serde_json::json!({ "id": id }));
+        let timeout = |milliseconds: Option<u64>| milliseconds.map(Duration::from_millis);
+        let timeouts = (timeout(load.connect_timeout), timeout(load.read_timeout));
+        Ok((access(&load.bucket, given.or(kept.as_ref()), timeouts)?, destination))
+    })?;
+    let source = load.bucket.source(key);
+    transaction::run(role, || {
+        if !files::hold(name)? {
+            return Err(Error::FileForgotten);
+        }
+        let changes = loading::changes(&options)?;
+        let mut sink = Box::new(Strict::new(destination.clone(), resource_type.as_deref())?);
+        let recipe = loading::recipe(&part.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
+        let threads = setting::encode_threads();
+        let plan = Plan { source, access, recipe, threads, from: Default::default(), span: None, division: None, confirm: true };
+        let mut ledger = Ledger::new(0);
+        let mut counting = Counting { sink: &mut *sink, job, progress: &mut part.progress };
+        load::load(plan, &mut counting, &mut ledger, &mut Within(job))?;
+        sink.finish(&mut ledger)?;
+        part.progress.read = ledger.read;
+        part.progress.stored = ledger.all_stored();
+        let identity = &part.progress.checkpoint.identity;
+        files::done(name, ledger.all_stored(), identity.length, identity.etag.as_deref())?;
+        parts::advance_input(part, &part.progress)?;
+        parts::end(part, None)
+    })
+}
+
+fn destination(options: &LoadOptions, load: &BucketLoad, resource_type: Option<&str>) -> Result<Destination, Error> {
+    let ids = if load.upsert { Ids::Once } else { Ids::New { checked: !load.drop_key } };
+    Ok(Destination { ids, ..loading::destination(options, resource_type)? })
+}
+
+/// Puts an index back. One that cannot be stays off, and why is written down with it.
+pub fn index(job: &Job, part: &mut Part) -> Result<Step, Failure> {
+    let mut tries = 0;
+    loop {
+        match transaction::run(None, || {
+            if jobs::is_wanted(job)? { indexes::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
+        }) {
+            Err(failure) if failure.may_pass() && tries < TRIES => {
+                tries += 1;
+                attempt::outside(|| {
+                    wait::pause(Duration::from_millis(100) * tries);
+                    Ok(())
+                })?;
+            }
+            Err(failure) if !failure.is_cancel() && !matches!(failure, Failure::Ours(Error::Gone)) => {
+                let message = [Some(failure.message()), failure.detail()].into_iter().flatten().collect::<Vec<_>>().join(". ");
+                return transaction::run(None, || {
+                    indexes::note(&part.source, &message)?;
+                    parts::end(part, Some(&message))?;
+                    Ok(Step::Ended)
+                });
+            }
+            ended => return ended,
+        }
+    }
+}

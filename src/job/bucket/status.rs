@@ -1,0 +1,43 @@
+//! How the load of a bucket stands.
+
+use super::call::{Answer, refusal};
+use super::listing;
+use super::params;
+use crate::error::Error;
+use crate::op::option::{check_keys, string};
+use crate::pg::jobs;
+use crate::pg::loader_files as files;
+use crate::store::bucket::Bucket;
+use serde_json::{Map, Value, json};
+
+const KEYS: &[&str] = &["bucket"];
+
+/// `{state: in-progress | completed | interrupted, progress: {total, pending, done, error}}`.
+pub fn status(given: &Map<String, Value>) -> Result<Answer, Error> {
+    let bucket = check_keys(given, KEYS).and_then(|()| match string(given, "bucket")?.as_deref() {
+        // As LoaderFiles have it: of all directories.
+        Some("local") => Ok(Bucket::Directory("/".into())),
+        _ => params::bucket(given),
+    });
+    let bucket = match bucket {
+        Ok(bucket) => bucket,
+        Err(error) => return refusal(error, None),
+    };
+    let (name, directory) = listing::written(&bucket, "");
+    let counts = files::counts(&name, &directory)?;
+    if counts.total == 0 {
+        return refusal(Error::UnknownBucket(bucket.url()), None);
+    }
+    jobs::start_waiting()?;
+    let jobs = jobs::of_bucket(&bucket.url())?;
+    let is_at_work = jobs.iter().any(|(_, state)| state != "interrupted");
+    let state = match (is_at_work, counts.pending > 0 || !jobs.is_empty()) {
+        (true, _) => "in-progress",
+        (false, true) => "interrupted",
+        (false, false) => "completed",
+    };
+    let progress = json!({
+        "total": counts.total, "pending": counts.pending, "done": counts.total - counts.pending, "error": counts.error,
+    });
+    Ok(Ok(json!({"state": state, "progress": progress})))
+}

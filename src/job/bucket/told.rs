@@ -1,0 +1,42 @@
+//! Errors as a LoaderFile has them: `{source: postgres | aws | aidbox, code}`.
+
+use crate::error::{Error, Reason, SourceFault};
+use crate::pg::attempt::Failure;
+use crate::pg::report;
+use crate::store::bucket::Bucket;
+use serde_json::{Value, json};
+
+/// The message and the error of a file that is not loaded.
+pub fn of(failure: &Failure, bucket: &Bucket) -> (String, Value) {
+    match failure {
+        Failure::Server { sqlstate, message, .. } => of_server(*sqlstate, message),
+        Failure::Ours(error) => of_error(error, bucket, false),
+    }
+}
+
+/// The same of an error of ours; a listing that is refused is the account's fault.
+pub fn of_error(error: &Error, bucket: &Bucket, of_listing: bool) -> (String, Value) {
+    let own = |code: String| (error.to_string(), json!({"source": "aidbox", "code": code}));
+    match error {
+        Error::Server { sqlstate, message } => of_server(*sqlstate, message),
+        Error::Rejected { last, .. } => match &**last {
+            Reason::Server { sqlstate, message } => of_server(*sqlstate, message),
+            Reason::Fault(_) => own(report::state(error)),
+        },
+        Error::Source { fault: SourceFault::Refused { status, code }, .. } if matches!(bucket, Bucket::S3(_)) => {
+            let code = match code.as_str() {
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "InvalidAccount",
+                "NoSuchBucket" => "NoSuchKey",
+                _ if of_listing && *status == 403 => "InvalidAccount",
+                code => code,
+            };
+            (format!("{code}: {error}"), json!({"source": "aws", "code": code}))
+        }
+        _ => own(report::state(error)),
+    }
+}
+
+fn of_server(sqlstate: i32, message: &str) -> (String, Value) {
+    let code = report::sqlstate(sqlstate);
+    (format!("{code}: ERROR: {message}"), json!({"source": "postgres", "code": code}))
+}

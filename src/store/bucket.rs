@@ -1,0 +1,89 @@
+//! A bucket by its URL: what it is called, where its objects are, and the store that it is.
+
+use super::Interrupt;
+use super::directory::Directory;
+use super::opened::Access;
+use super::s3::S3;
+use super::source::{Source, redact};
+use super::stores::Store;
+use crate::error::{Error, SourceFault};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use url::Url;
+
+/// Where objects are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bucket {
+    /// `s3://bucket`.
+    S3(String),
+    /// A directory of the database server.
+    Directory(PathBuf),
+}
+
+impl Bucket {
+    /// Reads a URL, or an absolute path of the server.
+    pub fn parse(text: &str) -> Result<Bucket, Error> {
+        let unsupported = || Error::source(&redact(text), SourceFault::NotABucket);
+        if text.starts_with('/') {
+            return Ok(Bucket::Directory(PathBuf::from(text)));
+        }
+        let (scheme, rest) = text.split_once("://").ok_or_else(unsupported)?;
+        let name = rest.strip_suffix('/').unwrap_or(rest);
+        match scheme.to_ascii_lowercase().as_str() {
+            "s3" if !name.is_empty() && !name.contains(['/', '?', '#', '@']) => Ok(Bucket::S3(name.to_owned())),
+            "file" => Url::parse(text).ok().and_then(|url| url.to_file_path().ok()).map(Bucket::Directory).ok_or_else(unsupported),
+            _ => Err(unsupported()),
+        }
+    }
+
+    /// Its URL as people see it.
+    pub fn url(&self) -> String {
+        match self {
+            Bucket::S3(name) => format!("s3://{name}"),
+            Bucket::Directory(path) => format!("file://{}", path.display()).trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// An object as a source of its own.
+    pub fn source(&self, key: &str) -> Source {
+        match self {
+            Bucket::S3(bucket) => Source::S3 { bucket: bucket.clone(), key: key.to_owned() },
+            Bucket::Directory(path) => Source::File(path.join(key)),
+        }
+    }
+
+    /// The key of an object by the name of its source.
+    pub fn key<'a>(&self, source: &'a str) -> Option<&'a str> {
+        source.strip_prefix(&self.url())?.strip_prefix('/')
+    }
+
+    /// The store, for whom `access` says.
+    pub fn store(&self, access: &Access, interrupt: &Interrupt) -> Result<Box<dyn Store>, SourceFault> {
+        Ok(match self {
+            Bucket::S3(name) => Box::new(S3::new(name, access.aws.as_ref().ok_or(SourceFault::NoAccount)?, access, interrupt)?),
+            Bucket::Directory(path) => Box::new(Directory::new(path)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_named_by_urls() {
+        assert_eq!(Bucket::parse("s3://b").unwrap(), Bucket::S3("b".to_owned()));
+        assert_eq!(Bucket::parse("S3://b/").unwrap().url(), "s3://b");
+        assert_eq!(Bucket::parse("file:///a%20b/").unwrap().url(), "file:///a b");
+        assert_eq!(Bucket::parse("/a").unwrap().source("c/d").name(), "file:///a/c/d");
+        assert_eq!(Bucket::S3("b".to_owned()).source("c d").name(), "s3://b/c d");
+        for bucket in ["s3://b", "/a", "/"] {
+            let bucket = Bucket::parse(bucket).unwrap();
+            assert_eq!(bucket.key(&bucket.source("c/d e").name()), Some("c/d e"));
+        }
+        for text in ["", "b", "s3://", "s3:///", "s3://b/prefix", "s3://k:s@b", "s3://b?x=SECRET", "ftp://b", "file://host/a"] {
+            let error = Bucket::parse(text).unwrap_err();
+            assert!(!format!("{error:?}").contains("SECRET"), "{text}");
+        }
+    }
+}
