@@ -23,7 +23,7 @@ demo:
 
 test:
 	scripts/provision.sh tools pg15 pg18 examples fhirpath validator stores
-	cargo test --lib
+	cargo test --lib --features pg15
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
 	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
 	BULK_TEST_BIN=$(PG15) BULK_TEST_FAST_PATH=off cargo test --test pg_test -- $(if $(TEST),"$(TEST)")

@@ -1,7 +1,11 @@
 //! Imports that are killed, ended or cut off at random moments: what is there in the end is what an undisturbed one leaves.
 
+use crate::bucket;
 use crate::cluster::{Cluster, Database, checked, data, value, wait_until};
+
 use crate::import::{PLAIN, act, call, counts, patient_input, patients, rows, wait};
+use crate::proxy::{Proxy, Trouble};
+use crate::servers::S3Server;
 use crate::source::{File, Manner, Slow, gzip};
 use crate::test;
 use flate2::read::GzDecoder;
@@ -17,6 +21,7 @@ use std::time::Duration;
 pub fn tests() -> Vec<Trial> {
     vec![
         test("an import that is killed or ended at any moment ends with the rows of one that was not", killed),
+        test("a load of a bucket that is killed or ended at any moment loads every file once", whole_bucket),
         test("an import of real data that is killed, ended or cut off at any moment ends as an undisturbed one", real)
             .with_ignored_flag(!data().is_dir()),
     ]
@@ -119,6 +124,67 @@ fn killed() {
         assert_eq!(counts(&mut client, &id), "done 60000 60000 0 0", "{id}");
         assert_eq!((rows(&mut client, "patient"), rows(&mut client, "patient_history")), (expected.clone(), history.clone()), "{id}");
     }
+}
+
+fn whole_bucket() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let mut client = database.connect();
+    let server = S3Server::start(&["bucket"]).expect("make test provides it");
+    let proxy = Proxy::start(server.port);
+    for n in 0..16_u32 {
+        let content = bucket::lines(n * 10_000, n * 10_000 + 500 * n + 100);
+        let (key, content) =
+            if n % 2 == 0 { (format!("{n}/Patient.ndjson"), content) } else { (format!("Patient-{n}.ndjson.gz"), gzip(&content)) };
+        bucket::put(&server, &key, &content);
+    }
+    client.batch_execute("select bulk.create_resource_table('Patient'); create index patient_ts on patient (ts); create index patient_resource on patient using gin (resource)").unwrap();
+    let indexes = "select string_agg(pg_get_indexdef(indexrelid), ' ' order by indexrelid::regclass::text) from pg_index where indrelid = 'patient'::regclass";
+    let before = value(&mut client, indexes);
+    let undisturbed = bucket::load(&mut client, &proxy.host(), json!({"disable-idx?": true}));
+    bucket::done(&mut client, &undisturbed);
+    let expected = rows(&mut client, "patient");
+    let mut state = 3;
+    let mut interrupted = 0;
+    for round in 0..rounds(6) {
+        client.batch_execute("truncate patient, patient_history; delete from bulk.loader_file").unwrap();
+        proxy.trouble(Trouble::Slow(Duration::from_millis(3 + next(&mut state) % 20)), 30);
+        let flags = [json!({"disable-idx?": true}), json!({"drop-primary-key?": true}), json!({"upsert?": true}), json!({"thread-num": 2})];
+        let flags = &flags[next(&mut state) as usize % flags.len()];
+        let answer = bucket::load(&mut client, &proxy.host(), flags.clone());
+        let id = answer["id"].as_str().unwrap().to_owned();
+        let pid = format!("select coalesce(max(pid), 0) from bulk.job_file where job_id = '{id}'");
+        wait_until("it is at work", || value(&mut client, &pid) != "0");
+        std::thread::sleep(Duration::from_millis(next(&mut state) % 1200));
+        let pid = value(&mut client, &pid);
+        if pid != "0" {
+            happen(FAULTS[next(&mut state) as usize % FAULTS.len()], &pid, &database, &mut client);
+        }
+        let standing = format!("select state from bulk.job where id = '{id}'");
+        wait_until("it goes on, or is at work no more", || value(&mut client, &standing) != "waiting");
+        proxy.trouble(Trouble::Refuse, 0);
+        if value(&mut client, &format!("bulk.wait('{id}', '60 s')")) == "interrupted" {
+            interrupted += 1;
+            assert_eq!(bucket::status(&mut client, "s3://bucket")["state"], "interrupted", "{round}");
+            let again = bucket::load(&mut client, &proxy.host(), flags.clone());
+            assert_eq!(again["new-files-count"], 0);
+            bucket::done(&mut client, &again);
+        }
+        let finished = bucket::status(&mut client, "s3://bucket");
+        assert_eq!(
+            finished,
+            json!({"state": "completed", "progress": {"total": 16, "pending": 0, "done": 16, "error": 0}}),
+            "{round} {flags}"
+        );
+        assert_eq!(rows(&mut client, "patient"), expected, "{round} {flags}");
+        assert_eq!(value(&mut client, indexes), before, "{round} {flags}");
+        assert_eq!(
+            value(&mut client, "select sum(loaded) = (select count(*) from patient) from bulk.loader_file"),
+            "true",
+            "{round} {flags}"
+        );
+    }
+    println!("{interrupted} rounds were interrupted");
 }
 
 /// A type's lines: as one gzip, plain, as a gzip of many members.

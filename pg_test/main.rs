@@ -4,6 +4,7 @@
 // A test ends by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bucket;
 mod cluster;
 mod convert;
 mod crash;
@@ -14,11 +15,13 @@ mod errors;
 mod fast;
 mod http;
 mod import;
+mod indexes;
 mod integrity;
 mod job;
 mod load;
 mod memory;
 mod options;
+mod proxy;
 mod reject;
 mod rights;
 mod roundtrip;
@@ -43,6 +46,7 @@ fn test(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
 fn main() {
     let arguments = Arguments::from_args();
     let tests = [
+        bucket::tests(),
         convert::tests(),
         crash::tests(),
         dump::tests(),
@@ -52,6 +56,7 @@ fn main() {
         fast::tests(),
         http::tests(),
         import::tests(),
+        indexes::tests(),
         job::tests(),
         load::tests(),
         memory::tests(),

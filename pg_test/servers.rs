@@ -9,7 +9,7 @@ use tempfile::TempDir;
 /// An S3 server that verifies signatures: of the key `KEY`, whose secret is `SECRET`. It ends when this is dropped.
 pub struct S3Server {
     process: Child,
-    port: u16,
+    pub port: u16,
     directory: TempDir,
 }
 

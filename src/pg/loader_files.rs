@@ -43,6 +43,7 @@ pub fn lock(bucket: &str) {
 /// Writes down what is new, and finds what is left to do: not what a job is at, nor what belongs to others.
 pub fn take(bucket: &str, listed: &Listed, covered: &[String]) -> Result<Taken, Error> {
     let role = role::current();
+    let etags: Vec<Option<&str>> = listed.etags.iter().map(|etag| etag.as_deref().map(plain)).collect();
     let names = |found: Vec<Option<String>>| found.into_iter().flatten().collect::<Vec<String>>();
     let new = owner::query(
         "insert into bulk.loader_file (bucket, file, type, size, last_modified, etag, role) \
@@ -55,7 +56,7 @@ pub fn take(bucket: &str, listed: &Listed, covered: &[String]) -> Result<Taken, 
             listed.types.clone().into(),
             listed.sizes.clone().into(),
             listed.modified.clone().into(),
-            listed.etags.clone().into(),
+            etags.clone().into(),
             role.into(),
         ],
         |row| row.get::<String>(1),
@@ -79,7 +80,7 @@ pub fn take(bucket: &str, listed: &Listed, covered: &[String]) -> Result<Taken, 
             listed.types.clone().into(),
             listed.sizes.clone().into(),
             listed.modified.clone().into(),
-            listed.etags.clone().into(),
+            etags.clone().into(),
         ],
         |row| row.get::<String>(1),
     )?;
@@ -92,9 +93,12 @@ pub fn take(bucket: &str, listed: &Listed, covered: &[String]) -> Result<Taken, 
         &[bucket.into(), live.into(), role.into(), listed.files.clone().into(), covered.to_vec().into()],
     )?;
     let changed = owner::look(
-        "select l.file from bulk.loader_file l join rows from (unnest($2), unnest($3)) as f (file, etag) on f.file = l.file \
-         where l.bucket = $1 and l.status = 'done' and l.etag <> f.etag order by 1",
-        &[bucket.into(), listed.files.clone().into(), listed.etags.clone().into()],
+        // Not every listing tells ETags.
+        "select l.file from bulk.loader_file l \
+         join rows from (unnest($2), unnest($3), unnest($4), unnest($5)) as f (file, size, modified, etag) on f.file = l.file \
+         where l.bucket = $1 and l.status = 'done' and case when l.etag is null or f.etag is null \
+            then l.size <> f.size or l.last_modified <> f.modified::timestamptz else l.etag <> f.etag end order by 1",
+        &[bucket.into(), listed.files.clone().into(), listed.sizes.clone().into(), listed.modified.clone().into(), etags.clone().into()],
         |row| row.get::<String>(1),
     )?;
     Ok(Taken { new: names(new), continued: names(continued), changed: names(changed) })
@@ -126,12 +130,24 @@ pub fn hold(name: Name) -> Result<bool, Error> {
     Ok(!held.is_empty())
 }
 
+/// An ETag without the signs around it, which not all answers of a server have.
+fn plain(etag: &str) -> &str {
+    etag.trim_start_matches("W/").trim_matches('"')
+}
+
 /// Writes down that a file is loaded: with its rows.
 pub fn done(name: Name, loaded: u64, size: Option<u64>, etag: Option<&str>) -> Result<(), Error> {
     owner::run(
         "update bulk.loader_file set status = 'done', \"end\" = clock_timestamp(), loaded = $4, size = coalesce($5, size), etag = coalesce($6, etag) \
          where bucket = $1 and file = $2 and job = $3",
-        &[name.bucket.into(), name.file.into(), name.job.into(), (loaded as i64).into(), size.map(|size| size as i64).into(), etag.into()],
+        &[
+            name.bucket.into(),
+            name.file.into(),
+            name.job.into(),
+            (loaded as i64).into(),
+            size.map(|size| size as i64).into(),
+            etag.map(plain).into(),
+        ],
     )
 }
 

@@ -40,7 +40,7 @@ impl Bucket {
     pub fn url(&self) -> String {
         match self {
             Bucket::S3(name) => format!("s3://{name}"),
-            Bucket::Directory(path) => format!("file://{}", path.display()).trim_end_matches('/').to_owned(),
+            Bucket::Directory(path) => format!("file://{}", path.display().to_string().trim_end_matches('/')),
         }
     }
 

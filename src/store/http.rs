@@ -37,8 +37,10 @@ pub fn opened(response: Response<Body>, from: u64) -> Result<Opened, SourceFault
     let range = header("content-range");
     let ranged = header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
     let (etag, modified) = (header("etag"), header("last-modified"));
+    // The client tells no length of a body that is empty.
+    let told = header("content-length").and_then(|length| length.parse().ok());
     let body = response.into_body();
-    let length = body.content_length();
+    let length = body.content_length().or(told.filter(|&length| length == 0));
     let mut reader: Box<dyn Read + Send> = Box::new(Counted { reader: body.into_with_config().limit(u64::MAX).reader(), length, read: 0 });
     let total = if partial { total_of(&range.unwrap_or_default(), from)? } else { length };
     if from > 0 && !partial {

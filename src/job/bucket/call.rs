@@ -6,6 +6,7 @@ use super::params::Params;
 use super::{run, told};
 use crate::error::Error;
 use crate::pg::attempt::{Failure, attempt};
+use crate::pg::create::{self, Key};
 use crate::pg::jobs::{self, Order};
 use crate::pg::loader_files::{self as files, Listed};
 use crate::pg::parts::{self, NewPart};
@@ -119,10 +120,16 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     Ok(answer)
 }
 
-/// Takes the indexes off the tables of these types that are there.
+/// Takes the indexes off the tables of these types. Those that are not there yet have nothing but their keys.
 fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error> {
-    let tables: Vec<Table> =
-        types.iter().map(|name| table::lookup(name)).collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect();
+    let mut tables: Vec<Table> = Vec::new();
+    for resource_type in types {
+        match table::lookup(resource_type)? {
+            Some(found) => tables.push(found),
+            None if with_key => tables.push(create::ensure(resource_type, Key::AtOnce)?.0),
+            None => {}
+        }
+    }
     indexes::require_droppable(&tables, with_key)?;
     indexes::disable(&tables, with_key)
 }

@@ -30,7 +30,7 @@ use std::time::Duration;
 /// Times that a file is begun again after a fault of its source.
 const RETRIES: u32 = 2;
 /// Times that a request is made again before its file fails.
-const REQUEST_RETRIES: u32 = 4;
+const REQUEST_RETRIES: u32 = 3;
 /// Times that a file is begun again for the sake of other transactions.
 const TRIES: u32 = 5;
 
