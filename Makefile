@@ -42,7 +42,7 @@ lint:
 
 # make bench BENCH='--only load --rounds 3', '--json', '--chart NAME': see bench/__main__.py.
 bench:
-	scripts/provision.sh tools pg15 bench
+	scripts/provision.sh tools pg15 bench stores
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
 	PATH="$(BULK_CACHE)/bench/bin:$$PATH" python3 bench $(PG15) $(BENCH)
 

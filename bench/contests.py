@@ -1,12 +1,14 @@
 """The contests themselves: loads into empty tables, loads over rows that exist, dumps."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from cluster import Cluster, Cost
 from contest import Contender, Contest, hold
 from data import Source
+from s3 import S3
 from web import Web
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
@@ -24,6 +26,7 @@ GZIP = "copy (select (resource || jsonb_build_object(…))::text) to program 'gz
 
 COPY_QUERY, QUERY = "copy (query)", "bulk.dump_sql_bytes"
 
+FROM_DISK, BUCKET = "bulk.load, file after file from disk", "bulk.load_from_bucket, four workers"
 LOADS, IMPORT = "bulk.load, file after file", "bulk.import, two workers"
 
 COLUMNS = "id, txid, cts, ts, resource_type, status, resource"
@@ -153,35 +156,57 @@ class Bench:
         name = f"load of {source.resource_type} over rows that exist, {method}"
         return hold(self.cluster, name, source.rows, source.bytes, contenders, self.rounds, self.say)
 
-    def imports(self, sources: list[Source], web: Web) -> Contest:
-        """All files from a web server into tables that are not there, in the session and in the background."""
+    def _whole(self, script: str) -> Cost:
+        """A script with the processor time of all processes that it started."""
+        before = self.cluster.ended_cpu()
+        cost = self.cluster.psql("set bulk.allowed_hosts = '127.0.0.1';\n" + script)
+        return replace(cost, cpu_seconds=self.cluster.ended_cpu() - before)
+
+    def _loads(self, sources: list[Source], url) -> Cost:
+        return self._whole("".join(f"select bulk.load('{url(source.gz)}', '{source.resource_type}', fhir => true);\n" for source in sources))
+
+    def _all(self, name: str, sources: list[Source], runs: dict, more: str = "") -> Contest:
+        """Ways to load all files into tables that are not there."""
         tables = ", ".join(f'"{source.table}", "{source.table}_history"' for source in sources)
+
+        def prepare():
+            self.cluster.sql(f"drop table if exists {tables}")
+            if more:
+                self.cluster.sql(more)
+
+        def result():
+            return [self.contents(f'"{source.table}"') for source in sources]
+
+        contenders = [Contender(label, run, prepare, result) for label, run in runs.items()]
+        rows, bytes = sum(source.rows for source in sources), sum(source.bytes for source in sources)
+        return hold(self.cluster, name, rows, bytes, contenders, self.rounds, self.say)
+
+    def bucket(self, sources: list[Source], s3: S3) -> Contest:
+        """All files from disk in the session, and from an S3 server by four workers."""
+        params = json.dumps({**s3.params, "format": "fhir", "thread-num": 4, "disable-idx?": True})
+
+        def loaded() -> Cost:
+            cost = self._whole(f"select bulk.load_from_bucket('{params}')->>'id' as id \\gset\nselect bulk.wait(:'id');")
+            if failed := self.cluster.sql("select count(*) from bulk.loader_file where status <> 'done'"):
+                raise RuntimeError(f"{failed} files of the bucket are not loaded")
+            return cost
+
+        runs = {FROM_DISK: lambda: self._loads(sources, lambda file: file), BUCKET: loaded}
+        return self._all("load of all files of a bucket", sources, runs, "delete from bulk.loader_file")
+
+    def imports(self, sources: list[Source], web: Web) -> Contest:
+        """All files from a web server, in the session and in the background."""
         inputs = ", ".join(f'{{"resourceType": "{source.resource_type}", "url": "{web.url(source.gz)}"}}' for source in sources)
         number = itertools.count()
 
-        def whole(script: str) -> Cost:
-            before = self.cluster.ended_cpu()
-            cost = self.cluster.psql("set bulk.allowed_hosts = '127.0.0.1';\n" + script)
-            return replace(cost, cpu_seconds=self.cluster.ended_cpu() - before)
-
-        def loads() -> Cost:
-            return whole("".join(f"select bulk.load('{web.url(source.gz)}', '{source.resource_type}', fhir => true);\n" for source in sources))
-
         def imported() -> Cost:
             name = f"bench-{next(number)}"
-            cost = whole(f"select bulk.import('{{\"id\": \"{name}\", \"inputs\": [{inputs}]}}', fhir => true);\nselect bulk.wait('{name}');")
+            cost = self._whole(f"select bulk.import('{{\"id\": \"{name}\", \"inputs\": [{inputs}]}}', fhir => true);\nselect bulk.wait('{name}');")
             if (state := self.cluster.sql(f"select state from bulk.job where id = '{name}'")) != "done":
                 raise RuntimeError(f"the import ended as {state}")
             return cost
 
-        def contender(name: str, run) -> Contender:
-            return Contender(
-                name, run, lambda: self.cluster.sql(f"drop table if exists {tables}"),
-                lambda: [self.contents(f'"{source.table}"') for source in sources],
-            )
-
-        rows, bytes = sum(source.rows for source in sources), sum(source.bytes for source in sources)
-        return hold(self.cluster, "import of all files", rows, bytes, [contender(LOADS, loads), contender(IMPORT, imported)], self.rounds, self.say)
+        return self._all("import of all files", sources, {LOADS: lambda: self._loads(sources, web.url), IMPORT: imported})
 
     def dump(self, source: Source, method: str) -> list[Contest]:
         """Into psql and /dev/null; the whole body as chunks; gzipped."""

@@ -31,6 +31,8 @@ def floors(found: list[Contest], gzip: tuple[int, int] | None) -> list[tuple[str
             cpu = {standing.name: standing.median("cpu_seconds") for standing in contest.standings}
             rows.append((f"{contest.name}: time of {names.LOADS} and of ours", seconds(names.LOADS) / seconds(names.IMPORT), 1 / 1.15))
             rows.append((f"{contest.name}: processor of {names.LOADS} and of ours", cpu[names.LOADS] / cpu[names.IMPORT], 1 / 1.15))
+        if names.BUCKET in has:
+            rows.append((contest.name, seconds(names.FROM_DISK) / seconds(names.BUCKET), 0.9))
         if names.QUERY in has:
             rows.append((contest.name, seconds(names.COPY_QUERY) / seconds(names.QUERY), 0.9))
     if gzip:

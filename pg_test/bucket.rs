@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         test("files of a bucket go one after another in the order of their times", in_order),
         test("a bucket that many sessions load at once is loaded once", together),
         test("what is wrong with a call for a bucket is its answer", wrong),
+        test("the storage that is configured is tried, and what is missing is said", storage),
         test("a bucket's server that fails makes no wrong row", faults),
     ]
 }
@@ -535,6 +536,45 @@ fn faults() {
     client.batch_execute("delete from bulk.loader_file; commit").unwrap();
     done(&mut client, &answer);
     assert_eq!(value(&mut client, "select count(*) from patient"), "0");
+}
+
+fn storage() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let server = S3Server::start(&["bucket"]).expect("make test provides it");
+    let check = |client: &mut Client| serde_json::from_str::<Value>(&value(client, "bulk.storage_healthcheck()")).unwrap();
+    let set =
+        |client: &mut Client, name: &str, setting: &str| client.batch_execute(&format!("set bulk.storage_{name} = '{setting}'")).unwrap();
+    assert_eq!(check(&mut client)["error"]["message"], "storage-type not specified");
+    set(&mut client, "backend", "tape");
+    assert_eq!(check(&mut client)["error"]["message"], "unsupported storage-type");
+    set(&mut client, "backend", "aws");
+    assert_eq!(check(&mut client)["error"]["message"], "bulk-storage account not specified");
+    set(&mut client, "aws_account", "store");
+    assert_eq!(check(&mut client)["error"]["message"], "account not found");
+    let account = |secret: &str| json!({"resourceType": "AwsAccount", "id": "store", "region": "us-east-1", "access-key-id": "KEY", "secret-access-key": secret, "host": server.host()});
+    client.execute("select bulk.set_account($1::text::jsonb)", &[&account("SECRET").to_string()]).unwrap();
+    assert_eq!(check(&mut client)["error"]["message"], "bucket is not specified");
+    set(&mut client, "aws_bucket", "bucket");
+    let shown = json!({"type": "aws", "bucket": "bucket", "account": {"id": "store", "resourceType": "AwsAccount"}});
+    assert_eq!(check(&mut client), json!({"message": "ok", "storage": shown}));
+    assert_eq!(value(&mut client, "bulk.rpc('{\"method\": \"aidbox.bulk/storage-healthcheck\"}')->'result'->>'message'"), "ok");
+    assert_eq!(fs::read_dir(server.bucket("bucket")).unwrap().count(), 0);
+    set(&mut client, "aws_bucket", "nowhere");
+    client.execute("select bulk.set_account($1::text::jsonb)", &[&account("WRONG").to_string()]).unwrap();
+    assert_eq!(check(&mut client)["error"]["code"], "InvalidAccount");
+    // A directory.
+    set(&mut client, "backend", "file");
+    assert_eq!(check(&mut client)["error"]["message"], "bucket is not specified");
+    let directory = server_directory();
+    set(&mut client, "file_directory", &directory.path().display().to_string());
+    assert_eq!(check(&mut client), json!({"message": "ok", "storage": {"type": "file", "bucket": directory.path()}}));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    set(&mut client, "file_directory", "/proc/1/none");
+    assert_eq!(check(&mut client)["error"]["source"], "aidbox");
+    let name = &database.name;
+    client.batch_execute(&format!("create role plain_{name}; grant pg_read_server_files to plain_{name}; set role plain_{name}")).unwrap();
+    assert_eq!(check(&mut client)["error"]["code"], "42501");
 }
 
 /// Puts another content in the place of a file, at once.

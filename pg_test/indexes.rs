@@ -312,10 +312,10 @@ fn shared_by_loads() {
     client.batch_execute("select bulk.create_resource_table('Patient'); create index patient_ts on patient (ts)").unwrap();
     put(&server, "Patient.ndjson", &lines(0, 5000));
     slow.trouble(Trouble::Stall(10_000), 1);
-    let first = load(&mut client, &slow.host(), json!({"disable-idx?": true, "read-timeout": 3000}));
+    let first = load(&mut client, &slow.host(), json!({"disable-idx?": true}));
     wait_until("it is at work", || value(&mut client, "select status from bulk.loader_file") == "in-progress");
     fs::write(directory.path().join("Patient.ndjson"), lines(10_000, 10_010)).unwrap();
-    // Its own index is off already; the table is open for it all the same once the other's file is through, so it does not ask for more.
+    // The table is looked at for indexes once the other's file is through.
     client.batch_execute("set lock_timeout = '100ms'").unwrap();
     let locked = client.query_one(
         "select bulk.load_from_bucket($1::text::jsonb)",
@@ -323,7 +323,12 @@ fn shared_by_loads() {
     );
     assert_eq!(locked.unwrap_err().code().unwrap().code(), "55P03");
     client.batch_execute("reset lock_timeout").unwrap();
-    let second = call(&mut client, &json!({"bucket": directory.path(), "disable-idx?": true}));
+    let (mut other, params) = (database.connect(), json!({"bucket": directory.path(), "disable-idx?": true}));
+    let waiting = std::thread::spawn(move || call(&mut other, &params));
+    let waits = "select count(*) from pg_locks where locktype = 'relation' and not granted";
+    wait_until("it waits for the other's file", || value(&mut client, waits) == "1");
+    slow.let_go();
+    let second = waiting.join().unwrap();
     done(&mut client, &second);
     done(&mut client, &first);
     assert_eq!(count(&mut client), "2");

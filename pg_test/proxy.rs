@@ -25,6 +25,7 @@ pub enum Trouble {
 struct State {
     trouble: Mutex<Option<(Trouble, usize)>>,
     stop: AtomicBool,
+    let_go: AtomicBool,
     /// Objects that were asked for.
     asked: AtomicUsize,
 }
@@ -39,7 +40,12 @@ impl Proxy {
     pub fn start(to: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { trouble: Mutex::new(None), stop: AtomicBool::new(false), asked: AtomicUsize::new(0) });
+        let state = Arc::new(State {
+            trouble: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
+            asked: AtomicUsize::new(0),
+        });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -63,6 +69,11 @@ impl Proxy {
     /// Has it happen to the next so many objects that are asked for.
     pub fn trouble(&self, trouble: Trouble, times: usize) {
         *self.state.trouble.lock().unwrap() = Some((trouble, times));
+    }
+
+    /// Cuts what is stalled.
+    pub fn let_go(&self) {
+        self.state.let_go.store(true, Ordering::Relaxed);
     }
 
     pub fn asked(&self) -> usize {
@@ -145,9 +156,14 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
             }
             Some(Trouble::Stall(most)) if sent + some.len() > most => {
                 client.write_all(&some[..most.saturating_sub(sent)])?;
-                // Until the client leaves, at most half a minute.
-                client.set_read_timeout(Some(Duration::from_secs(30)))?;
-                return client.read(&mut buffer).map(drop);
+                // Until the client leaves or it is let go, at most half a minute.
+                client.set_read_timeout(Some(Duration::from_millis(50)))?;
+                for _ in 0..600 {
+                    if state.let_go.load(Ordering::Relaxed) || matches!(client.read(&mut buffer), Ok(0)) {
+                        break;
+                    }
+                }
+                return client.shutdown(Shutdown::Both);
             }
             Some(Trouble::Slow(pause)) => thread::sleep(pause),
             _ => {}

@@ -118,6 +118,12 @@ create function bulk.load_from_bucket_status(params jsonb) returns jsonb
 comment on function bulk.load_from_bucket_status(jsonb) is
     'How the load of a bucket stands: {"bucket": "s3://…"} to {"state": "in-progress" | "completed" | "interrupted", "progress"} or {"error"}';
 
+create function bulk.storage_healthcheck() returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'storage_healthcheck_wrapper';
+comment on function bulk.storage_healthcheck() is
+    'Writes, reads and deletes an object of the storage that bulk.storage_backend and its fellows name: {"message": "ok", "storage"} or {"error"}';
+
 create function bulk.restore_indexes(table_name regclass default null) returns setof text
     language c volatile parallel unsafe
     as 'MODULE_PATHNAME', 'restore_indexes_wrapper';

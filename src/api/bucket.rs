@@ -1,8 +1,9 @@
-//! `bulk.load_from_bucket`, its status, and `bulk.restore_indexes`.
+//! `bulk.load_from_bucket`, its status, `bulk.restore_indexes` and `bulk.storage_healthcheck`.
 
 use crate::error::Error;
 use crate::job::bucket::call::{self, Answer};
 use crate::job::bucket::status;
+use crate::job::storage;
 use crate::op::option::{object, value};
 use crate::pg::argument::Json;
 use crate::pg::indexes::{self, Restored};
@@ -29,6 +30,11 @@ fn load_from_bucket(params: Option<Json>) -> JsonB {
 #[pg_extern(sql = false)]
 fn load_from_bucket_status(params: Option<Json>) -> JsonB {
     answer(params, status::status)
+}
+
+#[pg_extern(sql = false)]
+fn storage_healthcheck() -> JsonB {
+    JsonB(report::ok(storage::healthcheck()).unwrap_or_else(|error| json!({ "error": error })))
 }
 
 #[pg_extern(sql = false)]

@@ -4,6 +4,8 @@ use crate::error::Error;
 use crate::job::bucket::{call, status};
 use crate::job::import::request::short;
 use crate::job::import::{action, rpc as import};
+use crate::job::storage;
+use crate::op::option::check_keys;
 use crate::pg::argument::Json;
 use crate::pg::{lifecycle, report};
 use pgrx::prelude::*;
@@ -12,12 +14,16 @@ use serde_json::{Map, Value, json};
 /// A method, its parameters read.
 type Method = fn(&Map<String, Value>) -> Result<import::Reply, Error>;
 
-const METHODS: [(&str, Method); 6] = [
+const METHODS: [(&str, Method); 7] = [
     (import::START, import::start),
     ("aidbox.bulk/import-status", import::status),
     ("aidbox.bulk/import-errors", import::errors),
     ("aidbox.bulk/import-cancel", import::cancel),
     ("aidbox.bulk/load-from-bucket", |params| Ok(call::start(params)?.map(|answer| answer.to_string()))),
+    ("aidbox.bulk/storage-healthcheck", |params| {
+        check_keys(params, &[])?;
+        Ok(storage::healthcheck()?.map(|answer| answer.to_string()))
+    }),
     ("aidbox.bulk/load-from-bucket-status", |params| Ok(status::status(params)?.map(|answer| answer.to_string()))),
 ];
 

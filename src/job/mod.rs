@@ -5,5 +5,6 @@ mod counting;
 pub mod import;
 pub mod patience;
 pub mod plan;
+pub mod storage;
 pub mod validate;
 pub mod worker;

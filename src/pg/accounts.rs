@@ -41,6 +41,16 @@ pub fn drop(resource_type: &str, id: &str) -> Result<bool, Error> {
 
 const AWS: &str = "AwsAccount";
 
+/// The id of the account that a setting means where it names one, or there is but one.
+pub fn aws_id(wanted: &str) -> Result<Option<String>, Error> {
+    let found = owner::look(
+        "select id from bulk.storage_account where resource_type = $1 and (id = $2 or $2 = '') limit 1",
+        &[AWS.into(), wanted.into()],
+        |row| row.get::<String>(1),
+    )?;
+    Ok(found.into_iter().flatten().next())
+}
+
 /// The account for buckets of S3: the one of this id, else that which a setting names, else the only one. None where there is none.
 pub fn aws(id: Option<&str>) -> Result<Option<AwsAccount>, Error> {
     let wanted = id.map_or_else(setting::aws_account, str::to_owned);

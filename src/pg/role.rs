@@ -10,6 +10,7 @@ use std::ffi::{CStr, c_int};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     ReadServerFiles,
+    WriteServerFiles,
     Remote,
     Admin,
     Accounts,
@@ -32,9 +33,18 @@ impl Right {
         }
     }
 
+    /// What writing to a bucket takes beside it.
+    pub fn to_write(bucket: &Bucket) -> Right {
+        match bucket {
+            Bucket::Directory(_) => Right::WriteServerFiles,
+            Bucket::S3(_) => Right::Remote,
+        }
+    }
+
     fn role(self) -> (&'static CStr, &'static str, &'static str) {
         match self {
             Right::ReadServerFiles => (c"pg_read_server_files", "pg_read_server_files", "read files of the server"),
+            Right::WriteServerFiles => (c"pg_write_server_files", "pg_write_server_files", "write files of the server"),
             Right::Remote => (c"bulk_remote", "bulk_remote", "reach other hosts"),
             Right::Accounts => (c"bulk_admin", "bulk_admin", "keep accounts of stores"),
             Right::Admin => (c"bulk_admin", "bulk_admin", "set versions and times of resources"),

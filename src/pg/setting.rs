@@ -16,38 +16,76 @@ enum ResourceFormat {
     fhir,
 }
 
-static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static CREATED_AT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"ex:createdAt"));
+type Text = GucSetting<Option<CString>>;
+
+static ALLOWED_HOSTS: Text = Text::new(Some(c""));
+static CREATED_AT_URL: Text = Text::new(Some(c"ex:createdAt"));
+static BASE_URL: Text = Text::new(Some(c""));
+static RESOURCE_DIRECTORY: Text = Text::new(Some(c""));
+static BACKEND: Text = Text::new(Some(c""));
+static AWS_ACCOUNT: Text = Text::new(Some(c""));
+static AWS_BUCKET: Text = Text::new(Some(c""));
+static FILE_DIRECTORY: Text = Text::new(Some(c""));
+
+/// A setting that is a text: its name, what it is, more of that, whether only a superuser sets it.
+type TextSetting = (&'static CStr, &'static CStr, &'static CStr, &'static Text, bool);
+
+static TEXTS: [TextSetting; 8] = [
+    (
+        c"bulk.allowed_hosts",
+        c"Hosts, addresses and CIDR ranges that sources may have although they are not global.",
+        c"Parted by commas; each may have a port; * allows all. Addresses are checked as they are connected to.",
+        &ALLOWED_HOSTS,
+        true,
+    ),
+    (
+        c"bulk.created_at_url",
+        c"URL of the extension of meta that holds a resource's time of creation in FHIR format.",
+        c"",
+        &CREATED_AT_URL,
+        false,
+    ),
+    (
+        c"bulk.base_url",
+        c"URL under which an HTTP layer serves the functions, without a slash at its end.",
+        c"Links in answers begin with it; where it is empty they are paths.",
+        &BASE_URL,
+        false,
+    ),
+    (
+        c"bulk.resource_directory",
+        c"Directory of the server below which inputs of the type resource-file lie.",
+        c"",
+        &RESOURCE_DIRECTORY,
+        true,
+    ),
+    (c"bulk.storage_backend", c"Where the storage is: aws or file.", c"", &BACKEND, false),
+    (
+        c"bulk.storage_aws_account",
+        c"Id of the AwsAccount with which buckets of S3 are reached.",
+        c"Where it is empty, the only one.",
+        &AWS_ACCOUNT,
+        false,
+    ),
+    (c"bulk.storage_aws_bucket", c"The bucket of S3 that is the storage.", c"", &AWS_BUCKET, false),
+    (c"bulk.storage_file_directory", c"The directory of the server that is the storage.", c"", &FILE_DIRECTORY, true),
+];
+
 static RESOURCE_FORMAT: GucSetting<ResourceFormat> = GucSetting::<ResourceFormat>::new(ResourceFormat::aidbox);
 static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static FAST_PATH: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
-static BASE_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static RESOURCE_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
-static AWS_ACCOUNT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static RANGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// Registers all settings and reserves their prefix.
 pub fn register() {
     let none = GucFlags::default();
-    GucRegistry::define_string_guc(
-        c"bulk.allowed_hosts",
-        c"Hosts, addresses and CIDR ranges that sources may have although they are not global.",
-        c"Parted by commas; each may have a port; * allows all. Addresses are checked as they are connected to.",
-        &ALLOWED_HOSTS,
-        GucContext::Suset,
-        none,
-    );
-    GucRegistry::define_string_guc(
-        c"bulk.created_at_url",
-        c"URL of the extension of meta that holds a resource's time of creation in FHIR format.",
-        c"",
-        &CREATED_AT_URL,
-        GucContext::Userset,
-        none,
-    );
+    for (name, short, long, setting, is_guarded) in TEXTS {
+        let context = if is_guarded { GucContext::Suset } else { GucContext::Userset };
+        GucRegistry::define_string_guc(name, short, long, setting, context, none);
+    }
     GucRegistry::define_enum_guc(
         c"bulk.resource_format",
         c"Format of the resources in the tables: aidbox or fhir.",
@@ -94,30 +132,6 @@ pub fn register() {
         GucContext::Suset,
         none,
     );
-    GucRegistry::define_string_guc(
-        c"bulk.base_url",
-        c"URL under which an HTTP layer serves the functions, without a slash at its end.",
-        c"Links in answers begin with it; where it is empty they are paths.",
-        &BASE_URL,
-        GucContext::Userset,
-        none,
-    );
-    GucRegistry::define_string_guc(
-        c"bulk.resource_directory",
-        c"Directory of the server below which inputs of the type resource-file lie.",
-        c"",
-        &RESOURCE_DIRECTORY,
-        GucContext::Suset,
-        none,
-    );
-    GucRegistry::define_string_guc(
-        c"bulk.storage_aws_account",
-        c"Id of the AwsAccount with which buckets of S3 are reached.",
-        c"Where it is empty, the only one.",
-        &AWS_ACCOUNT,
-        GucContext::Userset,
-        none,
-    );
     GucRegistry::define_int_guc(
         c"bulk.range_size",
         c"Plain sources of twice this size and more are imported in ranges of it, by several workers.",
@@ -146,7 +160,7 @@ fn reserve(prefix: &CStr) {
     unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) }
 }
 
-fn text(setting: &GucSetting<Option<CString>>) -> String {
+fn text(setting: &Text) -> String {
     setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
@@ -199,6 +213,19 @@ pub fn max_line() -> usize {
 /// The id of the account for S3; empty for the only one.
 pub fn aws_account() -> String {
     text(&AWS_ACCOUNT)
+}
+
+/// Where the storage is, as it was set: it is judged where it is used.
+pub fn storage_backend() -> String {
+    text(&BACKEND)
+}
+
+pub fn aws_bucket() -> String {
+    text(&AWS_BUCKET)
+}
+
+pub fn file_directory() -> String {
+    text(&FILE_DIRECTORY)
 }
 
 /// In bytes.

@@ -1,0 +1,105 @@
+//! The storage that settings name, as Aidbox's do: whether it is one, and whether it works.
+
+use super::bucket::call::{Answer, refusal};
+use super::bucket::run;
+use crate::error::{Error, SourceFault};
+use crate::op::aside::aside;
+use crate::pg::role::Right;
+use crate::pg::wait::Backend;
+use crate::pg::{accounts, lifecycle, setting};
+use crate::store::Interrupt;
+use crate::store::bucket::Bucket;
+use crate::store::opened::Access;
+use crate::store::stores::Store;
+use serde_json::{Value, json};
+use std::io::Read;
+
+/// What a probe holds.
+const PROBE: &[u8] = b"written by bulk.storage_healthcheck, to be deleted\n";
+
+/// A storage that can be reached.
+struct Storage {
+    bucket: Bucket,
+    access: Access,
+    /// As an answer shows it.
+    shown: Value,
+}
+
+/// Writes, reads and deletes an object of the storage that is configured.
+pub fn healthcheck() -> Result<Answer, Error> {
+    lifecycle::stop_threads_at_exit();
+    let storage = match configured() {
+        Ok(Ok(storage)) => storage,
+        Ok(Err(message)) => return Ok(Err(json!({"message": message, "code": "55000", "source": "aidbox"}))),
+        Err(error) => return refusal(error, None),
+    };
+    let Storage { bucket, access, shown } = storage;
+    let url = bucket.url();
+    let of = bucket.clone();
+    match aside(&mut Backend, move |interrupt| probe(&of, &access, interrupt).map_err(|fault| Error::source(&url, fault))) {
+        Ok(None) => Ok(Ok(json!({"message": "ok", "storage": shown}))),
+        Ok(Some(fault)) => Ok(Ok(json!({"message": "ok", "storage": shown, "note": format!("the probe could not be deleted: {fault}")}))),
+        Err(error) => refusal(error, Some(&bucket)),
+    }
+}
+
+/// What settings name; else which of them is missing, in the words of Aidbox.
+fn configured() -> Result<Result<Storage, &'static str>, Error> {
+    let bucket = match setting::storage_backend().as_str() {
+        "" => return Ok(Err("storage-type not specified")),
+        "aws" => {
+            let wanted = setting::aws_account();
+            match accounts::aws(None) {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(Error::WhichAccount(_)) => return Ok(Err("bulk-storage account not specified")),
+                Err(Error::NoAccount { .. }) if !wanted.is_empty() => return Ok(Err("account not found")),
+                Err(error) => return Err(error),
+            }
+            match setting::aws_bucket() {
+                name if name.is_empty() => return Ok(Err("bucket is not specified")),
+                name => Bucket::parse(&format!("s3://{name}"))?,
+            }
+        }
+        "file" => match setting::file_directory() {
+            path if path.is_empty() => return Ok(Err("bucket is not specified")),
+            path => Bucket::parse(&path)?,
+        },
+        _ => return Ok(Err("unsupported storage-type")),
+    };
+    Right::to_list(&bucket).require()?;
+    Right::to_write(&bucket).require()?;
+    let access = run::access(&bucket, None, (None, None))?;
+    let shown = match &bucket {
+        Bucket::S3(name) => {
+            let id = accounts::aws_id(&setting::aws_account())?;
+            json!({"type": "aws", "bucket": name, "account": {"id": id, "resourceType": "AwsAccount"}})
+        }
+        Bucket::Directory(path) => json!({"type": "file", "bucket": path}),
+    };
+    Ok(Ok(Storage { bucket, access, shown }))
+}
+
+/// What an account may not delete is no fault: it is given back.
+fn probe(bucket: &Bucket, access: &Access, interrupt: &Interrupt) -> Result<Option<SourceFault>, SourceFault> {
+    let store = bucket.store(access, interrupt)?;
+    let key = format!("bulk-healthcheck-{}", uuid::Uuid::new_v4());
+    let mut upload = store.put(&key)?;
+    upload.write(PROBE)?;
+    upload.finish()?;
+    let read = read(&*store, &key);
+    let deleted = store.delete(&key);
+    if read? != PROBE {
+        return Err(SourceFault::Changed);
+    }
+    match deleted {
+        Ok(()) => Ok(None),
+        Err(fault @ (SourceFault::Refused { status: 401 | 403 | 405, .. } | SourceFault::FileDenied)) => Ok(Some(fault)),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn read(store: &dyn Store, key: &str) -> Result<Vec<u8>, SourceFault> {
+    let mut bytes = Vec::new();
+    store.open(key, 0)?.reader.take(1 << 20).read_to_end(&mut bytes).map_err(|error| crate::store::inflate::fault(&error))?;
+    Ok(bytes)
+}
