@@ -456,7 +456,7 @@ fn faults() {
     let database = shared().database();
     let mut client = database.connect();
     let server = S3Server::start(&["bucket"]).expect("make test provides it");
-    let proxy = Proxy::start(server.port);
+    let proxy = Proxy::start(server.server.port);
     let content = lines(0, 20_000);
     let packed = gzip(&content);
     let round = |client: &mut Client, packs: bool, trouble: Trouble, times: usize, more: Value| {

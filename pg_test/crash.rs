@@ -131,7 +131,7 @@ fn whole_bucket() {
     let database = cluster.database();
     let mut client = database.connect();
     let server = S3Server::start(&["bucket"]).expect("make test provides it");
-    let proxy = Proxy::start(server.port);
+    let proxy = Proxy::start(server.server.port);
     for n in 0..16_u32 {
         let content = bucket::lines(n * 10_000, n * 10_000 + 500 * n + 100);
         let (key, content) =

@@ -188,7 +188,7 @@ fn however_it_ends() {
     let database = cluster.database();
     let mut client = database.connect();
     let server = S3Server::start(&["bucket"]).expect("make test provides it");
-    let proxy = Proxy::start(server.port);
+    let proxy = Proxy::start(server.server.port);
     client
         .batch_execute("select bulk.create_resource_table('Patient'); create index patient_ts on patient (ts); create index patient_resource on patient using gin (resource)")
         .unwrap();
@@ -308,7 +308,7 @@ fn shared_by_loads() {
     let database = shared().database();
     let mut client = database.connect();
     let server = S3Server::start(&["bucket"]).expect("make test provides it");
-    let (slow, directory) = (Proxy::start(server.port), server_directory());
+    let (slow, directory) = (Proxy::start(server.server.port), server_directory());
     client.batch_execute("select bulk.create_resource_table('Patient'); create index patient_ts on patient (ts)").unwrap();
     put(&server, "Patient.ndjson", &lines(0, 5000));
     slow.trouble(Trouble::Stall(10_000), 1);

@@ -2,18 +2,27 @@
 
 use crate::cluster::{Database, checked, failure, shared, value};
 use crate::import::{call, counts, patients, rows, wait};
-use crate::servers::S3Server;
+use crate::servers::{AZURE_KEY, AzureServer, GcsServer, S3Server};
 use crate::source::{File, gzip};
 use crate::test;
+use bulk::store::Interrupt;
+use bulk::store::account::{AzureContainer, GcpAccount};
+use bulk::store::address::Allowed;
+use bulk::store::azure::Azure;
+use bulk::store::gcs::Gcs;
+use bulk::store::opened::Access;
+use bulk::store::stores::Store;
 use libtest_mimic::Trial;
 use postgres::Client;
 use serde_json::json;
 use std::fs;
+use std::process::Command;
 
 pub fn tests() -> Vec<Trial> {
     vec![
         test("objects of S3 are loaded and imported as files are", loaded),
         test("what a bucket's server refuses is said as it says it", refused),
+        test("containers of Azure and buckets of Google are loaded, listed and tried as those of S3", others),
         test("accounts are kept by administrators, and their secrets from everybody", accounts),
     ]
 }
@@ -84,6 +93,114 @@ fn refused() {
     let name = &database.name;
     client.batch_execute(&format!("reset bulk.allowed_hosts; create role plain_{name}; set role plain_{name}")).unwrap();
     assert_eq!(failure(&mut client, &load("bucket/p.ndjson")).code, "42501");
+}
+
+/// Puts objects into a store.
+fn fill(store: &dyn Store) {
+    for (key, content) in
+        [("1/Patient.ndjson.gz", gzip(&crate::bucket::lines(0, 3000))), ("Patient-2.ndjson", crate::bucket::lines(3000, 3100))]
+    {
+        let mut upload = store.put(key).unwrap();
+        upload.write(&content).unwrap();
+        upload.finish().unwrap();
+    }
+}
+
+fn others() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let (azure, gcs) = (AzureServer::start(&["lake"]).expect("make test provides it"), GcsServer::start().expect("make test provides it"));
+    let key = String::from_utf8(checked(Command::new("openssl").args(["genpkey", "-algorithm", "RSA"])).stdout).unwrap();
+    let access = Access { allowed_hosts: Allowed::parse("127.0.0.1"), ..Access::default() };
+    let container = AzureContainer {
+        storage: "devstoreaccount1".to_owned(),
+        container: "lake".to_owned(),
+        key: AZURE_KEY.to_owned(),
+        host: Some(azure.host()),
+    };
+    fill(&Azure::new(&container, &access, &Interrupt::new()).unwrap());
+    let account = GcpAccount {
+        service_account_email: "a@b".to_owned(),
+        private_key: key.clone(),
+        private_key_id: String::new(),
+        host: Some(gcs.host()),
+    };
+    fill(&Gcs::new("bucket", &account, &access, &Interrupt::new()).unwrap());
+    for (scheme, bucket) in [("az", "lake"), ("gs", "bucket")] {
+        assert_eq!(
+            failure(&mut client, &format!("select bulk.load('{scheme}://{bucket}/1/Patient.ndjson.gz', 'Patient')")).message,
+            "no account is known for it"
+        );
+    }
+    set(&mut client, &json!({"resourceType": "AzureAccount", "id": "z", "key": "d3Jvbmc="}));
+    let reference = json!({"id": "z", "resourceType": "AzureAccount"});
+    set(
+        &mut client,
+        &json!({"resourceType": "AzureContainer", "id": "c", "storage": "devstoreaccount1", "container": "lake", "account": reference, "host": azure.host()}),
+    );
+    set(
+        &mut client,
+        &json!({"resourceType": "GcpServiceAccount", "id": "g", "service-account-email": "a@b", "private-key": key, "host": gcs.host()}),
+    );
+    let bucket = |client: &mut Client, url: &str| crate::bucket::call(client, &json!({"bucket": url}));
+    let refused = bucket(&mut client, "az://lake");
+    assert_eq!((&refused["error"]["source"], &refused["error"]["code"]), (&json!("azure"), &json!("InvalidAccount")));
+    set(&mut client, &json!({"resourceType": "AzureAccount", "id": "z", "key": AZURE_KEY}));
+    let missing = bucket(&mut client, "gs://nowhere");
+    assert_eq!((&missing["error"]["source"], &missing["error"]["code"]), (&json!("gcp"), &json!("NoSuchKey")));
+    for (url, setting, shown) in [
+        (
+            "az://lake",
+            "set bulk.storage_backend = 'azure'; set bulk.storage_azure_container = 'c'",
+            json!({"type": "azure", "bucket": "lake", "account": {"id": "c", "resourceType": "AzureContainer"}}),
+        ),
+        (
+            "gs://bucket",
+            "set bulk.storage_backend = 'gcp'; set bulk.storage_gcp_bucket = 'bucket'",
+            json!({"type": "gcp", "bucket": "bucket", "account": {"id": "g", "resourceType": "GcpServiceAccount"}}),
+        ),
+    ] {
+        client.batch_execute("drop table if exists patient, patient_history").unwrap();
+        let answer = bucket(&mut client, url);
+        assert_eq!((&answer["new-files-count"], &answer["ignored"]), (&json!(2), &json!([])), "{answer}");
+        crate::bucket::done(&mut client, &answer);
+        let said = format!(
+            "select string_agg(concat_ws(' ', file, status, loaded, message), ', ' order by file) from bulk.loader_file where bucket = '{url}'"
+        );
+        assert_eq!(value(&mut client, &said), "1/Patient.ndjson.gz done 3000, Patient-2.ndjson done 100");
+        assert_eq!(bucket(&mut client, url)["changed"], serde_json::Value::Null);
+        let prefixed = crate::bucket::call(&mut client, &json!({"bucket": url, "prefixes": ["1/Pat", "Pa"]}));
+        assert_eq!(prefixed["new-files-count"], 0);
+        assert_eq!(value(&mut client, "select count(*) from patient"), "3100");
+        client.batch_execute("truncate patient").unwrap();
+        assert_eq!(value(&mut client, &format!("bulk.load('{url}/Patient-2.ndjson', 'Patient')")), r#"{"total": 100}"#);
+        assert_eq!(
+            call(&mut client, &json!({"id": url, "inputs": [{"resourceType": "Patient", "url": format!("{url}/1/Patient.ndjson.gz")}]})).0,
+            200
+        );
+        assert_eq!(wait(&mut client, url), "done", "{}", value(&mut client, &format!("select message from bulk.job where id = '{url}'")));
+        assert_eq!(value(&mut client, "select count(*) from patient"), "3100");
+        client.batch_execute(setting).unwrap();
+        let healthy: serde_json::Value = serde_json::from_str(&value(&mut client, "bulk.storage_healthcheck()")).unwrap();
+        assert_eq!(healthy, json!({"message": "ok", "storage": shown}));
+    }
+    client.batch_execute("set bulk.storage_backend = 'azure'; set bulk.storage_azure_container = ''").unwrap();
+    let said = "bulk.storage_healthcheck()->'error'->>'message'";
+    assert_eq!(value(&mut client, said), "Azure container not specified");
+    client.batch_execute("set bulk.storage_azure_container = 'none'").unwrap();
+    assert_eq!(value(&mut client, said), "account not found");
+    // Accounts that are given with the call.
+    client.batch_execute("delete from bulk.loader_file; truncate patient").unwrap();
+    client.batch_execute("select bulk.drop_account(resource_type, id) from bulk.storage_account").unwrap();
+    for (url, given) in [
+        ("az://lake", json!({"storage": "devstoreaccount1", "key": AZURE_KEY, "host": azure.host()})),
+        ("gs://bucket", json!({"service-account-email": "a@b", "private-key": key, "host": gcs.host()})),
+    ] {
+        client.batch_execute("truncate patient").unwrap();
+        let answer = crate::bucket::call(&mut client, &json!({"bucket": url, "account": given}));
+        crate::bucket::done(&mut client, &answer);
+        assert_eq!(value(&mut client, "select count(*) from patient"), "3100");
+    }
 }
 
 fn accounts() {

@@ -11,6 +11,9 @@ EXAMPLES=hl7.fhir.r4.examples@4.0.1
 FHIRPATH=fhirpath@5.2.2
 VALIDATOR=fhir@4.12.0
 S3S_VERSION=0.14.1
+AZURITE=azurite@3.35.0
+GCS=gcp-storage-emulator==2026.7.19
+CRC32C=google-crc32c==1.8.0
 EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -178,13 +181,33 @@ part_fhirpath() {
     touch "$home/complete"
 }
 
-# An S3 server that verifies signatures.
+# Servers of stores: S3 and Azure verify signatures, Google's does not.
 part_stores() {
     local root="$BULK_CACHE/s3s-fs"
-    [ -x "$root/bin/s3s-fs" ] && return
-    say "installing s3s-fs $S3S_VERSION"
-    env -u CARGO_TARGET_DIR cargo install s3s-fs --version "$S3S_VERSION" --features binary --locked --root "$root" >&2
-    chmod -R a+rX "$root"
+    if [ ! -x "$root/bin/s3s-fs" ]; then
+        say "installing s3s-fs $S3S_VERSION"
+        env -u CARGO_TARGET_DIR cargo install s3s-fs --version "$S3S_VERSION" --features binary --locked --root "$root" >&2
+        chmod -R a+rX "$root"
+    fi
+    local home="$BULK_CACHE/azurite"
+    if [ ! -e "$home/complete" ]; then
+        command -v npm >/dev/null || debian npm
+        say "fetching $AZURITE"
+        rm -rf "$home"
+        mkdir -p "$home"
+        npm install --silent --ignore-scripts --prefix "$home" "$AZURITE" >&2
+        chmod -R a+rX "$home"
+        touch "$home/complete"
+    fi
+    home="$BULK_CACHE/gcs"
+    if [ ! -e "$home/complete" ]; then
+        debian python3 python3-pip
+        say "fetching $GCS"
+        rm -rf "$home"
+        python3 -m pip install -q --disable-pip-version-check --only-binary=:all: --target "$home" "$GCS" "$CRC32C" >&2
+        chmod -R a+rX "$home"
+        touch "$home/complete"
+    fi
 }
 
 # An independent validator, to compare ours with.

@@ -14,9 +14,9 @@ type Shape = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 const SHAPES: [Shape; 4] = [
     ("AwsAccount", &["region", "access-key-id", "secret-access-key"], &["session-token", "host", "path-style", "use-ssl"]),
-    ("GcpServiceAccount", &["service-account-email", "private-key"], &[]),
+    ("GcpServiceAccount", &["service-account-email", "private-key"], &["private-key-id", "host"]),
     ("AzureAccount", &["key"], &[]),
-    ("AzureContainer", &["storage", "container", "account"], &[]),
+    ("AzureContainer", &["storage", "container", "account"], &["host"]),
 ];
 const KEYS: &[&str] = &[
     "resourceType",
@@ -31,6 +31,7 @@ const KEYS: &[&str] = &[
     "use-ssl",
     "service-account-email",
     "private-key",
+    "private-key-id",
     "key",
     "storage",
     "container",

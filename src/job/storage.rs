@@ -8,9 +8,11 @@ use crate::pg::role::Right;
 use crate::pg::wait::Backend;
 use crate::pg::{accounts, lifecycle, setting};
 use crate::store::Interrupt;
+use crate::store::account::{AwsAccount, GcpAccount};
 use crate::store::bucket::Bucket;
 use crate::store::opened::Access;
 use crate::store::stores::Store;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::Read;
 
@@ -45,38 +47,58 @@ pub fn healthcheck() -> Result<Answer, Error> {
 
 /// What settings name; else which of them is missing, in the words of Aidbox.
 fn configured() -> Result<Result<Storage, &'static str>, Error> {
-    let bucket = match setting::storage_backend().as_str() {
+    let backend = setting::storage_backend();
+    let named =
+        |scheme: &str, name: String| if name.is_empty() { Ok(None) } else { Bucket::parse(&format!("{scheme}://{name}")).map(Some) };
+    let (account, bucket) = match backend.as_str() {
         "" => return Ok(Err("storage-type not specified")),
-        "aws" => {
-            let wanted = setting::aws_account();
-            match accounts::aws(None) {
-                Ok(Some(_)) => {}
-                Ok(None) | Err(Error::WhichAccount(_)) => return Ok(Err("bulk-storage account not specified")),
-                Err(Error::NoAccount { .. }) if !wanted.is_empty() => return Ok(Err("account not found")),
+        "aws" => (id::<AwsAccount>("AwsAccount", &setting::aws_account()), named("s3", setting::aws_bucket())),
+        "gcp" => (id::<GcpAccount>("GcpServiceAccount", &setting::gcp_account()), named("gs", setting::gcp_bucket())),
+        "azure" => match setting::azure_container() {
+            wanted if wanted.is_empty() => return Ok(Err("Azure container not specified")),
+            wanted => match accounts::azure(None, &wanted) {
+                Ok(Some((id, container))) => (Ok(Ok(shown("AzureContainer", &id))), named("az", container.container)),
+                Ok(None) | Err(Error::NoAccountSecret { .. }) => return Ok(Err("account not found")),
                 Err(error) => return Err(error),
-            }
-            match setting::aws_bucket() {
-                name if name.is_empty() => return Ok(Err("bucket is not specified")),
-                name => Bucket::parse(&format!("s3://{name}"))?,
-            }
-        }
+            },
+        },
         "file" => match setting::file_directory() {
-            path if path.is_empty() => return Ok(Err("bucket is not specified")),
-            path => Bucket::parse(&path)?,
+            path if path.is_empty() => (Ok(Ok(Value::Null)), Ok(None)),
+            path => (Ok(Ok(Value::Null)), Bucket::parse(&path).map(Some)),
         },
         _ => return Ok(Err("unsupported storage-type")),
     };
+    let account = match account? {
+        Ok(account) => account,
+        Err(message) => return Ok(Err(message)),
+    };
+    let Some(bucket) = bucket? else { return Ok(Err("bucket is not specified")) };
     Right::to_list(&bucket).require()?;
     Right::to_write(&bucket).require()?;
     let access = run::access(&bucket, None, (None, None))?;
-    let shown = match &bucket {
-        Bucket::S3(name) => {
-            let id = accounts::aws_id(&setting::aws_account())?;
-            json!({"type": "aws", "bucket": name, "account": {"id": id, "resourceType": "AwsAccount"}})
-        }
-        Bucket::Directory(path) => json!({"type": "file", "bucket": path}),
+    let name = match &bucket {
+        Bucket::Directory(path) => json!(path),
+        Bucket::S3(name) | Bucket::Gcs(name) | Bucket::Azure(name) => json!(name),
     };
+    let mut shown = json!({"type": backend, "bucket": name});
+    if !account.is_null() {
+        shown["account"] = account;
+    }
     Ok(Ok(Storage { bucket, access, shown }))
+}
+
+/// The account that is meant, as an answer shows it.
+fn id<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Result<Value, &'static str>, Error> {
+    match accounts::kept::<T>(kind, wanted) {
+        Ok(Some((id, _))) => Ok(Ok(shown(kind, &id))),
+        Ok(None) | Err(Error::WhichAccount(_)) => Ok(Err("bulk-storage account not specified")),
+        Err(Error::NoAccount { .. }) => Ok(Err("account not found")),
+        Err(error) => Err(error),
+    }
+}
+
+fn shown(kind: &str, id: &str) -> Value {
+    json!({"id": id, "resourceType": kind})
 }
 
 /// What an account may not delete is no fault: it is given back.

@@ -2,8 +2,10 @@
 
 use super::{owner, setting};
 use crate::error::Error;
-use crate::store::account::AwsAccount;
+use crate::store::account::{Accounts, AzureContainer};
+use crate::store::bucket::Bucket;
 use pgrx::JsonB;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// What is known of an account: its resource type, its id, what everybody may know, what nobody may.
@@ -39,36 +41,68 @@ pub fn drop(resource_type: &str, id: &str) -> Result<bool, Error> {
     Ok(!dropped.is_empty())
 }
 
-const AWS: &str = "AwsAccount";
-
-/// The id of the account that a setting means where it names one, or there is but one.
-pub fn aws_id(wanted: &str) -> Result<Option<String>, Error> {
-    let found = owner::look(
-        "select id from bulk.storage_account where resource_type = $1 and (id = $2 or $2 = '') limit 1",
-        &[AWS.into(), wanted.into()],
-        |row| row.get::<String>(1),
-    )?;
-    Ok(found.into_iter().flatten().next())
+/// The accounts with which buckets are reached: of each kind the one of this id, else that which a setting names, else the only one. Those
+/// that there are not are left out.
+pub fn of<'a>(buckets: impl Iterator<Item = &'a Bucket>, id: Option<&str>) -> Result<Accounts, Error> {
+    let mut accounts = Accounts::default();
+    for bucket in buckets {
+        match bucket {
+            Bucket::S3(_) if accounts.aws.is_none() => {
+                accounts.aws = kept("AwsAccount", &id.map_or_else(setting::aws_account, str::to_owned))?.map(|(_, account)| account);
+            }
+            Bucket::Gcs(_) if accounts.gcp.is_none() => {
+                accounts.gcp = kept("GcpServiceAccount", &id.map_or_else(setting::gcp_account, str::to_owned))?.map(|(_, account)| account);
+            }
+            Bucket::Azure(name) => {
+                let wanted = id.map_or_else(setting::azure_container, str::to_owned);
+                accounts.azure.extend(azure(Some(name), &wanted)?.map(|(_, container)| container));
+            }
+            Bucket::S3(_) | Bucket::Gcs(_) | Bucket::Directory(_) => {}
+        }
+    }
+    Ok(accounts)
 }
 
-/// The account for buckets of S3: the one of this id, else that which a setting names, else the only one. None where there is none.
-pub fn aws(id: Option<&str>) -> Result<Option<AwsAccount>, Error> {
-    let wanted = id.map_or_else(setting::aws_account, str::to_owned);
+/// An account of a kind with its id: the one that is wanted, which must be there, else the only one.
+pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Option<(String, T)>, Error> {
     let found = owner::look(
         "select a.id, a.account || s.secret from bulk.storage_account a left join bulk.storage_secret s using (resource_type, id) \
          where a.resource_type = $1 and (a.id = $2 or $2 = '') limit 2",
-        &[AWS.into(), wanted.as_str().into()],
+        &[kind.into(), wanted.into()],
         |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<JsonB>(2)?)),
     )?;
+    match only(kind, found)? {
+        None if !wanted.is_empty() => Err(Error::NoAccount { kind: kind.to_owned(), id: wanted.to_owned() }),
+        found => Ok(found),
+    }
+}
+
+/// A container of this name with its id and the key of its storage account: of several the one that is wanted. Without a name it must be wanted.
+pub fn azure(name: Option<&str>, wanted: &str) -> Result<Option<(String, AzureContainer)>, Error> {
+    let mut found = owner::look(
+        "select c.id, c.account || s.secret from bulk.storage_account c \
+         left join bulk.storage_secret s on s.resource_type = 'AzureAccount' \
+            and s.id = coalesce(c.account->'account'->>'id', split_part(c.account->'account'->>'reference', '/', 2)) \
+         where c.resource_type = 'AzureContainer' and case when $1 is null then c.id = $2 else c.account->>'container' = $1 end \
+         order by c.id = $2 desc limit 2",
+        &[name.into(), wanted.into()],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<JsonB>(2)?)),
+    )?;
+    if found.first().is_some_and(|(id, _)| id == wanted) {
+        found.truncate(1);
+    }
+    only("AzureContainer", found)
+}
+
+fn only<T: DeserializeOwned>(kind: &'static str, found: Vec<(String, Option<JsonB>)>) -> Result<Option<(String, T)>, Error> {
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
-        (None, _) if wanted.is_empty() => Ok(None),
-        (None, _) => Err(Error::NoAccount { kind: AWS.to_owned(), id: wanted }),
-        (Some(_), Some(_)) => Err(Error::WhichAccount(AWS)),
-        (Some((id, None)), None) => Err(Error::NoAccountSecret { kind: AWS, id }),
-        (Some((_, Some(account))), None) => {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(Error::WhichAccount(kind)),
+        (Some((id, None)), None) => Err(Error::NoAccountSecret { kind, id }),
+        (Some((id, Some(account))), None) => {
             let broken = |_| Error::Internal("an account is not of its shape".to_owned());
-            serde_json::from_value(account.0).map(Some).map_err(broken)
+            serde_json::from_value(account.0).map(|account| Some((id, account))).map_err(broken)
         }
     }
 }

@@ -40,8 +40,8 @@ pub fn lock(bucket: &str) {
     create::lock(pg_sys::InvalidOid, &format!("bucket {bucket}"));
 }
 
-/// Writes down what is new, and finds what is left to do: not what a job is at, nor what belongs to others.
-pub fn take(bucket: &str, listed: &Listed, covered: &[String]) -> Result<Taken, Error> {
+/// Writes down what is new, by the word for the store where errors are its, and finds what is left to do: not what a job is at, nor what belongs to others.
+pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> Result<Taken, Error> {
     let role = role::current();
     let etags: Vec<Option<&str>> = listed.etags.iter().map(|etag| etag.as_deref().map(plain)).collect();
     let names = |found: Vec<Option<String>>| found.into_iter().flatten().collect::<Vec<String>>();
@@ -87,10 +87,10 @@ pub fn take(bucket: &str, listed: &Listed, covered: &[String]) -> Result<Taken, 
     owner::run(
         &format!(
             "update bulk.loader_file l set status = 'error', \"end\" = clock_timestamp(), message = 'NoSuchKey: the object is gone', \
-                error = jsonb_build_object('source', case when l.bucket = 'local' then 'aidbox' else 'aws' end, 'code', 'NoSuchKey') \
+                error = jsonb_build_object('source', $6, 'code', 'NoSuchKey') \
              where {left} and l.file <> all ($4) and exists (select from unnest($5) p where starts_with(l.file, p))"
         ),
-        &[bucket.into(), live.into(), role.into(), listed.files.clone().into(), covered.to_vec().into()],
+        &[bucket.into(), live.into(), role.into(), listed.files.clone().into(), covered.to_vec().into(), source.into()],
     )?;
     let changed = owner::look(
         // Not every listing tells ETags.

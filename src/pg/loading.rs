@@ -15,9 +15,12 @@ use std::rc::Rc;
 
 /// How its sources are reached.
 pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<Access, Error> {
-    let is_in_bucket = sources.iter().any(|source| matches!(source, Source::S3 { .. }));
+    let buckets = sources.iter().filter_map(|source| match source {
+        Source::Object(bucket, _) => Some(bucket),
+        _ => None,
+    });
     Ok(Access {
-        aws: if is_in_bucket { accounts::aws(None)? } else { None },
+        accounts: accounts::of(buckets, None)?,
         allowed_hosts: setting::allowed_hosts(),
         headers: options.headers.clone(),
         connect_timeout: options.connect_timeout,

@@ -151,13 +151,20 @@ fn hint(error: &Error) -> Option<String> {
             Some("A superuser can allow it with the setting bulk.allowed_hosts.".to_owned())
         }
         Error::Source { fault: SourceFault::Unsupported, .. } => {
-            Some("Sources are http, https, s3 and file URLs, or absolute paths.".to_owned())
+            Some("Sources are http, https, s3, gs, az and file URLs, or absolute paths.".to_owned())
         }
-        Error::Source { fault: SourceFault::NotABucket, .. } => {
-            Some("Buckets are s3://name, or file:///directory; what is loaded of one is said by prefixes.".to_owned())
-        }
+        Error::Source { fault: SourceFault::NotABucket, .. } => Some(
+            "Buckets are s3://name, gs://name, az://container, or file:///directory; what is loaded of one is said by prefixes.".to_owned(),
+        ),
         Error::Source { fault: SourceFault::NoAccount, .. } => Some("An administrator can set one with bulk.set_account.".to_owned()),
-        Error::WhichAccount(_) => Some("The setting bulk.storage_aws_account names one.".to_owned()),
+        Error::WhichAccount(kind) => Some(format!(
+            "The setting {} names one.",
+            match *kind {
+                "AwsAccount" => "bulk.storage_aws_account",
+                "GcpServiceAccount" => "bulk.storage_gcp_service_account",
+                _ => "bulk.storage_azure_container",
+            }
+        )),
         Error::UnknownOption { known: [], .. } => Some("The format takes no options.".to_owned()),
         Error::UnknownOption { known, .. } => Some(format!("Known options are {}.", known.join(", "))),
         Error::NoHistory(_) => Some("bulk.create_resource_table creates it.".to_owned()),

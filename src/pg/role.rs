@@ -21,7 +21,7 @@ impl Right {
     pub fn to_read(source: &Source) -> Right {
         match source {
             Source::File(_) => Right::ReadServerFiles,
-            Source::Http(_) | Source::S3 { .. } => Right::Remote,
+            Source::Http(_) | Source::Object(..) => Right::Remote,
         }
     }
 
@@ -29,7 +29,7 @@ impl Right {
     pub fn to_list(bucket: &Bucket) -> Right {
         match bucket {
             Bucket::Directory(_) => Right::ReadServerFiles,
-            Bucket::S3(_) => Right::Remote,
+            Bucket::S3(_) | Bucket::Gcs(_) | Bucket::Azure(_) => Right::Remote,
         }
     }
 
@@ -37,7 +37,7 @@ impl Right {
     pub fn to_write(bucket: &Bucket) -> Right {
         match bucket {
             Bucket::Directory(_) => Right::WriteServerFiles,
-            Bucket::S3(_) => Right::Remote,
+            Bucket::S3(_) | Bucket::Gcs(_) | Bucket::Azure(_) => Right::Remote,
         }
     }
 

@@ -25,12 +25,15 @@ static RESOURCE_DIRECTORY: Text = Text::new(Some(c""));
 static BACKEND: Text = Text::new(Some(c""));
 static AWS_ACCOUNT: Text = Text::new(Some(c""));
 static AWS_BUCKET: Text = Text::new(Some(c""));
+static GCP_ACCOUNT: Text = Text::new(Some(c""));
+static GCP_BUCKET: Text = Text::new(Some(c""));
+static AZURE_CONTAINER: Text = Text::new(Some(c""));
 static FILE_DIRECTORY: Text = Text::new(Some(c""));
 
 /// A setting that is a text: its name, what it is, more of that, whether only a superuser sets it.
 type TextSetting = (&'static CStr, &'static CStr, &'static CStr, &'static Text, bool);
 
-static TEXTS: [TextSetting; 8] = [
+static TEXTS: [TextSetting; 11] = [
     (
         c"bulk.allowed_hosts",
         c"Hosts, addresses and CIDR ranges that sources may have although they are not global.",
@@ -59,7 +62,7 @@ static TEXTS: [TextSetting; 8] = [
         &RESOURCE_DIRECTORY,
         true,
     ),
-    (c"bulk.storage_backend", c"Where the storage is: aws or file.", c"", &BACKEND, false),
+    (c"bulk.storage_backend", c"Where the storage is: aws, gcp, azure or file.", c"", &BACKEND, false),
     (
         c"bulk.storage_aws_account",
         c"Id of the AwsAccount with which buckets of S3 are reached.",
@@ -68,6 +71,21 @@ static TEXTS: [TextSetting; 8] = [
         false,
     ),
     (c"bulk.storage_aws_bucket", c"The bucket of S3 that is the storage.", c"", &AWS_BUCKET, false),
+    (
+        c"bulk.storage_gcp_service_account",
+        c"Id of the GcpServiceAccount with which buckets of Google Cloud Storage are reached.",
+        c"Where it is empty, the only one.",
+        &GCP_ACCOUNT,
+        false,
+    ),
+    (c"bulk.storage_gcp_bucket", c"The bucket of Google Cloud Storage that is the storage.", c"", &GCP_BUCKET, false),
+    (
+        c"bulk.storage_azure_container",
+        c"Id of the AzureContainer that is the storage.",
+        c"Of several of one name it is the one that is meant.",
+        &AZURE_CONTAINER,
+        false,
+    ),
     (c"bulk.storage_file_directory", c"The directory of the server that is the storage.", c"", &FILE_DIRECTORY, true),
 ];
 
@@ -220,6 +238,18 @@ pub fn storage_backend() -> String {
     text(&BACKEND)
 }
 
+pub fn gcp_account() -> String {
+    text(&GCP_ACCOUNT)
+}
+
+pub fn gcp_bucket() -> String {
+    text(&GCP_BUCKET)
+}
+
+pub fn azure_container() -> String {
+    text(&AZURE_CONTAINER)
+}
+
 pub fn aws_bucket() -> String {
     text(&AWS_BUCKET)
 }
@@ -274,7 +304,7 @@ pub fn max_workers() -> u32 {
 }
 
 /// What a job's workers take over from the session that asks for it.
-const TAKEN_OVER: [&CStr; 10] = [
+const TAKEN_OVER: [&CStr; 12] = [
     c"search_path",
     c"bulk.allowed_hosts",
     c"bulk.created_at_url",
@@ -285,6 +315,8 @@ const TAKEN_OVER: [&CStr; 10] = [
     c"bulk.max_depth",
     c"bulk.range_size",
     c"bulk.storage_aws_account",
+    c"bulk.storage_gcp_service_account",
+    c"bulk.storage_azure_container",
 ];
 
 /// Settings of this session that a job's workers take over, by name.

@@ -1,7 +1,9 @@
 //! A bucket by its URL: what it is called, where its objects are, and the store that it is.
 
 use super::Interrupt;
+use super::azure::Azure;
 use super::directory::Directory;
+use super::gcs::Gcs;
 use super::opened::Access;
 use super::s3::S3;
 use super::source::{Source, redact};
@@ -16,6 +18,10 @@ use url::Url;
 pub enum Bucket {
     /// `s3://bucket`.
     S3(String),
+    /// `gs://bucket`.
+    Gcs(String),
+    /// `az://container`.
+    Azure(String),
     /// A directory of the database server.
     Directory(PathBuf),
 }
@@ -27,19 +33,40 @@ impl Bucket {
         if text.starts_with('/') {
             return Ok(Bucket::Directory(PathBuf::from(text)));
         }
-        let (scheme, rest) = text.split_once("://").ok_or_else(unsupported)?;
-        let name = rest.strip_suffix('/').unwrap_or(rest);
-        match scheme.to_ascii_lowercase().as_str() {
-            "s3" if !name.is_empty() && !name.contains(['/', '?', '#', '@']) => Ok(Bucket::S3(name.to_owned())),
-            "file" => Url::parse(text).ok().and_then(|url| url.to_file_path().ok()).map(Bucket::Directory).ok_or_else(unsupported),
-            _ => Err(unsupported()),
+        if text.to_ascii_lowercase().starts_with("file://") {
+            return Url::parse(text).ok().and_then(|url| url.to_file_path().ok()).map(Bucket::Directory).ok_or_else(unsupported);
         }
+        let (scheme, rest) = text.split_once("://").ok_or_else(unsupported)?;
+        Bucket::named(scheme, rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(unsupported)
+    }
+
+    /// Of the store of a scheme the bucket of a name.
+    fn named(scheme: &str, name: &str) -> Option<Bucket> {
+        let of = match scheme.to_ascii_lowercase().as_str() {
+            "s3" => Bucket::S3,
+            "gs" => Bucket::Gcs,
+            "az" => Bucket::Azure,
+            _ => return None,
+        };
+        (!name.is_empty() && !name.contains(['/', '?', '#', '@'])).then(|| of(name.to_owned()))
+    }
+
+    /// An object by its URL: the bucket and the key, which stands there as it is, nothing of it percent-encoded. What looks like a query is
+    /// refused: it may be meant to hold a secret.
+    pub fn object(text: &str) -> Option<(Bucket, String)> {
+        let (scheme, rest) = text.split_once("://")?;
+        let (name, key) = rest.split_once('/')?;
+        let has_query = key.split_once('?').is_some_and(|(_, rest)| rest.contains('='));
+        let bucket = Bucket::named(scheme, name)?;
+        (!key.is_empty() && !has_query).then(|| (bucket, key.to_owned()))
     }
 
     /// Its URL as people see it.
     pub fn url(&self) -> String {
         match self {
             Bucket::S3(name) => format!("s3://{name}"),
+            Bucket::Gcs(name) => format!("gs://{name}"),
+            Bucket::Azure(name) => format!("az://{name}"),
             Bucket::Directory(path) => format!("file://{}", path.display().to_string().trim_end_matches('/')),
         }
     }
@@ -47,8 +74,8 @@ impl Bucket {
     /// An object as a source of its own.
     pub fn source(&self, key: &str) -> Source {
         match self {
-            Bucket::S3(bucket) => Source::S3 { bucket: bucket.clone(), key: key.to_owned() },
             Bucket::Directory(path) => Source::File(path.join(key)),
+            bucket => Source::Object(bucket.clone(), key.to_owned()),
         }
     }
 
@@ -59,8 +86,14 @@ impl Bucket {
 
     /// The store, for whom `access` says.
     pub fn store(&self, access: &Access, interrupt: &Interrupt) -> Result<Box<dyn Store>, SourceFault> {
+        let (accounts, none) = (&access.accounts, SourceFault::NoAccount);
         Ok(match self {
-            Bucket::S3(name) => Box::new(S3::new(name, access.aws.as_ref().ok_or(SourceFault::NoAccount)?, access, interrupt)?),
+            Bucket::S3(name) => Box::new(S3::new(name, accounts.aws.as_ref().ok_or(none)?, access, interrupt)?),
+            Bucket::Gcs(name) => Box::new(Gcs::new(name, accounts.gcp.as_ref().ok_or(none)?, access, interrupt)?),
+            Bucket::Azure(name) => {
+                let container = accounts.azure.iter().find(|container| container.container == *name);
+                Box::new(Azure::new(container.ok_or(none)?, access, interrupt)?)
+            }
             Bucket::Directory(path) => Box::new(Directory::new(path)),
         })
     }
@@ -76,8 +109,9 @@ mod tests {
         assert_eq!(Bucket::parse("S3://b/").unwrap().url(), "s3://b");
         assert_eq!(Bucket::parse("file:///a%20b/").unwrap().url(), "file:///a b");
         assert_eq!(Bucket::parse("/a").unwrap().source("c/d").name(), "file:///a/c/d");
-        assert_eq!(Bucket::S3("b".to_owned()).source("c d").name(), "s3://b/c d");
-        for bucket in ["s3://b", "/a", "/"] {
+        assert_eq!(Bucket::parse("gs://b").unwrap().source("c d").name(), "gs://b/c d");
+        assert_eq!(Bucket::object("az://c/d/e"), Some((Bucket::Azure("c".to_owned()), "d/e".to_owned())));
+        for bucket in ["s3://b", "az://b", "/a", "/"] {
             let bucket = Bucket::parse(bucket).unwrap();
             assert_eq!(bucket.key(&bucket.source("c/d e").name()), Some("c/d e"));
         }

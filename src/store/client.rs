@@ -65,6 +65,15 @@ impl Client {
     }
 }
 
+/// A word for the status of an answer that has none itself, as S3 has it.
+pub fn code_of(status: u16) -> String {
+    match status {
+        401 | 403 => "AccessDenied".to_owned(),
+        404 => "NoSuchKey".to_owned(),
+        status => format!("HTTP {status}"),
+    }
+}
+
 /// What the server asks to wait, in seconds or until a time.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let text = response.headers().get("retry-after")?.to_str().ok()?.trim();

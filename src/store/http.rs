@@ -43,6 +43,9 @@ pub fn opened(response: Response<Body>, from: u64) -> Result<Opened, SourceFault
     let length = body.content_length().or(told.filter(|&length| length == 0));
     let mut reader: Box<dyn Read + Send> = Box::new(Counted { reader: body.into_with_config().limit(u64::MAX).reader(), length, read: 0 });
     let total = if partial { total_of(&range.unwrap_or_default(), from)? } else { length };
+    if from > 0 && total.is_some_and(|total| from >= total) {
+        return Err(SourceFault::Changed);
+    }
     if from > 0 && !partial {
         // A server that knows no ranges sends all.
         let passed = io::copy(&mut reader.by_ref().take(from), &mut io::sink()).map_err(|error| inflate::fault(&error))?;

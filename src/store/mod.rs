@@ -2,14 +2,18 @@
 
 pub mod account;
 pub mod address;
+pub mod azure;
 pub mod bucket;
 mod client;
+mod connector;
 pub mod directory;
 pub mod file;
+pub mod gcs;
 pub mod http;
 pub mod inflate;
 pub mod interrupt;
 pub mod opened;
+mod parts;
 pub mod s3;
 pub mod source;
 pub mod stores;

@@ -1,6 +1,6 @@
 //! An opened source, before it is inflated, and what opening one depends on.
 
-use super::account::AwsAccount;
+use super::account::Accounts;
 use super::address::Allowed;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -20,8 +20,7 @@ pub struct Access {
     pub read_timeout: Option<Duration>,
     /// How often a request that failed is made again before the body begins.
     pub retries: u32,
-    /// For buckets of S3.
-    pub aws: Option<AwsAccount>,
+    pub accounts: Accounts,
 }
 
 /// Headers that are the client's own business.

@@ -5,6 +5,7 @@ use super::account::AwsAccount;
 use super::client::{self, Client};
 use super::http;
 use super::opened::{Access, Opened};
+use super::parts::Parts;
 use super::stores::{Object, Store, Upload};
 use crate::error::SourceFault;
 use hmac::{Hmac, Mac};
@@ -27,9 +28,6 @@ use url::Url;
 const DATE: &[BorrowedFormatItem<'static>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 /// What stands for the hash of a body that is not known when a URL is signed.
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
-/// Bytes of a part of an upload: the smallest that S3 takes is 5 MiB. With every thousandth part they are doubled, since an upload has 10,000.
-const PART: usize = 8 << 20;
-const PARTS_OF_A_SIZE: usize = 1000;
 /// Objects of a page of a listing.
 const PAGE: &str = "1000";
 /// Bytes of an answer in XML, and of one that tells why something is refused.
@@ -186,7 +184,7 @@ impl Store for S3 {
 
     fn put<'a>(&'a self, key: &str) -> Result<Box<dyn Upload + 'a>, SourceFault> {
         self.url(key, &[])?;
-        Ok(Box::new(Writing { store: self, key: key.to_owned(), upload: None, parts: Vec::new(), buffer: Vec::new(), size: 0 }))
+        Ok(Box::new(Writing { store: self, key: key.to_owned(), upload: None, sent: Vec::new(), parts: Parts::default(), size: 0 }))
     }
 
     fn delete(&self, key: &str) -> Result<(), SourceFault> {
@@ -218,18 +216,14 @@ struct Writing<'a> {
     key: String,
     /// What the server calls the upload, once there is more than one part.
     upload: Option<String>,
-    parts: Vec<Part>,
-    buffer: Vec<u8>,
+    sent: Vec<Part>,
+    parts: Parts,
     /// Bytes in all.
     size: u64,
 }
 
 impl Writing<'_> {
-    fn part_size(&self) -> usize {
-        PART << (self.parts.len() / PARTS_OF_A_SIZE)
-    }
-
-    fn send_part(&mut self) -> Result<(), SourceFault> {
+    fn send(&mut self, part: &[u8]) -> Result<(), SourceFault> {
         let upload = match &self.upload {
             Some(upload) => upload.clone(),
             None => {
@@ -238,18 +232,17 @@ impl Writing<'_> {
                 self.upload.insert(begun.upload_id).clone()
             }
         };
-        let number = self.parts.len() as u32 + 1;
+        let number = self.sent.len() as u32 + 1;
         let url = self.store.url(&self.key, &[("partNumber", &number.to_string()), ("uploadId", &upload)])?;
-        let response = self.store.ask(Method::PUT, &url, &[], Some(&self.buffer))?;
+        let response = self.store.ask(Method::PUT, &url, &[], Some(part))?;
         let etag = response.headers().get("etag").and_then(|value| value.to_str().ok()).ok_or(SourceFault::Unsupported)?;
-        self.parts.push(Part { part_number: number, etag: etag.to_owned() });
-        self.buffer.clear();
+        self.sent.push(Part { part_number: number, etag: etag.to_owned() });
         Ok(())
     }
 
     fn complete(&self, upload: &str) -> Result<(), SourceFault> {
         let url = self.store.url(&self.key, &[("uploadId", upload)])?;
-        let body = CompleteMultipartUploadData { parts: self.parts.clone() }.to_string();
+        let body = CompleteMultipartUploadData { parts: self.sent.clone() }.to_string();
         let completed = match self.store.ask(Method::POST, &url, &[], Some(body.as_bytes())) {
             // It was completed, and the answer got lost.
             Err(SourceFault::Refused { code, .. }) if code == "NoSuchUpload" && self.is_there() => return Ok(()),
@@ -282,24 +275,20 @@ impl Upload for Writing<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SourceFault> {
         self.size += bytes.len() as u64;
         let mut rest = bytes;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(self.part_size() - self.buffer.len()));
-            self.buffer.extend_from_slice(now);
-            rest = later;
-            if self.buffer.len() == self.part_size() {
-                self.send_part()?;
-            }
+        while let Some(part) = self.parts.fill(&mut rest) {
+            self.send(&part)?;
         }
         Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), SourceFault> {
+        let last = self.parts.last();
         if self.upload.is_none() {
             let url = self.store.url(&self.key, &[])?;
-            return self.store.ask(Method::PUT, &url, &[], Some(&self.buffer)).map(drop);
+            return self.store.ask(Method::PUT, &url, &[], Some(&last)).map(drop);
         }
-        if !self.buffer.is_empty() {
-            self.send_part()?;
+        if !last.is_empty() {
+            self.send(&last)?;
         }
         self.complete(&self.upload.clone().unwrap_or_default())?;
         self.upload = None;
@@ -372,11 +361,7 @@ fn read<T: for<'a> Deserialize<'a>>(response: Response<Body>) -> Result<T, Sourc
 fn refusal(status: u16, text: &str) -> SourceFault {
     let code = match quick_xml::de::from_str::<Refusal>(text) {
         Ok(Refusal { code }) => code.chars().filter(char::is_ascii_graphic).take(100).collect(),
-        Err(_) => match status {
-            401 | 403 => "AccessDenied".to_owned(),
-            404 => "NoSuchKey".to_owned(),
-            status => format!("HTTP {status}"),
-        },
+        Err(_) => client::code_of(status),
     };
     SourceFault::Refused { status, code }
 }

@@ -16,8 +16,8 @@ pub enum Source {
     File(PathBuf),
     /// `http://` or `https://`.
     Http(Url),
-    /// `s3://bucket/key`.
-    S3 { bucket: String, key: String },
+    /// `s3://bucket/key`, `gs://bucket/key`, `az://container/key`.
+    Object(Bucket, String),
 }
 
 impl Source {
@@ -31,8 +31,7 @@ impl Source {
         match url.scheme() {
             "file" if text.to_ascii_lowercase().starts_with("file://") => url.to_file_path().map(Source::File).map_err(|()| unsupported()),
             "http" | "https" if url.has_host() => Ok(Source::Http(url)),
-            "s3" => s3_object(text).ok_or_else(unsupported),
-            _ => Err(unsupported()),
+            _ => Bucket::object(text).map(|(bucket, key)| Source::Object(bucket, key)).ok_or_else(unsupported),
         }
     }
 
@@ -67,7 +66,7 @@ impl Source {
         match self {
             Source::File(path) => format!("file://{}", path.display()),
             Source::Http(url) => redact(url.as_str()),
-            Source::S3 { bucket, key } => format!("s3://{bucket}/{key}"),
+            Source::Object(bucket, key) => format!("{}/{key}", bucket.url()),
         }
     }
 
@@ -83,7 +82,7 @@ impl Source {
         let opened = match self {
             Source::File(path) => file::open(path, from.sent)?,
             Source::Http(url) => http::open(url, access, interrupt, from.sent)?,
-            Source::S3 { bucket, key } => Bucket::S3(bucket.clone()).store(access, interrupt)?.open(key, from.sent)?,
+            Source::Object(bucket, key) => bucket.store(access, interrupt)?.open(key, from.sent)?,
         };
         let identity = opened.identity.clone();
         if !identity.agrees(known) {
@@ -97,19 +96,10 @@ impl Source {
         let now = match self {
             Source::Http(_) => return Ok(()),
             Source::File(path) => file::identity(&std::fs::metadata(path).map_err(file::fault)?),
-            Source::S3 { bucket, key } => Bucket::S3(bucket.clone()).store(access, interrupt)?.head(key)?.identity(),
+            Source::Object(bucket, key) => bucket.store(access, interrupt)?.head(key)?.identity(),
         };
         if now.agrees(known) { Ok(()) } else { Err(SourceFault::Changed) }
     }
-}
-
-/// A key stands in the URL as it is, nothing of it percent-encoded. What looks like a query is refused: it may be meant to hold a secret.
-fn s3_object(text: &str) -> Option<Source> {
-    let (scheme, rest) = text.split_once("://")?;
-    let (bucket, key) = rest.split_once('/')?;
-    let has_query = key.split_once('?').is_some_and(|(_, rest)| rest.contains('='));
-    let is_whole = scheme.eq_ignore_ascii_case("s3") && !bucket.is_empty() && !key.is_empty() && !bucket.contains('@') && !has_query;
-    is_whole.then(|| Source::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
 }
 
 /// A URL without what may be secret: credentials, query string, fragment.
@@ -143,7 +133,7 @@ mod tests {
         assert_eq!(Source::parse("file:///tmp/a%20b.gz").unwrap(), Source::File("/tmp/a b.gz".into()));
         assert_eq!(Source::parse("/tmp/x").unwrap(), Source::File("/tmp/x".into()));
         assert!(matches!(Source::parse("https://h/p?q=1").unwrap(), Source::Http(_)));
-        let object = Source::S3 { bucket: "b".to_owned(), key: "a b/ä?.gz".to_owned() };
+        let object = Source::Object(Bucket::S3("b".to_owned()), "a b/ä?.gz".to_owned());
         assert_eq!(Source::parse("s3://b/a b/ä?.gz").unwrap(), object);
         assert_eq!(object.name(), "s3://b/a b/ä?.gz");
         for text in [

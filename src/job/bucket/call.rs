@@ -2,7 +2,7 @@
 
 use super::super::plan::{BucketLoad, Plan, Work};
 use super::listing::{self, Listing};
-use super::params::Params;
+use super::params::{self, Params};
 use super::{run, told};
 use crate::error::Error;
 use crate::pg::attempt::{Failure, attempt};
@@ -78,7 +78,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
         true => vec![directory.clone()],
         false => params.prefixes.iter().map(|prefix| written(prefix).1).collect(),
     };
-    let taken = files::take(&bucket, &listed, &covered)?;
+    let taken = files::take(&bucket, told::source(&params.bucket), &listed, &covered)?;
     let wanted: HashSet<&String> = taken.new.iter().chain(&taken.continued).collect();
     let mut parts = Vec::new();
     let mut types: BTreeSet<&str> = BTreeSet::new();
@@ -136,7 +136,7 @@ fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error
 
 fn order(params: &Params, given: &Map<String, Value>, parts: &[NewPart]) -> Result<(String, i64), Error> {
     let milliseconds = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
-    let is_secret = params.account.as_ref().is_some_and(|account| account.contains_key("secret-access-key"));
+    let is_secret = params.account.clone().is_some_and(|account| params::is_whole(&params.bucket, &Value::Object(account)));
     let id = params.account.as_ref().and_then(|account| account.get("id")).and_then(Value::as_str);
     let plan = Plan {
         settings: setting::taken_over(),

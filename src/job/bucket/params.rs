@@ -47,8 +47,22 @@ const KEYS: &[&str] = &[
     "read-timeout",
     "format",
 ];
-const ACCOUNT: &[&str] =
-    &["resourceType", "id", "access-key-id", "secret-access-key", "session-token", "region", "host", "path-style", "use-ssl"];
+const ACCOUNT: &[&str] = &[
+    "resourceType",
+    "id",
+    "access-key-id",
+    "secret-access-key",
+    "session-token",
+    "region",
+    "host",
+    "path-style",
+    "use-ssl",
+    "service-account-email",
+    "private-key",
+    "private-key-id",
+    "storage",
+    "key",
+];
 const THREADS: u64 = 4;
 const MOST_THREADS: u64 = 1000;
 const MOST_PREFIXES: usize = 10_000;
@@ -81,10 +95,11 @@ impl Params {
             Some("fhir") => true,
             Some(_) => return Err(Error::InvalidOption { name: "format", expected: "aidbox or fhir" }),
         };
+        let bucket = bucket(given)?;
         Ok(Params {
-            bucket: bucket(given)?,
+            account: account(given, &bucket)?,
+            bucket,
             threads: usize::try_from(threads).unwrap_or(1),
-            account: account(given)?,
             disable_indexes,
             drop_key,
             upsert,
@@ -114,19 +129,36 @@ fn prefixes(given: &Map<String, Value>) -> Result<Vec<String>, Error> {
     }
 }
 
-/// The three keys of an account, or the id of one that is kept.
-fn account(given: &Map<String, Value>) -> Result<Option<Map<String, Value>>, Error> {
-    let wrong = || Error::InvalidOption { name: "account", expected: "an object with region, access-key-id and secret-access-key" };
+/// Whether an account is given whole, with its secret.
+pub fn is_whole(bucket: &Bucket, account: &Value) -> bool {
+    let keys: &[&str] = match bucket {
+        Bucket::S3(_) => &["region", "access-key-id", "secret-access-key"],
+        Bucket::Gcs(_) => &["service-account-email", "private-key"],
+        Bucket::Azure(_) => &["storage", "key"],
+        Bucket::Directory(_) => return false,
+    };
+    keys.iter().all(|key| is_text(account, key))
+}
+
+fn is_text(account: &Value, key: &str) -> bool {
+    account.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
+}
+
+/// The keys of an account, or the id of one that is kept.
+fn account(given: &Map<String, Value>, bucket: &Bucket) -> Result<Option<Map<String, Value>>, Error> {
+    let wrong = || Error::InvalidOption {
+        name: "account",
+        expected: "an object with the id of one that is kept, or with region, access-key-id and secret-access-key",
+    };
     let account = match given.get("account") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Object(account)) => account,
         Some(_) => return Err(wrong()),
     };
     check_keys(account, ACCOUNT)?;
-    let is_text = |key: &&str| account.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    let is_kept = is_text(&"id") && account.keys().all(|key| matches!(key.as_str(), "id" | "resourceType"));
-    let is_whole = ["region", "access-key-id", "secret-access-key"].iter().all(is_text);
-    if is_kept || is_whole { Ok(Some(account.clone())) } else { Err(wrong()) }
+    let whole = Value::Object(account.clone());
+    let is_kept = is_text(&whole, "id") && account.keys().all(|key| matches!(key.as_str(), "id" | "resourceType"));
+    if is_kept || is_whole(bucket, &whole) { Ok(Some(account.clone())) } else { Err(wrong()) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::super::patience::{self, Within};
 use super::super::plan::BucketLoad;
 use super::super::worker::Step;
 use super::listing;
+use super::params;
 use super::told;
 use crate::error::{Error, SourceFault};
 use crate::op::Sink;
@@ -21,10 +22,11 @@ use crate::pg::role::Right;
 use crate::pg::sink::Strict;
 use crate::pg::upsert::{Destination, Ids};
 use crate::pg::{accounts, indexes, lifecycle, loading, report, setting, transaction, wait};
-use crate::store::account::AwsAccount;
+use crate::store::account::Accounts;
 use crate::store::bucket::Bucket;
 use crate::store::opened::Access;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Times that a file is begun again after a fault of its source.
@@ -34,29 +36,43 @@ const REQUEST_RETRIES: u32 = 3;
 /// Times that a file is begun again for the sake of other transactions.
 const TRIES: u32 = 5;
 
-/// How a bucket is reached: by a given account, else by one that is kept.
+/// How a bucket is reached: by a given account, else by one that is kept, perhaps of a given id.
 pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Duration>, Option<Duration>)) -> Result<Access, Error> {
-    let kept = |id: Option<&str>| -> Result<Option<AwsAccount>, Error> {
-        let found = accounts::aws(id)?;
-        found.map(Some).ok_or_else(|| Error::source(&bucket.url(), SourceFault::NoAccount))
+    let id = account.and_then(|account| account.get("id")).and_then(Value::as_str);
+    let accounts = match account {
+        Some(account) if params::is_whole(bucket, account) => given(bucket, account)?,
+        _ => accounts::of(std::iter::once(bucket), id)?,
     };
-    let aws = match (bucket, account) {
-        (Bucket::Directory(_), _) => None,
-        (_, None) => kept(None)?,
-        (_, Some(account)) if account.get("secret-access-key").is_none() => kept(account.get("id").and_then(Value::as_str))?,
-        (_, Some(account)) => {
-            let wrong = |_| Error::InvalidOption { name: "account", expected: "the keys of an AwsAccount" };
-            Some(serde_json::from_value(account.clone()).map_err(wrong)?)
-        }
-    };
+    if accounts == Accounts::default() && !matches!(bucket, Bucket::Directory(_)) {
+        return Err(Error::source(&bucket.url(), SourceFault::NoAccount));
+    }
     Ok(Access {
         allowed_hosts: setting::allowed_hosts(),
         connect_timeout: timeouts.0,
         read_timeout: timeouts.1,
         retries: REQUEST_RETRIES,
-        aws,
+        accounts,
         ..Access::default()
     })
+}
+
+fn given(bucket: &Bucket, account: &Value) -> Result<Accounts, Error> {
+    fn read<T: DeserializeOwned>(account: Value) -> Result<T, Error> {
+        let wrong = |_| Error::InvalidOption { name: "account", expected: "the keys of an account" };
+        serde_json::from_value(account).map_err(wrong)
+    }
+    let mut accounts = Accounts::default();
+    let mut account = account.clone();
+    match bucket {
+        Bucket::S3(_) => accounts.aws = Some(read(account)?),
+        Bucket::Gcs(_) => accounts.gcp = Some(read(account)?),
+        Bucket::Azure(name) => {
+            account["container"] = json!(name);
+            accounts.azure.push(read(account)?);
+        }
+        Bucket::Directory(_) => {}
+    }
+    Ok(accounts)
 }
 
 /// Loads a file, whole or not at all.
@@ -130,7 +146,7 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
         if load.has_secret && given.is_none() {
             return Err(Error::NoSecret);
         }
-        let kept = load.account.as_ref().map(|id| serde_json::json!({ "id": id }));
+        let kept = load.account.as_ref().map(|id| json!({ "id": id }));
         let timeout = |milliseconds: Option<u64>| milliseconds.map(Duration::from_millis);
         let timeouts = (timeout(load.connect_timeout), timeout(load.read_timeout));
         Ok((access(&load.bucket, given.or(kept.as_ref()), timeouts)?, destination))

@@ -1,10 +1,23 @@
-//! Errors as a LoaderFile has them: `{source: postgres | aws | aidbox, code}`.
+//! Errors as a LoaderFile has them: `{source: postgres | aws | gcp | azure | aidbox, code}`.
 
 use crate::error::{Error, Reason, SourceFault};
 use crate::pg::attempt::Failure;
 use crate::pg::report;
 use crate::store::bucket::Bucket;
 use serde_json::{Value, json};
+
+/// Whatever is neither the database's nor the store's.
+const OWN: &str = "aidbox";
+
+/// The word for a store.
+pub fn source(bucket: &Bucket) -> &'static str {
+    match bucket {
+        Bucket::S3(_) => "aws",
+        Bucket::Gcs(_) => "gcp",
+        Bucket::Azure(_) => "azure",
+        Bucket::Directory(_) => OWN,
+    }
+}
 
 /// The message and the error of a file that is not loaded.
 pub fn of(failure: &Failure, bucket: &Bucket) -> (String, Value) {
@@ -16,21 +29,21 @@ pub fn of(failure: &Failure, bucket: &Bucket) -> (String, Value) {
 
 /// The same of an error of ours; a listing that is refused is the account's fault.
 pub fn of_error(error: &Error, bucket: &Bucket, of_listing: bool) -> (String, Value) {
-    let own = |code: String| (error.to_string(), json!({"source": "aidbox", "code": code}));
+    let own = |code: String| (error.to_string(), json!({"source": OWN, "code": code}));
     match error {
         Error::Server { sqlstate, message } => of_server(*sqlstate, message),
         Error::Rejected { last, .. } => match &**last {
             Reason::Server { sqlstate, message } => of_server(*sqlstate, message),
             Reason::Fault(_) => own(report::state(error)),
         },
-        Error::Source { fault: SourceFault::Refused { status, code }, .. } if matches!(bucket, Bucket::S3(_)) => {
+        Error::Source { fault: SourceFault::Refused { status, code }, .. } if source(bucket) != OWN => {
             let code = match code.as_str() {
-                "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "InvalidAccount",
-                "NoSuchBucket" => "NoSuchKey",
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthenticationFailed" | "AuthorizationFailure" => "InvalidAccount",
+                "NoSuchBucket" | "ContainerNotFound" | "BlobNotFound" => "NoSuchKey",
                 _ if of_listing && *status == 403 => "InvalidAccount",
                 code => code,
             };
-            (format!("{code}: {error}"), json!({"source": "aws", "code": code}))
+            (format!("{code}: {error}"), json!({"source": source(bucket), "code": code}))
         }
         _ => own(report::state(error)),
     }
