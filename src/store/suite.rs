@@ -245,8 +245,8 @@ fn gcs_signs() {
     let (query, signature) = url.query().unwrap().split_once("&X-Goog-Signature=").unwrap();
     let value = |name: &str| url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
     let date = value("X-Goog-Date");
-    // Google's host has no port, and object_store signs none.
-    let canonical = format!("GET\n/bucket/dir/key.ndjson\n{query}\nhost:127.0.0.1\n\nhost\nUNSIGNED-PAYLOAD");
+    // object_store signs for Google's own host, wherever it asks.
+    let canonical = format!("GET\n/bucket/dir/key.ndjson\n{query}\nhost:storage.googleapis.com\n\nhost\nUNSIGNED-PAYLOAD");
     let scope = value("X-Goog-Credential").split_once('/').unwrap().1.to_owned();
     let hash: String = Sha256::digest(canonical.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let text = format!("GOOG4-RSA-SHA256\n{date}\n{scope}\n{hash}");
