@@ -222,14 +222,14 @@ create table bulk.loader_file (
     primary key (bucket, file)
 );
 comment on table bulk.loader_file is 'Files of buckets that bulk.load_from_bucket loads or has loaded. Delete a row to have its file loaded again';
-comment on column bulk.loader_file.bucket is 's3://bucket, or local for a directory of the server';
+comment on column bulk.loader_file.bucket is 's3://bucket, gs://bucket, az://container, or local for a directory of the server';
 comment on column bulk.loader_file.file is 'The key of the object, or the path of the file';
 comment on column bulk.loader_file.type is 'The resource type that its name begins with';
 comment on column bulk.loader_file.size is 'Bytes as they are sent';
 comment on column bulk.loader_file.loaded is 'Lines stored';
 comment on column bulk.loader_file.status is 'pending, in-progress, done, error; one that no worker is at any more stays in-progress until it is loaded';
 comment on column bulk.loader_file.message is 'Why it failed';
-comment on column bulk.loader_file.error is '{"source": "postgres" | "aws" | "aidbox", "code": …}: an SQLSTATE, or the store''s word for it';
+comment on column bulk.loader_file.error is '{"source": "postgres" | "aws" | "gcp" | "azure" | "aidbox", "code": …}: an SQLSTATE, or the store''s word for it';
 comment on column bulk.loader_file.etag is 'Of the content that was loaded, or is to be';
 comment on column bulk.loader_file.job is 'Number of the job that loads it';
 
