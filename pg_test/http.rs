@@ -1,13 +1,18 @@
 //! Sources on web servers: a real one and one that misbehaves.
 
-use crate::cluster::{failure, server_directory, shared, value};
-use crate::source::{Faulty, Nginx, Then, gzip};
+use crate::cluster::{checked, failure, server_directory, shared, value};
+use crate::proxy::Tunnel;
+use crate::source::{Faulty, Nginx, Then, free_port, gzip};
 use crate::test;
 use libtest_mimic::Trial;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 pub fn tests() -> Vec<Trial> {
     vec![
+        test("servers whose authority a superuser names are trusted, and no others", authorities),
+        test("servers are reached through the proxy that a superuser names", proxies),
         test("a web server's statuses are errors of their own", statuses),
         test("redirects are followed to allowed addresses only", redirects),
         test("a body that ends early is an error, never a success", truncated),
@@ -126,4 +131,57 @@ fn trickle() {
         let server = Faulty::start([head.as_bytes(), &body].concat(), Then::Trickle(head.len()));
         assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", server.url())), r#"{"total": 1}"#);
     }
+}
+
+fn authorities() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let directory = server_directory();
+    let path = directory.path();
+    fs::write(path.join("lines"), b"{\"id\": \"p\"}\n").unwrap();
+    let openssl = |arguments: &str| {
+        checked(Command::new("openssl").args(arguments.split(' ')).current_dir(path));
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority");
+    openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server");
+    fs::write(path.join("names"), "subjectAltName = IP:127.0.0.1\n").unwrap();
+    openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names");
+    fs::set_permissions(path.join("ca.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let port = free_port();
+    let tls = format!("listen 127.0.0.1:{port} ssl; ssl_certificate {0}/server.pem; ssl_certificate_key {0}/server.key;", path.display());
+    let _nginx = Nginx::start(path, &tls);
+    let load = format!("bulk.load('https://127.0.0.1:{port}/lines', 'Patient')");
+    let error = failure(&mut client, &format!("select {load}"));
+    assert_eq!(error.code, "08001", "{error:?}");
+    for (file, code) in [("none", "22023"), ("lines", "22023")] {
+        client.batch_execute(&format!("set bulk.ca_file = '{}'", path.join(file).display())).unwrap();
+        assert_eq!(failure(&mut client, &format!("select {load}")).code, code, "{file}");
+    }
+    client.batch_execute(&format!("set bulk.ca_file = '{}'", path.join("ca.pem").display())).unwrap();
+    assert_eq!(value(&mut client, &load), r#"{"total": 1}"#);
+    let name = &database.name;
+    client.batch_execute(&format!("create role plain_{name}; set role plain_{name}")).unwrap();
+    assert_eq!(failure(&mut client, "set bulk.ca_file = ''").code, "42501");
+    assert_eq!(failure(&mut client, "set bulk.proxy = ''").code, "42501");
+    assert_eq!(failure(&mut client, "show bulk.proxy").code, "42501");
+}
+
+fn proxies() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let directory = server_directory();
+    fs::write(directory.path().join("lines"), b"{\"id\": \"p\"}\n").unwrap();
+    let nginx = Nginx::start(directory.path(), "");
+    let tunnel = Tunnel::start();
+    // The proxy decides what can be reached, and it itself needs no leave.
+    client.batch_execute(&format!("set bulk.allowed_hosts = ''; set bulk.proxy = '{}'", tunnel.url())).unwrap();
+    assert_eq!(value(&mut client, &format!("bulk.load('{}', 'Patient')", nginx.url("lines"))), r#"{"total": 1}"#);
+    let asked = tunnel.asked();
+    assert!(asked.len() == 1 && asked[0].starts_with(&format!("CONNECT 127.0.0.1:{}", nginx.port())), "{asked:?}");
+    assert!(asked[0].to_ascii_lowercase().contains("proxy-authorization: basic"), "{asked:?}");
+    client.batch_execute("set bulk.proxy = 'nonsense://x'").unwrap();
+    assert_eq!(failure(&mut client, &format!("select bulk.load('{}', 'Patient')", nginx.url("lines"))).code, "22023");
+    client.batch_execute("set bulk.proxy = 'http://user:PASSWORD@127.0.0.1:1'").unwrap();
+    let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient')", nginx.url("lines")));
+    assert!(error.code == "08001" && !format!("{error:?}").contains("PASSWORD"), "{error:?}");
 }

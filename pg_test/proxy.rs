@@ -172,3 +172,63 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
         sent += some.len();
     }
 }
+
+/// A proxy that clients ask to connect them (CONNECT).
+pub struct Tunnel {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Tunnel {
+    pub fn start() -> Tunnel {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tunnel = Tunnel { port: listener.local_addr().unwrap().port(), stop: Arc::default(), asked: Arc::default() };
+        let (stop, asked) = (Arc::clone(&tunnel.stop), Arc::clone(&tunnel.asked));
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (Ok(client), asked) = (client, Arc::clone(&asked)) else { continue };
+                thread::spawn(move || {
+                    let _ = connect(client, &asked);
+                });
+            }
+        });
+        tunnel
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://user:PASSWORD@127.0.0.1:{}", self.port)
+    }
+
+    /// What it was asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn connect(mut client: TcpStream, asked: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let (head, rest) = head(&mut client)?;
+    asked.lock().unwrap().push(head.clone());
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    let mut server = TcpStream::connect(target)?;
+    client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+    server.write_all(&rest)?;
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let copied = std::io::copy(&mut server, &mut client);
+    let _ = client.shutdown(Shutdown::Both);
+    copied.map(drop)
+}

@@ -42,7 +42,7 @@ pub fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 /// A free port of the loopback.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -21,11 +21,11 @@ pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<Access, Error
     });
     Ok(Access {
         accounts: accounts::of(buckets, None)?,
-        allowed_hosts: setting::allowed_hosts(),
         headers: options.headers.clone(),
         connect_timeout: options.connect_timeout,
         read_timeout: options.read_timeout,
         retries: options.retries,
+        ..setting::network()?
     })
 }
 

@@ -3,6 +3,8 @@
 use crate::error::Error;
 use crate::fhir::Format;
 use crate::store::address::Allowed;
+use crate::store::network;
+use crate::store::opened::Access;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
@@ -22,6 +24,8 @@ static ALLOWED_HOSTS: Text = Text::new(Some(c""));
 static CREATED_AT_URL: Text = Text::new(Some(c"ex:createdAt"));
 static BASE_URL: Text = Text::new(Some(c""));
 static RESOURCE_DIRECTORY: Text = Text::new(Some(c""));
+static PROXY: Text = Text::new(Some(c""));
+static CA_FILE: Text = Text::new(Some(c""));
 static BACKEND: Text = Text::new(Some(c""));
 static AWS_ACCOUNT: Text = Text::new(Some(c""));
 static AWS_BUCKET: Text = Text::new(Some(c""));
@@ -33,12 +37,19 @@ static FILE_DIRECTORY: Text = Text::new(Some(c""));
 /// A setting that is a text: its name, what it is, more of that, whether only a superuser sets it.
 type TextSetting = (&'static CStr, &'static CStr, &'static CStr, &'static Text, bool);
 
-static TEXTS: [TextSetting; 11] = [
+static TEXTS: [TextSetting; 12] = [
     (
         c"bulk.allowed_hosts",
         c"Hosts, addresses and CIDR ranges that sources may have although they are not global.",
         c"Parted by commas; each may have a port; * allows all. Addresses are checked as they are connected to.",
         &ALLOWED_HOSTS,
+        true,
+    ),
+    (
+        c"bulk.ca_file",
+        c"File of certificates of authorities, in PEM, that are trusted beside those that browsers trust.",
+        c"",
+        &CA_FILE,
         true,
     ),
     (
@@ -100,6 +111,14 @@ static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// Registers all settings and reserves their prefix.
 pub fn register() {
     let none = GucFlags::default();
+    GucRegistry::define_string_guc(
+        c"bulk.proxy",
+        c"URL of the proxy through which servers are reached, or environment for the one that the server's environment names.",
+        c"The proxy, not bulk.allowed_hosts, then decides what can be reached.",
+        &PROXY,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
     for (name, short, long, setting, is_guarded) in TEXTS {
         let context = if is_guarded { GucContext::Suset } else { GucContext::Userset };
         GucRegistry::define_string_guc(name, short, long, setting, context, none);
@@ -183,8 +202,22 @@ fn text(setting: &Text) -> String {
 }
 
 /// Addresses that sources may have beside the global ones.
-pub fn allowed_hosts() -> Allowed {
+fn allowed_hosts() -> Allowed {
     Allowed::parse(&text(&ALLOWED_HOSTS))
+}
+
+/// How servers are reached.
+pub fn network() -> Result<Access, Error> {
+    let wrong = |name, expected| Error::InvalidOption { name, expected };
+    let trusted = match text(&CA_FILE) {
+        path if path.is_empty() => None,
+        path => {
+            let read = std::fs::read(path).ok().and_then(|pem| network::trusted(&pem));
+            Some(read.ok_or(wrong("bulk.ca_file", "a file of certificates in PEM that the server can read"))?)
+        }
+    };
+    let proxy = network::proxy(&text(&PROXY)).ok_or(wrong("bulk.proxy", "the URL of a proxy, or environment"))?;
+    Ok(Access { allowed_hosts: allowed_hosts(), proxy, trusted, ..Access::default() })
 }
 
 pub fn created_at_url() -> String {
@@ -304,9 +337,10 @@ pub fn max_workers() -> u32 {
 }
 
 /// What a job's workers take over from the session that asks for it.
-const TAKEN_OVER: [&CStr; 12] = [
+const TAKEN_OVER: [&CStr; 13] = [
     c"search_path",
     c"bulk.allowed_hosts",
+    c"bulk.ca_file",
     c"bulk.created_at_url",
     c"bulk.resource_format",
     c"bulk.encode_threads",

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use ureq::Body;
 use ureq::config::Config;
 use ureq::http::{Response, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
@@ -30,8 +31,9 @@ impl Client {
             .http_status_as_error(false)
             // Followed where they are: headers must not be.
             .max_redirects(0)
-            // Variables of the postmaster's environment are nobody's decision here.
-            .proxy(None)
+            // By default variables of the environment would count.
+            .proxy(access.proxy.clone())
+            .tls_config(TlsConfig::builder().root_certs(access.trusted.clone().unwrap_or(RootCerts::WebPki)).build())
             // A connection that the server closed after its last answer must not cost a try.
             .max_idle_connections(0)
             .timeout_resolve(access.connect_timeout)
@@ -39,7 +41,8 @@ impl Client {
             .timeout_per_read(access.read_timeout)
             .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
             .build();
-        let resolver = CheckedResolver { allowed: access.allowed_hosts.clone(), inner: DefaultResolver::default() };
+        let proxy = access.proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port()));
+        let resolver = CheckedResolver { allowed: access.allowed_hosts.clone(), proxy, inner: DefaultResolver::default() };
         let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
         interrupt.watch(&agent);
         Client { agent, retries: access.retries, interrupt: interrupt.clone() }
@@ -120,6 +123,8 @@ struct Refused(IpAddr);
 #[derive(Debug)]
 struct CheckedResolver {
     allowed: Allowed,
+    /// Where a superuser said that it is.
+    proxy: Option<(String, u16)>,
     inner: DefaultResolver,
 }
 
@@ -127,6 +132,11 @@ impl Resolver for CheckedResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let found = self.inner.resolve(uri, config, timeout)?;
+        if self.proxy.as_ref().is_some_and(|(name, port)| {
+            name.trim_start_matches('[').trim_end_matches(']') == host && uri.port_u16().unwrap_or(*port) == *port
+        }) {
+            return Ok(found);
+        }
         let mut kept = self.empty();
         for address in found.iter().filter(|address| self.allowed.permits(host, address.ip(), address.port())) {
             kept.push(*address);

@@ -5,13 +5,19 @@ use super::address::Allowed;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::time::Duration;
+use ureq::Proxy;
 pub use ureq::http::header::HeaderMap;
 use ureq::http::header::{self, HeaderName, HeaderValue};
+use ureq::tls::RootCerts;
 
 /// What reading a source depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     pub allowed_hosts: Allowed,
+    /// None asks the servers themselves.
+    pub proxy: Option<Proxy>,
+    /// Certificate authorities; None is those that browsers trust.
+    pub trusted: Option<RootCerts>,
     /// Sent with requests to the source's own origin, never to where a redirect leads beyond it.
     pub headers: HeaderMap,
     /// None waits without end.

@@ -46,14 +46,7 @@ pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Durati
     if accounts == Accounts::default() && !matches!(bucket, Bucket::Directory(_)) {
         return Err(Error::source(&bucket.url(), SourceFault::NoAccount));
     }
-    Ok(Access {
-        allowed_hosts: setting::allowed_hosts(),
-        connect_timeout: timeouts.0,
-        read_timeout: timeouts.1,
-        retries: REQUEST_RETRIES,
-        accounts,
-        ..Access::default()
-    })
+    Ok(Access { connect_timeout: timeouts.0, read_timeout: timeouts.1, retries: REQUEST_RETRIES, accounts, ..setting::network()? })
 }
 
 fn given(bucket: &Bucket, account: &Value) -> Result<Accounts, Error> {
