@@ -243,6 +243,8 @@ create table bulk.disabled_index (
     restore jsonb,
     message text,
     statements text[] not null,
+    search_path text not null,
+    owner text not null,
     role text not null,
     primary key (schemaname, tablename, indexname)
 );
@@ -251,6 +253,8 @@ comment on column bulk.disabled_index.status is 'disabled, restored';
 comment on column bulk.disabled_index.restore is '{"start", "end", "duration"}: when it was put back; milliseconds';
 comment on column bulk.disabled_index.message is 'Why it could not be put back';
 comment on column bulk.disabled_index.statements is 'What puts it back';
+comment on column bulk.disabled_index.search_path is 'Under which it was dropped: functions of an index may need it';
+comment on column bulk.disabled_index.owner is 'Of the table: for no other it is put back';
 
 create table bulk.storage_account (
     resource_type text not null,

@@ -6,6 +6,7 @@ use crate::job::bucket::status;
 use crate::job::storage;
 use crate::op::option::{object, value};
 use crate::pg::argument::Json;
+use crate::pg::attempt::attempt;
 use crate::pg::indexes::{self, Restored};
 use crate::pg::{jobs, lifecycle, report};
 use pgrx::JsonB;
@@ -47,10 +48,16 @@ fn restore(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
     jobs::start_waiting()?;
     let mut restored = Vec::new();
     for name in indexes::restorable(table)? {
-        match indexes::restore(&name, None)? {
-            Restored::Done => restored.push(name),
-            Restored::NotNeeded => {}
-            Restored::Held => notice!("index {name} is put back by the load that does without it"),
+        // One that cannot be put back does not keep off the others.
+        match attempt(|| indexes::restore(&name, None)) {
+            Ok(Restored::Done(shown)) => restored.push(shown),
+            Ok(Restored::NotNeeded) => {}
+            Ok(Restored::Held) => notice!("index {name} is put back by the load that does without it"),
+            Err(failure) => {
+                let message = failure.whole_message();
+                indexes::note(&name, &message)?;
+                warning!("index {name} cannot be put back: {message}");
+            }
         }
     }
     Ok(restored)

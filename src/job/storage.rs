@@ -48,6 +48,10 @@ pub fn healthcheck() -> Result<Answer, Error> {
 /// What settings name; else which of them is missing, in the words of Aidbox.
 fn configured() -> Result<Result<Storage, &'static str>, Error> {
     let backend = setting::storage_backend();
+    if matches!(backend.as_str(), "aws" | "gcp" | "azure") {
+        // Whoever may not reach them learns nothing of accounts.
+        Right::Remote.require()?;
+    }
     let named =
         |scheme: &str, name: String| if name.is_empty() { Ok(None) } else { Bucket::parse(&format!("{scheme}://{name}")).map(Some) };
     let (account, bucket) = match backend.as_str() {

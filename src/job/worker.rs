@@ -128,6 +128,7 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
     };
     let taken_over = transaction::run(None, || {
         setting::take_over(&plan.settings);
+        setting::lift_timeouts();
         Ok(())
     });
     if let Err(failure) = taken_over {

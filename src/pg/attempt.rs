@@ -40,12 +40,12 @@ impl Failure {
         }
     }
 
-    /// What PostgreSQL says in its DETAIL.
-    pub fn detail(&self) -> Option<String> {
-        let Failure::Server { caught, .. } = self else { return None };
+    /// The same with what PostgreSQL says in its DETAIL.
+    pub fn whole_message(&self) -> String {
+        let Failure::Server { message, caught, .. } = self else { return self.message() };
         let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. }) =
             &**caught;
-        report.detail().map(str::to_owned)
+        report.detail().map_or_else(|| message.clone(), |detail| format!("{message}. {detail}"))
     }
 
     /// The same as an error of ours.

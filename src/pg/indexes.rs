@@ -54,8 +54,12 @@ pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> 
     Ok(())
 }
 
-/// Takes the indexes off tables; without `with_key` the key on id stays. Gives their names as SQL spells them, those with it that are off already.
+/// By which an index that is off is named here: with its table, since another may have a name of its.
+const NAME: &str = "format('%I.%I.%I', d.schemaname, d.tablename, d.indexname)";
+
+/// Takes the indexes off tables; without `with_key` the key on id stays. Gives their names, those with it that are off already.
 pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
+    let path = setting::search_path();
     for table in tables {
         // Nobody makes another meanwhile, and nobody reads by one that goes.
         // SAFETY: a table that exists; the lock is kept to the transaction's end.
@@ -64,21 +68,24 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
             Ok((text(1)?, text(2)?, text(3)?, text(4)?, row.get::<String>(5)?, text(6)?, row.get::<Vec<String>>(7)?.unwrap_or_default()))
         })?;
-        for (schema, table, index, definition, tablespace, drop, statements) in dropped {
+        for (schema, name, index, definition, tablespace, drop, statements) in dropped {
             create::run(&drop);
             owner::run(
-                "insert into bulk.disabled_index (schemaname, tablename, indexname, indexdef, tablespace, statements, role) \
-                 values ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7)) on conflict (schemaname, tablename, indexname) do update \
+                "insert into bulk.disabled_index (schemaname, tablename, indexname, indexdef, tablespace, statements, role, search_path, owner) \
+                 select $1, $2, $3, $4, $5, $6, pg_get_userbyid($7), $8, pg_get_userbyid(c.relowner) from pg_class c where c.oid = $9 \
+                 on conflict (schemaname, tablename, indexname) do update \
                  set indexdef = excluded.indexdef, tablespace = excluded.tablespace, statements = excluded.statements, role = excluded.role, \
-                     status = 'disabled', restore = null, message = null",
+                     search_path = excluded.search_path, owner = excluded.owner, status = 'disabled', restore = null, message = null",
                 &[
                     schema.into(),
-                    table.into(),
+                    name.into(),
                     index.into(),
                     definition.into(),
                     tablespace.into(),
                     statements.into(),
                     role::current().into(),
+                    path.as_str().into(),
+                    table.oid.into(),
                 ],
             )?;
         }
@@ -89,9 +96,11 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
 /// The indexes that are off a table. Those of constraints come first: while one is put back nobody else is at the table.
 fn off(table: &Table) -> Result<Vec<String>, Error> {
     let found = owner::query(
-        "select format('%I.%I', d.schemaname, d.indexname) from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
-         join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname \
-         where c.oid = $1 and d.status = 'disabled' order by array_length(d.statements, 1) desc, d.indexname",
+        &format!(
+            "select {NAME} from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
+             join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname \
+             where c.oid = $1 and d.status = 'disabled' order by array_length(d.statements, 1) desc, d.indexname"
+        ),
         &[table.oid.into()],
         |row| row.get::<String>(1),
     )?;
@@ -101,8 +110,9 @@ fn off(table: &Table) -> Result<Vec<String>, Error> {
 /// What became of an index that was to be put back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restored {
-    Done,
-    /// It is there, or nothing is known of it.
+    /// Its name as SQL spells it.
+    Done(String),
+    /// It is there, or nothing is known of it, or why it cannot be is written down.
     NotNeeded,
     /// A job that is at work does without it, and puts it back.
     Held,
@@ -113,8 +123,18 @@ struct Off {
     schema: String,
     table: String,
     index: String,
+    definition: String,
     tablespace: String,
     statements: Vec<String>,
+    path: String,
+    owner: String,
+}
+
+impl Off {
+    /// Whether it is that of a constraint: the table is locked for its sake.
+    fn is_constraint(&self) -> bool {
+        self.statements.iter().any(|statement| statement.starts_with("alter table") && statement.contains(" add constraint "))
+    }
 }
 
 /// Puts an index back whose turn has come in a job. The part ends with it, so that of two jobs that wait for each other's index one does it.
@@ -123,16 +143,23 @@ pub fn restore_part(part: &Part) -> Result<(), Error> {
     parts::end(part, None)
 }
 
-/// Puts an index back, by its name as SQL spells it, as the owner of its table. `part` is whose work that is.
+/// Puts an index back, as the owner of its table, if that is who it was. `part` is whose work that is.
 pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
+    // Before the row is waited for: whoever has it may wait for what we have.
+    if part.is_none() && jobs::is_held(name, None)? {
+        return Ok(Restored::Held);
+    }
     let found = owner::query(
-        "select schemaname, tablename, indexname, tablespace, statements from bulk.disabled_index \
-         where format('%I.%I', schemaname, indexname) = $1 and status = 'disabled' for update",
+        &format!(
+            "select d.schemaname, d.tablename, d.indexname, d.tablespace, d.statements, d.indexdef, d.search_path, d.owner \
+             from bulk.disabled_index d where {NAME} = $1 and d.status = 'disabled' for update"
+        ),
         &[name.into()],
         |row| {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
             let statements = row.get::<Vec<String>>(5)?.unwrap_or_default();
-            Ok(Off { schema: text(1)?, table: text(2)?, index: text(3)?, tablespace: text(4)?, statements })
+            let (definition, path, owner) = (text(6)?, text(7)?, text(8)?);
+            Ok(Off { schema: text(1)?, table: text(2)?, index: text(3)?, tablespace: text(4)?, definition, statements, path, owner })
         },
     )?;
     let Some(off) = found.into_iter().next() else { return Ok(Restored::NotNeeded) };
@@ -141,62 +168,89 @@ pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
     }
     let began = std::time::Instant::now();
     let found = owner::look(
-        "select c.oid, c.relowner, exists (select from pg_class x where x.relnamespace = c.relnamespace and x.relname = $3) \
-         from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2",
-        &[off.schema.as_str().into(), off.table.as_str().into(), off.index.as_str().into()],
-        |row| Ok((row.get::<pg_sys::Oid>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<bool>(3)?.unwrap_or(false))),
+        "select c.oid, c.relowner, pg_get_userbyid(c.relowner)::text = $6, \
+            exists (select from pg_class x where x.relnamespace = c.relnamespace and x.relname = $3), \
+            exists (select from pg_class x join pg_index i on i.indexrelid = x.oid where x.relnamespace = c.relnamespace and x.relname = $3 \
+                and i.indrelid = c.oid and i.indisvalid and pg_get_indexdef(x.oid) = $4 \
+                and (not $5 or exists (select from pg_constraint k where k.conindid = x.oid and k.conrelid = c.oid))) \
+         from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2 and c.relkind = 'r'",
+        &[
+            off.schema.as_str().into(),
+            off.table.as_str().into(),
+            off.index.as_str().into(),
+            off.definition.as_str().into(),
+            off.is_constraint().into(),
+            off.owner.as_str().into(),
+        ],
+        |row| {
+            let is = |column| row.get::<bool>(column).map(Option::unwrap_or_default);
+            Ok((row.get::<pg_sys::Oid>(1)?.zip(row.get::<pg_sys::Oid>(2)?), is(3)?, is(4)?, is(5)?))
+        },
     )?;
-    let Some((Some((table, owner)), is_there)) = found.into_iter().next() else {
-        note(name, &format!("table \"{}.{}\" is gone", off.schema, off.table))?;
-        return Ok(Restored::NotNeeded);
+    let (table, owner, is_taken, is_there) = match found.into_iter().next() {
+        Some((Some((table, owner)), true, is_taken, is_there)) => (table, owner, is_taken, is_there),
+        Some((Some(_), false, ..)) => {
+            // What it calls would run with another's rights.
+            note(name, &format!("table \"{}.{}\" is no longer of \"{}\"", off.schema, off.table, off.owner))?;
+            return Ok(Restored::NotNeeded);
+        }
+        _ => {
+            note(name, &format!("table \"{}.{}\" is gone", off.schema, off.table))?;
+            return Ok(Restored::NotNeeded);
+        }
     };
+    if is_taken && !is_there {
+        note(name, &format!("another relation has the name \"{}\"", off.index))?;
+        return Ok(Restored::NotNeeded);
+    }
     if !is_there {
-        let is_constraint = off.statements.iter().any(|statement| statement.starts_with("alter table"));
-        // Where a constraint is added the table is locked for its sake: at once, so that nobody waits for one another.
-        let lock = if is_constraint { pg_sys::AccessExclusiveLock } else { pg_sys::ShareLock };
+        // At once, so that nobody waits for one another.
+        let lock = if off.is_constraint() { pg_sys::AccessExclusiveLock } else { pg_sys::ShareLock };
         // SAFETY: any oid may be locked.
         unsafe { pg_sys::LockRelationOid(table, lock as i32) };
         let tablespace = CString::new(off.tablespace.as_str()).unwrap_or_default();
+        let path = CString::new(format!("pg_catalog{}{}", if off.path.is_empty() { "" } else { ", " }, off.path)).unwrap_or_default();
         let run = || {
-            setting::within(&[(c"search_path", c"pg_catalog, pg_temp"), (c"default_tablespace", tablespace.as_c_str())], || {
+            setting::within(&[(c"search_path", path.as_c_str()), (c"default_tablespace", tablespace.as_c_str())], || {
                 off.statements.iter().try_for_each(|statement| pgrx::Spi::run(statement))
             })
         };
         role::within(owner, run).map_err(|error| Error::Internal(error.to_string()))?;
     }
     owner::run(
-        "update bulk.disabled_index set status = 'restored', message = null, restore = jsonb_build_object( \
-            'start', clock_timestamp() - make_interval(secs => $2 / 1000.0), 'end', clock_timestamp(), 'duration', $2) \
-         where format('%I.%I', schemaname, indexname) = $1 and status = 'disabled'",
+        &format!(
+            "update bulk.disabled_index d set status = 'restored', message = null, restore = jsonb_build_object( \
+                'start', clock_timestamp() - make_interval(secs => $2 / 1000.0), 'end', clock_timestamp(), 'duration', $2) \
+             where {NAME} = $1 and d.status = 'disabled'"
+        ),
         &[name.into(), (began.elapsed().as_millis() as i64).into()],
     )?;
-    Ok(Restored::Done)
+    Ok(Restored::Done(pgrx::spi::quote_qualified_identifier(off.schema, off.index)))
 }
 
 /// Writes down why an index is still off.
 pub fn note(name: &str, message: &str) -> Result<(), Error> {
     owner::run(
-        "update bulk.disabled_index set message = $2 where format('%I.%I', schemaname, indexname) = $1 and status = 'disabled'",
+        &format!("update bulk.disabled_index d set message = $2 where {NAME} = $1 and d.status = 'disabled'"),
         &[name.into(), message.into()],
     )
 }
 
 /// The indexes that are off a table, or all, which the current user may put back: as owner of the table or as administrator.
 pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
+    let may = "(pg_has_role($1, c.relowner, 'usage') or pg_has_role($1, 'bulk_admin', 'usage'))";
     if let Some(oid) = table {
         let found = table::describe(oid)?;
-        let may = owner::look(
-            "select pg_has_role($2, c.relowner, 'usage') or pg_has_role($2, 'bulk_admin', 'usage') from pg_class c where c.oid = $1",
-            &[oid.into(), role::current().into()],
-            |row| row.get::<bool>(1),
-        )?;
+        let query = format!("select {may} from pg_class c where c.oid = $2");
+        let may = owner::look(&query, &[role::current().into(), oid.into()], |row| row.get::<bool>(1))?;
         return if may.into_iter().flatten().any(|may| may) { off(&found) } else { Err(Error::NotOwner(found.plain_name)) };
     }
     let found = owner::look(
-        "select format('%I.%I', d.schemaname, d.indexname) from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
-         join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname \
-         where d.status = 'disabled' and (pg_has_role($1, c.relowner, 'usage') or pg_has_role($1, 'bulk_admin', 'usage')) \
-         order by d.schemaname, d.tablename, array_length(d.statements, 1) desc, d.indexname",
+        &format!(
+            "select {NAME} from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
+             join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname where d.status = 'disabled' and {may} \
+             order by d.schemaname, d.tablename, array_length(d.statements, 1) desc, d.indexname"
+        ),
         &[role::current().into()],
         |row| row.get::<String>(1),
     )?;

@@ -175,6 +175,10 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
          where number = $1 and state in ('waiting', 'in-progress')",
         &[job.number.into(), message.into()],
     )?;
+    if job.kind == "bucket" {
+        // A call begins anew, with an account of its own.
+        forget(job.number)?;
+    }
     tell(&job.id)
 }
 
@@ -444,7 +448,7 @@ fn hand_on_indexes(number: i64) -> Result<(), Error> {
         &format!(
             "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
              select $2, 'indexes', j.role, j.session_role, j.origin, 'waiting', jsonb_build_object('bucket', j.request->'bucket'), j.threads \
-             from bulk.job_entry j where j.number = $1 and exists (select from bulk.job_file_entry f where {open}) \
+             from bulk.job_entry j where j.number = $1 and j.kind = 'bucket' and exists (select from bulk.job_file_entry f where {open}) \
              returning number, (select r.oid from pg_roles r where r.rolname = session_role::name), threads"
         ),
         &[number.into(), uuid::Uuid::new_v4().to_string().into()],
@@ -470,13 +474,15 @@ fn hand_on_indexes(number: i64) -> Result<(), Error> {
 }
 
 /// Whether an index is one that another job does without and puts back: its name is a part's, other than this. One whose workers are gone
-/// does not count.
+/// does not count, nor one that waits for them in vain; before whoever asks by hand, none that waits.
 pub fn is_held(index: &str, part: Option<i64>) -> Result<bool, Error> {
     let found = owner::query(
         "select from bulk.job_file_entry f join bulk.job_entry j on j.number = f.job where f.phase = 1 and f.source = $1 \
          and f.number <> coalesce($2, 0) and f.state in ('waiting', 'in-progress') and j.state in ('waiting', 'in-progress') \
-         and bulk._state(j.number, j.kind, j.state, j.origin) in ('waiting', 'in-progress')",
-        &[index.into(), part.into()],
+         and j.origin = $3 and (exists (select from bulk.workers(j.number)) or ($2 is not null and j.state = 'waiting' \
+            and exists (select from pg_roles o where o.rolname = j.role::name) and exists (select from pg_roles r \
+                where r.rolname = j.session_role::name and has_database_privilege(r.oid, current_database(), 'connect'))))",
+        &[index.into(), part.into(), origin().into()],
         |_| Ok(()),
     )?;
     Ok(!found.is_empty())
@@ -493,12 +499,15 @@ pub fn live(kind: &str) -> Result<Vec<i64>, Error> {
     Ok(found.into_iter().flatten().collect())
 }
 
-/// How the jobs of a bucket that have not ended stand: waiting, in-progress, interrupted.
-pub fn of_bucket(url: &str) -> Result<Vec<(i64, String)>, Error> {
+/// How the jobs of a bucket that have not ended stand, of those that the current user may act on: waiting, in-progress, interrupted. They were
+/// asked for by its URL, or files of it are theirs, as they are written down.
+pub fn of_bucket(url: &str, bucket: &str, beginning: &str) -> Result<Vec<(i64, String)>, Error> {
     let found = owner::query(
         "select j.number, bulk._state(j.number, j.kind, j.state, j.origin) from bulk.job_entry j \
-         where j.kind = 'bucket' and j.request->>'bucket' = $1 and j.state in ('waiting', 'in-progress')",
-        &[url.into()],
+         where j.kind = 'bucket' and j.state in ('waiting', 'in-progress') and (j.request->>'bucket' = $1 \
+            or exists (select from bulk.loader_file l where l.job = j.number and l.bucket = $2 and starts_with(l.file, $3))) \
+         and (pg_has_role($4, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($4, r.oid, 'usage')))",
+        &[url.into(), bucket.into(), beginning.into(), role::current().into()],
         |row| Ok(row.get::<i64>(1)?.zip(row.get::<String>(2)?)),
     )?;
     Ok(found.into_iter().flatten().collect())
@@ -509,7 +518,7 @@ pub fn of_bucket(url: &str) -> Result<Vec<(i64, String)>, Error> {
 pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
     let ended = owner::query(
         "update bulk.job_entry j set state = 'cancelled', finished = clock_timestamp(), message = 'job ' || $2 || ' goes on with it' \
-         where j.number = $1 and j.state = 'in-progress' and not exists (select from bulk.workers(j.number)) \
+         where j.number = $1 and bulk._state(j.number, j.kind, j.state, j.origin) = 'interrupted' \
          and (pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($3, r.oid, 'usage'))) \
          returning id",
         &[number.into(), by.into(), role::current().into()],

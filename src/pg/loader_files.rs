@@ -25,6 +25,8 @@ pub struct Taken {
     pub continued: Vec<String>,
     /// Files that are loaded, and have another content now.
     pub changed: Vec<String>,
+    /// How many are others', of whom the current user sees nothing.
+    pub held: i64,
 }
 
 /// A file by the names under which it is written down.
@@ -34,6 +36,9 @@ pub struct Name<'a> {
     pub file: &'a str,
     pub job: i64,
 }
+
+/// Whether a row `l` is the role's of $3.
+const SEEN: &str = "(pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = l.role and pg_has_role($3, r.oid, 'usage')))";
 
 /// Calls for one bucket go one after another, to the end of the transaction.
 pub fn lock(bucket: &str) {
@@ -63,8 +68,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
     )?;
     let live = jobs::live("bucket")?;
     // A row without a job was entered just now.
-    let left = "l.bucket = $1 and l.status in ('pending', 'in-progress') and l.job <> all ($2) and \
-        (pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = l.role and pg_has_role($3, r.oid, 'usage')))";
+    let left = format!("l.bucket = $1 and l.status in ('pending', 'in-progress') and l.job <> all ($2) and {SEEN}");
     let continued = owner::query(
         &format!(
             "update bulk.loader_file l set status = 'pending', type = f.type, size = f.size, last_modified = f.modified::timestamptz, \
@@ -94,14 +98,30 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
     )?;
     let changed = owner::look(
         // Not every listing tells ETags.
-        "select l.file from bulk.loader_file l \
+        &format!(
+            "select l.file from bulk.loader_file l \
          join rows from (unnest($2), unnest($3), unnest($4), unnest($5)) as f (file, size, modified, etag) on f.file = l.file \
          where l.bucket = $1 and l.status = 'done' and case when l.etag is null or f.etag is null \
-            then l.size <> f.size or l.last_modified <> f.modified::timestamptz else l.etag <> f.etag end order by 1",
-        &[bucket.into(), listed.files.clone().into(), listed.sizes.clone().into(), listed.modified.clone().into(), etags.clone().into()],
+            then l.size <> f.size or l.last_modified <> f.modified::timestamptz else l.etag <> f.etag end and {} order by 1",
+            SEEN.replace("$3", "$6")
+        ),
+        &[
+            bucket.into(),
+            listed.files.clone().into(),
+            listed.sizes.clone().into(),
+            listed.modified.clone().into(),
+            etags.clone().into(),
+            role.into(),
+        ],
         |row| row.get::<String>(1),
     )?;
-    Ok(Taken { new: names(new), continued: names(continued), changed: names(changed) })
+    let held = owner::look(
+        &format!("select count(*) from bulk.loader_file l where l.bucket = $1 and l.file = any ($2) and not {SEEN}"),
+        &[bucket.into(), listed.files.clone().into(), role.into()],
+        |row| row.get::<i64>(1),
+    )?;
+    let held = held.into_iter().flatten().next().unwrap_or_default();
+    Ok(Taken { new: names(new), continued: names(continued), changed: names(changed), held })
 }
 
 /// Has files belong to a job.
@@ -171,9 +191,10 @@ pub struct Counts {
 /// Counts them; those of a directory begin with its path.
 pub fn counts(bucket: &str, beginning: &str) -> Result<Counts, Error> {
     let found = owner::look(
-        "select count(*), count(*) filter (where status in ('pending', 'in-progress')), count(*) filter (where status = 'error') \
-         from bulk.loader_file l where bucket = $1 and starts_with(file, $2) and (pg_has_role($3, 'bulk_admin', 'usage') \
-            or exists (select from pg_roles r where r.rolname = l.role and pg_has_role($3, r.oid, 'usage')))",
+        &format!(
+            "select count(*), count(*) filter (where status in ('pending', 'in-progress')), count(*) filter (where status = 'error') \
+         from bulk.loader_file l where bucket = $1 and starts_with(file, $2) and {SEEN}"
+        ),
         &[bucket.into(), beginning.into(), role::current().into()],
         |row| {
             let count = |column| row.get::<i64>(column).map(Option::unwrap_or_default);

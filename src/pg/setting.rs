@@ -73,29 +73,29 @@ static TEXTS: [TextSetting; 12] = [
         &RESOURCE_DIRECTORY,
         true,
     ),
-    (c"bulk.storage_backend", c"Where the storage is: aws, gcp, azure or file.", c"", &BACKEND, false),
+    (c"bulk.storage_backend", c"Where the storage is: aws, gcp, azure or file.", c"", &BACKEND, true),
     (
         c"bulk.storage_aws_account",
         c"Id of the AwsAccount with which buckets of S3 are reached.",
         c"Where it is empty, the only one.",
         &AWS_ACCOUNT,
-        false,
+        true,
     ),
-    (c"bulk.storage_aws_bucket", c"The bucket of S3 that is the storage.", c"", &AWS_BUCKET, false),
+    (c"bulk.storage_aws_bucket", c"The bucket of S3 that is the storage.", c"", &AWS_BUCKET, true),
     (
         c"bulk.storage_gcp_service_account",
         c"Id of the GcpServiceAccount with which buckets of Google Cloud Storage are reached.",
         c"Where it is empty, the only one.",
         &GCP_ACCOUNT,
-        false,
+        true,
     ),
-    (c"bulk.storage_gcp_bucket", c"The bucket of Google Cloud Storage that is the storage.", c"", &GCP_BUCKET, false),
+    (c"bulk.storage_gcp_bucket", c"The bucket of Google Cloud Storage that is the storage.", c"", &GCP_BUCKET, true),
     (
         c"bulk.storage_azure_container",
         c"Id of the AzureContainer that is the storage.",
         c"Of several of one name it is the one that is meant.",
         &AZURE_CONTAINER,
-        false,
+        true,
     ),
     (c"bulk.storage_file_directory", c"The directory of the server that is the storage.", c"", &FILE_DIRECTORY, true),
 ];
@@ -355,13 +355,31 @@ const TAKEN_OVER: [&CStr; 13] = [
 
 /// Settings of this session that a job's workers take over, by name.
 pub fn taken_over() -> BTreeMap<String, String> {
-    let value = |name: &CStr| {
-        // SAFETY: a setting that is there; not even a missing right keeps us from reading it.
-        let value = unsafe { pg_sys::GetConfigOption(name.as_ptr(), false, false) };
-        // SAFETY: a NUL-terminated text, copied at once.
-        unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned()
-    };
-    TAKEN_OVER.iter().map(|name| (name.to_string_lossy().into_owned(), value(name))).collect()
+    TAKEN_OVER.iter().map(|name| (name.to_string_lossy().into_owned(), value(name).unwrap_or_default())).collect()
+}
+
+/// As it is set.
+pub fn search_path() -> String {
+    value(c"search_path").unwrap_or_default()
+}
+
+/// The value of a setting; None for one that this version has not.
+fn value(name: &CStr) -> Option<String> {
+    // SAFETY: a NUL-terminated name; not even a missing right keeps us from reading it.
+    let value = unsafe { pg_sys::GetConfigOption(name.as_ptr(), true, false) };
+    // SAFETY: null, or a NUL-terminated text, copied at once.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
+}
+
+/// Lifts limits of time that a role or the server has for its sessions: work in the background takes as long as it takes.
+pub fn lift_timeouts() {
+    for name in [c"lock_timeout", c"transaction_timeout", c"idle_in_transaction_session_timeout"] {
+        if value(name).is_some() {
+            let (context, source) = (pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
+            // SAFETY: a setting that is there and a value that it takes, both NUL-terminated.
+            unsafe { pg_sys::SetConfigOption(name.as_ptr(), c"0".as_ptr(), context, source) };
+        }
+    }
 }
 
 /// Sets what `taken_over` gave, for the rest of the session. Others than those are passed over.

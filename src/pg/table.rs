@@ -125,6 +125,15 @@ pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
     Err(Error::Internal(format!("table {name} does not stay what it is")))
 }
 
+/// Waits until nobody writes to a type's table, and lets nobody begin to, to the transaction's end.
+pub fn keep_others_off(resource_type: &str) -> Result<(), Error> {
+    if let Some(found) = lookup(resource_type)? {
+        // SAFETY: any oid may be locked.
+        unsafe { pg_sys::LockRelationOid(found.oid, pg_sys::ShareRowExclusiveLock as i32) };
+    }
+    Ok(())
+}
+
 /// `"schema"."name"`.
 pub fn qualified(schema: pg_sys::Oid, name: &str) -> String {
     // SAFETY: a catalog look-up; null when the schema is gone.

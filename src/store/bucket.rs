@@ -3,6 +3,7 @@
 use super::Interrupt;
 use super::azure::Azure;
 use super::directory::Directory;
+use super::file;
 use super::gcs::Gcs;
 use super::opened::Access;
 use super::s3::S3;
@@ -10,7 +11,7 @@ use super::source::{Source, redact};
 use super::stores::Store;
 use crate::error::{Error, SourceFault};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use url::Url;
 
 /// Where objects are.
@@ -31,7 +32,7 @@ impl Bucket {
     pub fn parse(text: &str) -> Result<Bucket, Error> {
         let unsupported = || Error::source(&redact(text), SourceFault::NotABucket);
         if text.starts_with('/') {
-            return Ok(Bucket::Directory(PathBuf::from(text)));
+            return Ok(Bucket::Directory(Path::new(text).components().collect()));
         }
         if text.to_ascii_lowercase().starts_with("file://") {
             return Url::parse(text).ok().and_then(|url| url.to_file_path().ok()).map(Bucket::Directory).ok_or_else(unsupported);
@@ -76,6 +77,14 @@ impl Bucket {
         match self {
             Bucket::Directory(path) => Source::File(path.join(key)),
             bucket => Source::Object(bucket.clone(), key.to_owned()),
+        }
+    }
+
+    /// The same under the one name that it has in the file system.
+    pub fn canonical(&self) -> Result<Bucket, SourceFault> {
+        match self {
+            Bucket::Directory(path) => path.canonicalize().map(Bucket::Directory).map_err(file::fault),
+            bucket => Ok(bucket.clone()),
         }
     }
 

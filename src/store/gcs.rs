@@ -18,7 +18,7 @@ use serde::Deserialize;
 use std::collections::HashSet;
 use std::time::Duration;
 use ureq::Body;
-use ureq::http::header::{AUTHORIZATION, CONTENT_RANGE, LOCATION, RANGE};
+use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, LOCATION, RANGE};
 use ureq::http::{Method, Request, Response};
 use url::Url;
 
@@ -151,7 +151,11 @@ impl Store for Gcs {
 
     fn open(&self, key: &str, from: u64) -> Result<Opened, SourceFault> {
         let range = format!("bytes={from}-");
-        let headers = if from > 0 { vec![(RANGE.as_str(), range.as_str())] } else { Vec::new() };
+        // Else it inflates what was put there as gzip, and tells no length.
+        let mut headers = vec![(ACCEPT_ENCODING.as_str(), "gzip")];
+        if from > 0 {
+            headers.push((RANGE.as_str(), range.as_str()));
+        }
         match self.ask(Method::GET, &self.url(key, "?alt=media")?, &headers, None) {
             Err(SourceFault::Refused { status: 416, .. }) if from > 0 => Err(SourceFault::Changed),
             response => {

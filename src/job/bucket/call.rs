@@ -5,6 +5,7 @@ use super::listing::{self, Listing};
 use super::params::{self, Params};
 use super::{run, told};
 use crate::error::Error;
+use crate::op::aside::aside;
 use crate::pg::attempt::{Failure, attempt};
 use crate::pg::create::{self, Key};
 use crate::pg::jobs::{self, Order};
@@ -28,11 +29,11 @@ pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
     lifecycle::require_writable(c"bulk.load_from_bucket");
     lifecycle::stop_threads_at_exit();
     jobs::start_waiting()?;
-    let params = match Params::read(given) {
+    let mut params = match Params::read(given) {
         Ok(params) => params,
         Err(error) => return refusal(error, None),
     };
-    match list(&params) {
+    match list(&mut params) {
         // What goes wrong takes back all that was done.
         Ok(listing) => match attempt(|| enter(&params, given, &listing)) {
             Ok(answer) => Ok(Ok(answer)),
@@ -54,8 +55,11 @@ pub fn refusal(error: Error, bucket: Option<&Bucket>) -> Result<Answer, Error> {
     Ok(Err(told))
 }
 
-fn list(params: &Params) -> Result<Listing, Error> {
+fn list(params: &mut Params) -> Result<Listing, Error> {
     Right::to_list(&params.bucket).require()?;
+    // However it is named, a directory is one.
+    let bucket = params.bucket.clone();
+    params.bucket = aside(&mut Backend, move |_| bucket.canonical().map_err(|fault| Error::source(&bucket.url(), fault)))?;
     let account = params.account.clone().map(Value::Object);
     let access = run::access(&params.bucket, account.as_ref(), (params.connect_timeout, params.read_timeout))?;
     listing::list(params, access, &mut Backend)
@@ -76,7 +80,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     }
     let covered: Vec<String> = match params.prefixes.is_empty() {
         true => vec![directory.clone()],
-        false => params.prefixes.iter().map(|prefix| written(prefix).1).collect(),
+        false => params.prefixes.iter().map(|prefix| format!("{directory}{prefix}")).collect(),
     };
     let taken = files::take(&bucket, told::source(&params.bucket), &listed, &covered)?;
     let wanted: HashSet<&String> = taken.new.iter().chain(&taken.continued).collect();
@@ -91,7 +95,11 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
         true => take_off(&types, params.drop_key)?,
         false => Vec::new(),
     };
-    let left: Vec<i64> = jobs::of_bucket(&url)?.into_iter().filter(|(_, state)| state == "interrupted").map(|(number, _)| number).collect();
+    let left: Vec<i64> = jobs::of_bucket(&url, &bucket, &directory)?
+        .into_iter()
+        .filter(|(_, state)| state == "interrupted")
+        .map(|(number, _)| number)
+        .collect();
     let mut answer = json!({
         "message": format!("Upload from bucket <{url}> started. {} new files added.", taken.new.len()),
         "progress": {"total": files::counts(&bucket, &directory)?.total},
@@ -100,6 +108,9 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     });
     if listing.ignored_in_all > listing.ignored.len() as u64 {
         answer["ignored-count"] = json!(listing.ignored_in_all);
+    }
+    if taken.held > 0 {
+        answer["held-by-others"] = json!(taken.held);
     }
     if !taken.changed.is_empty() {
         answer["changed"] = json!(taken.changed);

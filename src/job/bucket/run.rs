@@ -21,7 +21,7 @@ use crate::pg::parts::{self, Part, Progress};
 use crate::pg::role::Right;
 use crate::pg::sink::Strict;
 use crate::pg::upsert::{Destination, Ids};
-use crate::pg::{accounts, indexes, lifecycle, loading, report, setting, transaction, wait};
+use crate::pg::{accounts, indexes, lifecycle, loading, report, setting, table, transaction, wait};
 use crate::store::account::Accounts;
 use crate::store::bucket::Bucket;
 use crate::store::opened::Access;
@@ -70,15 +70,15 @@ fn given(bucket: &Bucket, account: &Value) -> Result<Accounts, Error> {
 
 /// Loads a file, whole or not at all.
 pub fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> {
-    let key = load.bucket.key(&part.source).unwrap_or_default().to_owned();
+    let key = load.bucket.key(&part.source).ok_or_else(|| Error::Internal(format!("{} is no file of the bucket", part.source)))?.to_owned();
     let (bucket, file) = listing::written(&load.bucket, &key);
     let name = Name { bucket: &bucket, file: &file, job: job.number };
     if !transaction::run(None, || files::begin(name))? {
         return Ok(Step::Done);
     }
-    let (mut passing, mut repeated) = (0, 0);
+    let (mut passing, mut cancels, mut alone) = (0, 0, false);
     let failure = loop {
-        let failure = match one_transaction(job, load, part, name, &key) {
+        let failure = match one_transaction(job, load, part, name, &key, alone) {
             Ok(()) => return Ok(Step::Ended),
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
             Err(Failure::Ours(Error::FileForgotten)) => return Ok(Step::Done),
@@ -89,9 +89,13 @@ pub fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failu
         let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if report::sqlstate(*sqlstate) == "23505");
         if failure.may_pass() && passing < TRIES {
             passing += 1;
-        } else if load.upsert && is_duplicate && repeated == 0 {
-            // Another file brought the same resource at the same time: by now it is there.
-            repeated += 1;
+            alone = passing > 1;
+        } else if load.upsert && is_duplicate && !alone {
+            // Another file brings the same resource at the same time: alone at the table it is a duplicate within this one, or none.
+            alone = true;
+        } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || jobs::is_wanted(job))? {
+            // It may have been meant for the job before.
+            cancels += 1;
         } else if matches!(&failure, Failure::Ours(error) if patience::may_pass(error) || is_changed(error)) && part.tries < RETRIES {
             transaction::run(None, || parts::try_again(part, &failure.message()))?;
             if !patience::rest(job, part.tries - 1)? {
@@ -122,7 +126,8 @@ fn is_changed(error: &Error) -> bool {
     matches!(error, Error::Source { fault: SourceFault::Changed, .. })
 }
 
-fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, key: &str) -> Result<(), Failure> {
+/// `alone`: while nobody else writes to the table.
+fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, key: &str, alone: bool) -> Result<(), Failure> {
     let role = job.role;
     let resource_type = part.resource_type.clone();
     let options = LoadOptions::read(NONE)?;
@@ -149,6 +154,9 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
         if !files::hold(name)? {
             return Err(Error::FileForgotten);
         }
+        if alone && let Some(resource_type) = &resource_type {
+            table::keep_others_off(resource_type)?;
+        }
         let changes = loading::changes(&options)?;
         let mut sink = Box::new(Strict::new(destination.clone(), resource_type.as_deref())?);
         let recipe = loading::recipe(&part.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
@@ -174,7 +182,7 @@ fn destination(options: &LoadOptions, load: &BucketLoad, resource_type: Option<&
 
 /// Puts an index back. One that cannot be stays off, and why is written down with it.
 pub fn index(job: &Job, part: &mut Part) -> Result<Step, Failure> {
-    let mut tries = 0;
+    let (mut tries, mut cancels) = (0, 0);
     loop {
         match transaction::run(None, || {
             if jobs::is_wanted(job)? { indexes::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
@@ -186,8 +194,10 @@ pub fn index(job: &Job, part: &mut Part) -> Result<Step, Failure> {
                     Ok(())
                 })?;
             }
-            Err(failure) if !failure.is_cancel() && !matches!(failure, Failure::Ours(Error::Gone)) => {
-                let message = [Some(failure.message()), failure.detail()].into_iter().flatten().collect::<Vec<_>>().join(". ");
+            // It may have been meant for the job before; else the job is not wanted.
+            Err(failure) if failure.is_cancel() && cancels == 0 => cancels += 1,
+            Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+                let message = failure.whole_message();
                 return transaction::run(None, || {
                     indexes::note(&part.source, &message)?;
                     parts::end(part, Some(&message))?;

@@ -23,13 +23,14 @@ pub fn status(given: &Map<String, Value>) -> Result<Answer, Error> {
         Ok(bucket) => bucket,
         Err(error) => return refusal(error, None),
     };
+    let bucket = bucket.canonical().unwrap_or(bucket);
     let (name, directory) = listing::written(&bucket, "");
     let counts = files::counts(&name, &directory)?;
     if counts.total == 0 {
         return refusal(Error::UnknownBucket(bucket.url()), None);
     }
     jobs::start_waiting()?;
-    let jobs = jobs::of_bucket(&bucket.url())?;
+    let jobs = jobs::of_bucket(&bucket.url(), &name, &directory)?;
     let is_at_work = jobs.iter().any(|(_, state)| state != "interrupted");
     let state = match (is_at_work, counts.pending > 0 || !jobs.is_empty()) {
         (true, _) => "in-progress",
