@@ -9,18 +9,23 @@ use super::opened::{Access, HeaderMap, Opened};
 use super::parts::Parts;
 use super::stores::{Object, Store, Upload};
 use crate::error::SourceFault;
-use futures_executor::{block_on, block_on_stream};
+use futures_executor::block_on;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzure, MicrosoftAzureBuilder};
 use object_store::client::HttpRequest;
 use object_store::path::Path;
 use object_store::signer::Signer;
-use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStoreExt};
 use s3::signing::uri_encode;
+use serde::Deserialize;
+use std::collections::HashSet;
 use std::time::Duration;
+use ureq::Body;
 use ureq::http::header::{HeaderValue, RANGE};
-use ureq::http::{Method, Request};
+use ureq::http::{Method, Request, Response};
 use url::Url;
 
+/// Bytes of a page of a listing.
+const MOST: u64 = 64 << 20;
 /// For how long a URL is signed at most: a week.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -61,6 +66,62 @@ impl Azure {
     }
 }
 
+/// What a listing tells.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Page {
+    blobs: Blobs,
+    next_marker: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Blobs {
+    #[serde(default)]
+    blob: Vec<Blob>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Blob {
+    name: String,
+    properties: Properties,
+}
+
+#[derive(Deserialize)]
+struct Properties {
+    #[serde(rename = "Content-Length")]
+    length: u64,
+    #[serde(rename = "Etag")]
+    etag: Option<String>,
+    #[serde(rename = "Last-Modified")]
+    modified: Option<String>,
+}
+
+/// What a server refuses; that an object is not there is told as everywhere.
+fn refusal(response: &Response<Body>, of_object: bool) -> SourceFault {
+    let status = response.status().as_u16();
+    let code = connector::code(response).filter(|_| status != 404 || !of_object);
+    SourceFault::Refused { status, code: code.unwrap_or_else(|| client::code_of(status)) }
+}
+
+impl Azure {
+    /// The answer to a request for what is behind a byte.
+    fn get(&self, url: &str, from: u64) -> Result<Response<Body>, SourceFault> {
+        let unsupported = |_| SourceFault::Unsupported;
+        self.client.ask(|agent| {
+            let mut request: HttpRequest = Request::get(url).body(Vec::new().into()).map_err(unsupported)?;
+            if from > 0 {
+                request
+                    .headers_mut()
+                    .insert(RANGE, HeaderValue::from_str(&format!("bytes={from}-")).map_err(|_| SourceFault::Unsupported)?);
+            }
+            AzureAuthorizer::new(&self.credential, &self.storage).try_authorize(&mut request).map_err(connector::fault)?;
+            agent.run(request.map(drop)).map_err(client::fault)
+        })
+    }
+}
+
 /// A key as it is, nothing of it percent-encoded.
 fn path(key: &str) -> Result<Path, SourceFault> {
     let path = Path::parse(key).map_err(|_| SourceFault::Unsupported)?;
@@ -78,15 +139,31 @@ fn object(meta: ObjectMeta) -> Object {
 
 impl Store for Azure {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> Result<(), SourceFault>) -> Result<(), SourceFault> {
-        // It lists directories; of what is in one the beginnings of names are compared here.
-        let directory = prefix.rsplit_once('/').map(|(directory, _)| path(directory)).transpose()?;
-        for found in block_on_stream(self.store.list(directory.as_ref())) {
-            let found = object(found.map_err(connector::fault)?);
-            if found.key.starts_with(prefix) {
-                each(found)?;
+        let mut markers: HashSet<String> = HashSet::new();
+        let mut marker = String::new();
+        loop {
+            // Not by object_store, which stumbles over names that are no paths of its own.
+            let after = if marker.is_empty() { String::new() } else { format!("&marker={}", uri_encode(&marker, true)) };
+            let url = format!("{}?restype=container&comp=list&maxresults=1000&prefix={}{after}", self.url, uri_encode(prefix, true));
+            let response = self.get(&url, 0)?;
+            if response.status().as_u16() != 200 {
+                return Err(refusal(&response, false));
+            }
+            let text = response.into_body().into_with_config().limit(MOST).read_to_string().map_err(client::fault)?;
+            // It begins with a byte order mark.
+            let page: Page = quick_xml::de::from_str(text.trim_start_matches('\u{feff}')).map_err(|_| client::unknown())?;
+            for blob in page.blobs.blob {
+                let Properties { length, etag, modified } = blob.properties;
+                each(Object { key: blob.name, size: length, etag, modified })?;
+            }
+            marker = page.next_marker.unwrap_or_default();
+            if marker.is_empty() {
+                return Ok(());
+            }
+            if !markers.insert(marker.clone()) {
+                return Err(SourceFault::Read("the listing of the container has no end".to_owned()));
             }
         }
-        Ok(())
     }
 
     fn head(&self, key: &str) -> Result<Object, SourceFault> {
@@ -95,25 +172,11 @@ impl Store for Azure {
 
     fn open(&self, key: &str, from: u64) -> Result<Opened, SourceFault> {
         path(key)?;
-        let url = format!("{}/{}", self.url, uri_encode(key, false));
-        let unsupported = |_| SourceFault::Unsupported;
-        let response = self.client.ask(|agent| {
-            let mut request: HttpRequest = Request::get(&url).body(Vec::new().into()).map_err(unsupported)?;
-            if from > 0 {
-                request
-                    .headers_mut()
-                    .insert(RANGE, HeaderValue::from_str(&format!("bytes={from}-")).map_err(|_| SourceFault::Unsupported)?);
-            }
-            AzureAuthorizer::new(&self.credential, &self.storage).try_authorize(&mut request).map_err(connector::fault)?;
-            agent.run(request.map(drop)).map_err(client::fault)
-        })?;
+        let response = self.get(&format!("{}/{}", self.url, uri_encode(key, false)), from)?;
         match response.status().as_u16() {
             200 | 206 => Ok(Opened { ranged: true, ..http::opened(response, from)? }),
             416 if from > 0 => Err(SourceFault::Changed),
-            status => {
-                let code = connector::code(&response).filter(|_| status != 404);
-                Err(SourceFault::Refused { status, code: code.unwrap_or_else(|| client::code_of(status)) })
-            }
+            _ => Err(refusal(&response, true)),
         }
     }
 

@@ -68,6 +68,11 @@ impl Client {
     }
 }
 
+/// An answer that is none of its store's shapes.
+pub fn unknown() -> SourceFault {
+    SourceFault::Unreachable("the store's answer could not be understood".to_owned())
+}
+
 /// A word for the status of an answer that has none itself, as S3 has it.
 pub fn code_of(status: u16) -> String {
     match status {

@@ -90,6 +90,6 @@ pub fn fault(error: object_store::Error) -> SourceFault {
         object_store::Error::InvalidPath { .. } => SourceFault::Unsupported,
         object_store::Error::NotFound { .. } => SourceFault::Refused { status: 404, code: client::code_of(404) },
         // Its text may hold what the server sent, or a key.
-        _ => SourceFault::Unreachable("the store's answer could not be understood".to_owned()),
+        _ => client::unknown(),
     }
 }

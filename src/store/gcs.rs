@@ -57,13 +57,9 @@ struct Page {
 
 impl Item {
     fn object(self) -> Result<Object, SourceFault> {
-        let size = self.size.parse().map_err(|_| unknown())?;
+        let size = self.size.parse().map_err(|_| client::unknown())?;
         Ok(Object { key: self.name, size, etag: self.etag, modified: self.updated })
     }
-}
-
-fn unknown() -> SourceFault {
-    SourceFault::Unreachable("the store's answer could not be understood".to_owned())
 }
 
 impl Gcs {
@@ -123,7 +119,7 @@ impl Gcs {
 
 fn read<T: for<'a> Deserialize<'a>>(response: Response<Body>) -> Result<T, SourceFault> {
     let bytes = response.into_body().into_with_config().limit(MOST).read_to_vec().map_err(client::fault)?;
-    serde_json::from_slice(&bytes).map_err(|_| unknown())
+    serde_json::from_slice(&bytes).map_err(|_| client::unknown())
 }
 
 impl Store for Gcs {
@@ -206,7 +202,7 @@ impl Writing<'_> {
             Some(session) => session.clone(),
             None => {
                 let response = self.store.ask(Method::POST, &self.upload_url("resumable"), &[], Some(&[]))?;
-                let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(unknown)?;
+                let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).ok_or_else(client::unknown)?;
                 self.session.insert(location.to_owned()).clone()
             }
         };

@@ -353,8 +353,7 @@ fn reason(response: Response<Body>) -> String {
 }
 
 fn read<T: for<'a> Deserialize<'a>>(response: Response<Body>) -> Result<T, SourceFault> {
-    let unknown = || SourceFault::Unreachable("the store's answer could not be understood".to_owned());
-    quick_xml::de::from_str(&text(response)?).map_err(|_| unknown())
+    quick_xml::de::from_str(&text(response)?).map_err(|_| client::unknown())
 }
 
 /// What a server refuses; one that sends no reason is told by its status.

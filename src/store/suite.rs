@@ -173,7 +173,7 @@ fn azure_behaves() {
     };
     let container = store("container", AZURE_KEY, &access()).unwrap();
     behaves(&container);
-    pages(&container, 300);
+    pages(&container, 1100);
     put(&container, "signed", b"for you");
     let url = container.signed_url("signed", Duration::from_secs(60)).unwrap();
     assert_eq!(fetch(&url).unwrap(), b"for you");
