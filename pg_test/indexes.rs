@@ -357,7 +357,7 @@ fn shared_by_loads() {
     put(&server, "Patient.ndjson", &lines(0, 5000));
     slow.trouble(Trouble::Stall(10_000), 1);
     let first = load(&mut client, &slow.host(), json!({"disable-idx?": true}));
-    wait_until("it is at work", || value(&mut client, "select status from bulk.loader_file") == "in-progress");
+    wait_until("it reads, with the table locked", || slow.asked() == 1);
     fs::write(directory.path().join("Patient.ndjson"), lines(10_000, 10_010)).unwrap();
     // The table is looked at for indexes once the other's file is through.
     client.batch_execute("set lock_timeout = '100ms'").unwrap();

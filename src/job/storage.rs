@@ -95,6 +95,7 @@ fn configured() -> Result<Result<Storage, &'static str>, Error> {
 fn id<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Result<Value, &'static str>, Error> {
     match accounts::kept::<T>(kind, wanted) {
         Ok(Some((id, _))) => Ok(Ok(shown(kind, &id))),
+        Ok(None) if kind == "AwsAccount" && setting::as_machine() => Ok(Ok(Value::Null)),
         Ok(None) | Err(Error::WhichAccount(_)) => Ok(Err("bulk-storage account not specified")),
         Err(Error::NoAccount { .. }) => Ok(Err("account not found")),
         Err(error) => Err(error),

@@ -10,17 +10,24 @@ use crate::op::batch::{Recipe, Rules};
 use crate::op::ledger;
 use crate::op::option::LoadOptions;
 use crate::store::Source;
+use crate::store::account::azure_object;
+use crate::store::bucket::Bucket;
 use crate::store::opened::Access;
 use std::rc::Rc;
 
 /// How its sources are reached.
 pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<Access, Error> {
-    let buckets = sources.iter().filter_map(|source| match source {
-        Source::Object(bucket, _) => Some(bucket),
-        _ => None,
-    });
+    let buckets: Vec<Bucket> = sources
+        .iter()
+        .filter_map(|source| match source {
+            Source::Object(bucket, _) => Some(bucket.clone()),
+            // Without an account it is one of a web server.
+            Source::Http(url) => azure_object(url).map(|(_, container, _)| Bucket::Azure(container.to_owned())),
+            Source::File(_) => None,
+        })
+        .collect();
     Ok(Access {
-        accounts: accounts::of(buckets, None)?,
+        accounts: accounts::of(buckets.iter(), None)?,
         headers: options.headers.clone(),
         connect_timeout: options.connect_timeout,
         read_timeout: options.read_timeout,

@@ -105,6 +105,7 @@ static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static FAST_PATH: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static AS_MACHINE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RANGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
@@ -169,6 +170,14 @@ pub fn register() {
         GucContext::Suset,
         none,
     );
+    GucRegistry::define_bool_guc(
+        c"bulk.storage_aws_machine_account",
+        c"Whether buckets of S3 are reached as the machine where no AwsAccount is kept.",
+        c"By the variables of the server's environment, the container's or the instance's role.",
+        &AS_MACHINE,
+        GucContext::Suset,
+        none,
+    );
     GucRegistry::define_int_guc(
         c"bulk.range_size",
         c"Plain sources of twice this size and more are imported in ranges of it, by several workers.",
@@ -206,6 +215,11 @@ fn allowed_hosts() -> Allowed {
     Allowed::parse(&text(&ALLOWED_HOSTS))
 }
 
+/// Whether the machine's account serves where none is kept.
+pub fn as_machine() -> bool {
+    AS_MACHINE.get()
+}
+
 /// How servers are reached.
 pub fn network() -> Result<Access, Error> {
     let wrong = |name, expected| Error::InvalidOption { name, expected };
@@ -217,7 +231,7 @@ pub fn network() -> Result<Access, Error> {
         }
     };
     let proxy = network::proxy(&text(&PROXY)).ok_or(wrong("bulk.proxy", "the URL of a proxy, or environment"))?;
-    Ok(Access { allowed_hosts: allowed_hosts(), proxy, trusted, ..Access::default() })
+    Ok(Access { allowed_hosts: allowed_hosts(), proxy, trusted, as_machine: AS_MACHINE.get(), ..Access::default() })
 }
 
 pub fn created_at_url() -> String {
@@ -337,7 +351,7 @@ pub fn max_workers() -> u32 {
 }
 
 /// What a job's workers take over from the session that asks for it.
-const TAKEN_OVER: [&CStr; 13] = [
+const TAKEN_OVER: [&CStr; 14] = [
     c"search_path",
     c"bulk.allowed_hosts",
     c"bulk.ca_file",
@@ -351,6 +365,7 @@ const TAKEN_OVER: [&CStr; 13] = [
     c"bulk.storage_aws_account",
     c"bulk.storage_gcp_service_account",
     c"bulk.storage_azure_container",
+    c"bulk.storage_aws_machine_account",
 ];
 
 /// Settings of this session that a job's workers take over, by name.

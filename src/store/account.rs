@@ -1,7 +1,12 @@
 //! Accounts at stores, in the shapes that Aidbox gives them as resources.
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use std::fmt;
+use url::Url;
+
+/// What follows the name of a storage account of Microsoft's.
+const AZURE_HOST: &str = ".blob.core.windows.net";
 
 /// With which buckets are reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -9,6 +14,14 @@ pub struct Accounts {
     pub aws: Option<AwsAccount>,
     pub gcp: Option<GcpAccount>,
     pub azure: Vec<AzureContainer>,
+}
+
+impl Accounts {
+    /// The container that is known of a URL of Azure's, and the key of the object.
+    pub fn azure_object(&self, url: &Url) -> Option<(&AzureContainer, String)> {
+        let (storage, container, key) = azure_object(url)?;
+        self.azure.iter().find(|known| known.storage == storage && known.container == container).map(|known| (known, key))
+    }
 }
 
 /// Of Amazon S3, or of a server that speaks its protocol.
@@ -61,9 +74,19 @@ impl AzureContainer {
     pub fn endpoint(&self) -> String {
         match &self.host {
             Some(host) => host.trim_end_matches('/').to_owned(),
-            None => format!("https://{}.blob.core.windows.net", self.storage),
+            None => format!("https://{}{AZURE_HOST}", self.storage),
         }
     }
+}
+
+/// A container and the key of an object by the URL that Azure gives it, `https://<storage>.blob.core.windows.net/<container>/<key>`: the
+/// storage account, the container, the key. None for others, and for one with a query: it brings its own signature.
+pub fn azure_object(url: &Url) -> Option<(&str, &str, String)> {
+    let storage = url.host_str()?.strip_suffix(AZURE_HOST)?;
+    let (container, key) = url.path().strip_prefix('/')?.split_once('/')?;
+    let is_plain = url.query().is_none() && url.port().is_none() && !storage.contains('.') && !container.is_empty() && !key.is_empty();
+    let key = percent_decode_str(key).decode_utf8().ok()?.into_owned();
+    is_plain.then_some((storage, container, key))
 }
 
 impl fmt::Debug for GcpAccount {
@@ -86,5 +109,27 @@ impl fmt::Debug for AwsAccount {
             .field("region", &self.region)
             .field("access_key_id", &self.access_key_id)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_azure_name_containers_and_keys() {
+        let object =
+            |url: &str| azure_object(&Url::parse(url).unwrap()).map(|(storage, container, key)| format!("{storage} {container} {key}"));
+        assert_eq!(object("https://lake.blob.core.windows.net/fhir/a%20b/%C3%A4.gz").as_deref(), Some("lake fhir a b/ä.gz"));
+        for url in [
+            "https://lake.blob.core.windows.net/fhir/a?sig=x",
+            "https://lake.blob.core.windows.net/fhir",
+            "https://lake.blob.core.windows.net/fhir/",
+            "https://lake.blob.core.windows.net.example.org/fhir/a",
+            "https://blob.core.windows.net/fhir/a",
+            "https://example.org/fhir/a",
+        ] {
+            assert_eq!(object(url), None, "{url}");
+        }
     }
 }

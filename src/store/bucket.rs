@@ -5,6 +5,7 @@ use super::azure::Azure;
 use super::directory::Directory;
 use super::file;
 use super::gcs::Gcs;
+use super::machine;
 use super::opened::Access;
 use super::s3::S3;
 use super::source::{Source, redact};
@@ -97,7 +98,14 @@ impl Bucket {
     pub fn store(&self, access: &Access, interrupt: &Interrupt) -> Result<Box<dyn Store>, SourceFault> {
         let (accounts, none) = (&access.accounts, SourceFault::NoAccount);
         Ok(match self {
-            Bucket::S3(name) => Box::new(S3::new(name, accounts.aws.as_ref().ok_or(none)?, access, interrupt)?),
+            Bucket::S3(name) => {
+                let account = match &accounts.aws {
+                    Some(account) => account.clone(),
+                    None if access.as_machine => machine::account(interrupt)?,
+                    None => return Err(none),
+                };
+                Box::new(S3::new(name, &account, access, interrupt)?)
+            }
             Bucket::Gcs(name) => Box::new(Gcs::new(name, accounts.gcp.as_ref().ok_or(none)?, access, interrupt)?),
             Bucket::Azure(name) => {
                 let container = accounts.azure.iter().find(|container| container.container == *name);

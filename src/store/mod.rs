@@ -12,6 +12,7 @@ pub mod gcs;
 pub mod http;
 pub mod inflate;
 pub mod interrupt;
+mod machine;
 pub mod network;
 pub mod opened;
 mod parts;

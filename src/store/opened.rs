@@ -27,6 +27,8 @@ pub struct Access {
     /// How often a request that failed is made again before the body begins.
     pub retries: u32,
     pub accounts: Accounts,
+    /// Whether buckets of S3 without an account are reached as the machine.
+    pub as_machine: bool,
 }
 
 /// Headers that are the client's own business.

@@ -1,8 +1,10 @@
 //! A source by its URL: what it is called, what right it takes, and how it is opened.
 
+use super::azure::Azure;
 use super::bucket::Bucket;
 use super::inflate::{Inflated, Restart};
 use super::opened::{Access, Identity};
+use super::stores::Store;
 use super::{Interrupt, file, http, inflate};
 use crate::error::{Error, SourceFault};
 use glob::MatchOptions;
@@ -81,7 +83,10 @@ impl Source {
     ) -> Result<(Inflated, Identity), SourceFault> {
         let opened = match self {
             Source::File(path) => file::open(path, from.sent)?,
-            Source::Http(url) => http::open(url, access, interrupt, from.sent)?,
+            Source::Http(url) => match access.accounts.azure_object(url) {
+                Some((container, key)) => Azure::new(container, access, interrupt)?.open(&key, from.sent)?,
+                None => http::open(url, access, interrupt, from.sent)?,
+            },
             Source::Object(bucket, key) => bucket.store(access, interrupt)?.open(key, from.sent)?,
         };
         let identity = opened.identity.clone();

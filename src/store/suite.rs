@@ -152,6 +152,32 @@ fn directory_behaves() {
     assert!(Directory::new(&directory.path().join("none")).list("", &mut |_| Ok(())).is_err());
 }
 
+/// The same with a server that runs already, `BULK_TEST_S3=http://host:port`: an empty bucket `bucket`, the key `KEY`, the secret `SECRET`.
+#[test]
+fn another_s3_behaves() {
+    let Ok(host) = std::env::var("BULK_TEST_S3") else { return };
+    let at = |bucket: &str, secret: &str| {
+        let account = AwsAccount {
+            region: "us-east-1".to_owned(),
+            access_key_id: "KEY".to_owned(),
+            secret_access_key: secret.to_owned(),
+            session_token: None,
+            host: Some(host.clone()),
+            path_style: None,
+            use_ssl: None,
+        };
+        S3::new(bucket, &account, &access(), &Interrupt::new()).unwrap()
+    };
+    let bucket = at("bucket", "SECRET");
+    behaves(&bucket);
+    pages(&bucket, 1500);
+    put(&bucket, "signed", b"for you");
+    let url = bucket.signed_url("signed", Duration::from_secs(60)).unwrap();
+    assert_eq!(fetch(&url).unwrap(), b"for you");
+    assert_eq!(status(at("bucket", "WRONG").list("", &mut |_| Ok(()))), (403, "SignatureDoesNotMatch".to_owned()));
+    assert_eq!(status(at("nowhere", "SECRET").list("", &mut |_| Ok(()))), (404, "NoSuchBucket".to_owned()));
+}
+
 /// What whoever has a URL reads.
 fn fetch(url: &url::Url) -> Result<Vec<u8>, SourceFault> {
     let mut bytes = Vec::new();

@@ -43,7 +43,12 @@ pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Durati
         Some(account) if params::is_whole(bucket, account) => given(bucket, account)?,
         _ => accounts::of(std::iter::once(bucket), id)?,
     };
-    if accounts == Accounts::default() && !matches!(bucket, Bucket::Directory(_)) {
+    let serves_itself = match bucket {
+        Bucket::Directory(_) => true,
+        Bucket::S3(_) => setting::as_machine(),
+        Bucket::Gcs(_) | Bucket::Azure(_) => false,
+    };
+    if accounts == Accounts::default() && !serves_itself {
         return Err(Error::source(&bucket.url(), SourceFault::NoAccount));
     }
     Ok(Access { connect_timeout: timeouts.0, read_timeout: timeouts.1, retries: REQUEST_RETRIES, accounts, ..setting::network()? })
