@@ -1,9 +1,9 @@
-# make demo | test | lint | bench | fuzz | install PG_CONFIG=… | definitions
+# make demo | test | lint | bench | fuzz | radosgw | install PG_CONFIG=… | definitions
 # Each target installs what it needs into $(BULK_CACHE), outside the checkout; Debian packages take root or sudo.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test lint bench fuzz install definitions
+.PHONY: demo test lint bench fuzz radosgw install definitions
 
 # User postgres must be able to read it, so for root it is not below /root.
 export BULK_CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/bulk,$(HOME)/.cache/bulk)
@@ -58,6 +58,12 @@ fuzz:
 		cargo fuzz run $$target $(BULK_CACHE)/fuzz/corpus/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -artifact_prefix=$(BULK_CACHE)/fuzz/artifacts/$$target-; \
 	done
+
+# The stores' suite against Ceph's gateway, a real S3 server that is too large for every run. Takes Debian's packages.
+radosgw:
+	scripts/provision.sh tools pg15 radosgw
+	cargo test --lib --features pg15 --no-run
+	scripts/radosgw.sh cargo test --lib --features pg15 another_s3
 
 # Installs into the PostgreSQL that PG_CONFIG describes; as root or with write access to its directories.
 install:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing: provision.sh PART...
-# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator stores bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
+# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator stores radosgw bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
 # checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -208,6 +208,11 @@ part_stores() {
         chmod -R a+rX "$home"
         touch "$home/complete"
     fi
+}
+
+# Ceph's object gateway with what it needs.
+part_radosgw() {
+    debian radosgw ceph-mon ceph-osd ceph-base curl
 }
 
 # An independent validator, to compare ours with.
