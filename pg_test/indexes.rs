@@ -239,7 +239,8 @@ fn however_it_ends() {
         value(&mut client, "select string_agg(r, ' ' order by r) from bulk.restore_indexes() r"),
         "public.patient_resource public.patient_ts"
     );
-    // A function of an index that finds another by the path.
+    // A function of an index that finds another by the path: since 17 PostgreSQL itself builds no such index.
+    let builds_by_path = value(&mut client, "select current_setting('server_version_num')::int < 170000") == "true";
     client
         .batch_execute(
             "create schema norm; create function norm.plain(text) returns text language sql immutable as 'select lower($1)'; set search_path = public, norm; \
@@ -251,8 +252,13 @@ fn however_it_ends() {
     let with_path = value(&mut client, INDEXES);
     let answer = load(&mut client, &proxy.host(), json!({"disable-idx?": true, "prefixes": ["Patient.nd"]}));
     done(&mut client, &answer);
-    assert_eq!(value(&mut client, INDEXES), with_path);
-    client.batch_execute("reset search_path; drop index patient_birth").unwrap();
+    if builds_by_path {
+        assert_eq!(value(&mut client, INDEXES), with_path);
+    } else {
+        let message = "select message from bulk.disabled_index where indexname = 'patient_birth' and status = 'disabled'";
+        assert!(value(&mut client, message).contains("function plain(text) does not exist"));
+    }
+    client.batch_execute("reset search_path; drop index if exists patient_birth; delete from bulk.disabled_index").unwrap();
     // Crashed, and put back by hand, by whoever asks; by the next call; or by going on.
     for way in ["hand", "call", "resume"] {
         client.batch_execute("truncate patient, patient_history; delete from bulk.loader_file").unwrap();
