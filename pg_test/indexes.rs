@@ -45,19 +45,6 @@ fn as_they_were() {
                 tablespace \"place {name}\" where status <> 'deleted'; \
              create unique index patient_txid on patient (txid); \
              alter table patient add constraint once unique (id, txid) deferrable initially deferred; \
-             create index patient_ts on patient using brin (ts); \
-             comment on index patient_resource is 'it''s slow'; comment on constraint once on patient is 'never twice'; \
-             alter index \"Patient's Name\" alter column 1 set statistics 500; \
-             alter table patient cluster on patient_ts_btree"
-        ))
-        .unwrap_err();
-    client
-        .batch_execute(&format!(
-            "create index patient_resource on patient using gin (resource jsonb_path_ops); \
-             create index \"Patient's Name\" on patient ((resource #>> '{{name,0,family}}') desc nulls last, ts) include (txid) with (fillfactor = 70) \
-                tablespace \"place {name}\" where status <> 'deleted'; \
-             create unique index patient_txid on patient (txid); \
-             alter table patient add constraint once unique (id, txid) deferrable initially deferred; \
              create index patient_ts on patient using brin (ts); create index patient_cts on patient (cts); \
              comment on index patient_resource is 'it''s slow'; comment on constraint once on patient is 'never twice'; \
              comment on constraint patient_pkey on patient is 'the key'; alter index \"Patient's Name\" alter column 1 set statistics 500; \

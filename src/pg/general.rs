@@ -153,7 +153,7 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
         OnExisting::PassOver => "on conflict (id) do nothing".to_owned(),
         OnExisting::Refuse => String::new(),
     };
-    format!("insert into {} as t ({}) select {} from ({source}) u {then}", table.name, columns.join(", "), values.join(", "),)
+    format!("insert into {} as t ({}) select {} from ({source}) u {then}", table.name, columns.join(", "), values.join(", "))
 }
 
 fn ids(batch: &Batch, rows: &[&Row]) -> pg_sys::Datum {

@@ -23,11 +23,13 @@ pub fn status(given: &Map<String, Value>) -> Result<Answer, Error> {
         Ok(bucket) => bucket,
         Err(error) => return refusal(error, None),
     };
+    // What it is called in the file system is told to nobody who may not look there.
+    let called = bucket.url();
     let bucket = bucket.canonical().unwrap_or(bucket);
     let (name, directory) = listing::written(&bucket, "");
     let counts = files::counts(&name, &directory)?;
     if counts.total == 0 {
-        return refusal(Error::UnknownBucket(bucket.url()), None);
+        return refusal(Error::UnknownBucket(called), None);
     }
     jobs::start_waiting()?;
     let jobs = jobs::of_bucket(&bucket.url(), &name, &directory)?;
