@@ -6,7 +6,7 @@ use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
-/// Between two looks at a job, at first and at most.
+/// Between two looks at a job: a fiftieth of the time that it has been waited for, within these.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 /// Between two tries to start what waits.
 const KICK: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ fn wait_for(id: Option<&str>, timeout: Option<Interval>) -> String {
 fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
     wait::require_fresh_snapshots()?;
     let began = Instant::now();
-    let (mut pause, mut kick) = (PAUSE.0, Instant::now());
+    let mut kick = began;
     loop {
         let standing = jobs::standing(id)?;
         if !matches!(standing.state.as_str(), "waiting" | "in-progress") {
@@ -62,7 +62,7 @@ fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
             kick = Instant::now();
             jobs::start_waiting()?;
         }
+        let pause = (began.elapsed() / 50).clamp(PAUSE.0, PAUSE.1);
         wait::pause(left.map_or(pause, |left| left.min(pause)));
-        pause = (pause * 2).min(PAUSE.1);
     }
 }
