@@ -77,3 +77,4 @@ install:
 definitions:
 	scripts/provision.sh examples
 	python3 scripts/definitions.py $(BULK_CACHE)/examples/package 4.0.1 src/fhir/definitions/r4.txt
+	python3 scripts/search.py $(BULK_CACHE)/examples/package src/fhir/definitions/r4.txt src/fhir/definitions/r4-search.txt

@@ -289,6 +289,8 @@ pub enum Error {
     /// Of a table whose indexes are to be dropped or made.
     #[error("must be owner of table \"{0}\"")]
     NotOwner(String),
+    #[error("permission denied for table \"{0}\"")]
+    Unreadable(String),
     #[error("foreign keys need the primary key of table \"{0}\": it cannot be dropped")]
     KeyNeeded(String),
     #[error("no file of bucket \"{0}\" is known")]

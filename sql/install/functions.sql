@@ -118,6 +118,47 @@ create function bulk.load_from_bucket_status(params jsonb) returns jsonb
 comment on function bulk.load_from_bucket_status(jsonb) is
     'How the load of a bucket stands: {"bucket": "s3://…"} to {"state": "in-progress" | "completed" | "interrupted", "progress"} or {"error"}';
 
+create function bulk._export(level text, params jsonb, group_id text) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'export_wrapper';
+comment on function bulk._export(text, jsonb, text) is 'What bulk.export is made of';
+
+create function bulk.export(level text default 'system', params jsonb default '{}', group_id text default null) returns bulk.response
+    language sql volatile parallel unsafe
+    begin atomic
+        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
+        from (select bulk._export(level, params, group_id) as answer offset 0) a;
+    end;
+comment on function bulk.export(text, jsonb, text) is
+    'Exports all resources (system), those of patients (patient) or of the members of a Group (group) to the storage that bulk.storage_backend and its fellows name: 202 with the content-location of its status, or a refusal with an OperationOutcome';
+
+create function bulk._export_status(id text) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'export_status_wrapper';
+comment on function bulk._export_status(text) is 'What bulk.export_status is made of';
+
+create function bulk.export_status(id text) returns bulk.response
+    language sql volatile parallel unsafe
+    begin atomic
+        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
+        from (select bulk._export_status(id) as answer offset 0) a;
+    end;
+comment on function bulk.export_status(text) is
+    'How an export stands: 202 with x-progress and retry-after, 200 with the manifest, whose URLs are signed anew each time, 500 with an OperationOutcome, 404';
+
+create function bulk._export_cancel(id text) returns jsonb
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'export_cancel_wrapper';
+comment on function bulk._export_cancel(text) is 'What bulk.export_cancel is made of';
+
+create function bulk.export_cancel(id text) returns bulk.response
+    language sql volatile parallel unsafe
+    begin atomic
+        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
+        from (select bulk._export_cancel(id) as answer offset 0) a;
+    end;
+comment on function bulk.export_cancel(text) is 'Ends an export, or says that its files are not needed any more: 202, and its files are deleted in the background; 404';
+
 create function bulk.storage_healthcheck() returns jsonb
     language c volatile parallel unsafe
     as 'MODULE_PATHNAME', 'storage_healthcheck_wrapper';

@@ -46,6 +46,7 @@ create table bulk.job_file_entry (
     source text not null,
     resource_type text,
     phase int not null default 0,
+    task text,
     state text not null default 'waiting',
     checkpoint jsonb,
     storage text,
@@ -68,6 +69,7 @@ create table bulk.job_file_entry (
 );
 create index on bulk.job_file_entry (job, number);
 comment on column bulk.job_file_entry.phase is 'Parts of a phase wait until all of those before have ended: 0 sources and tables, 1 indexes that are put back';
+comment on column bulk.job_file_entry.task is 'Of an export: snapshot, the part that keeps it; deleted, resources that are gone; null, resources';
 comment on table bulk.job_file_entry is 'What bulk.job_file is made of';
 comment on column bulk.job_file_entry.versions is 'Of each row this and its offset is the version: reserved for the source';
 
@@ -142,9 +144,9 @@ create view bulk.job with (security_invoker) as
             then bulk.waiting_for(e.role, e.session_role) else e.message end as message
     from bulk.job_entry e;
 comment on view bulk.job is 'Loads and other work; members of a job''s role and of bulk_admin see it';
-comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later; import: a session of bulk.import; bucket: a call of bulk.load_from_bucket; indexes: what puts back the indexes of one that was cancelled';
+comment on column bulk.job.kind is 'load: a call of bulk.load; validate: of bulk.validate, or of a load that leaves validation for later; import: a session of bulk.import; bucket: a call of bulk.load_from_bucket; indexes: what puts back the indexes of one that was cancelled; export: a call of bulk.export; cleanup: what deletes the files of one that was cancelled or failed';
 comment on column bulk.job.role is 'Who asked for it';
-comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), paused, done, completed (a bucket: all of its files are done or failed), error, cancelled, aborted';
+comment on column bulk.job.state is 'waiting, in-progress, interrupted (its worker is gone: bulk.resume_interrupted goes on with it), paused, done, completed (a bucket: all of its files are done or failed; an export), error, cancelled, aborted';
 comment on column bulk.job.request is 'What was asked for, without secrets';
 comment on column bulk.job.read is 'Lines that held something: stored, skipped and rejected add up to them; or resources that were validated';
 comment on column bulk.job.stored is 'Lines stored; a repeated id counts each time';
@@ -160,11 +162,11 @@ create view bulk.job_file with (security_invoker) as
         f.range_from, f.range_to, f.position, f.size, f.started, f.finished, f.read, f.stored, f.skipped, f.rejected, f.message,
         case when f.state = 'in-progress' then (select min(pid) from bulk.workers(f.number) pid) end as pid
     from bulk.job_file_entry f join bulk.job_entry e on e.number = f.job;
-comment on view bulk.job_file is 'The parts of jobs: tables that are validated, sources that are imported, indexes that are put back';
+comment on view bulk.job_file is 'The parts of jobs: tables that are validated or exported, sources that are imported, indexes that are put back';
 comment on column bulk.job_file.job_id is 'The id in bulk.job';
 comment on column bulk.job_file.source is 'The table, or the source without query string and credentials';
 comment on column bulk.job_file.state is 'waiting, in-progress, interrupted, done, error; cancelled, aborted or paused with its job';
-comment on column bulk.job_file.range_from is 'Of a part that shares its source with others: the lines that begin at this byte or behind it are its own';
+comment on column bulk.job_file.range_from is 'Of a part that shares its source with others: the lines that begin at this byte or behind it are its own; of a table, pages';
 comment on column bulk.job_file.range_to is 'And before this one';
 comment on column bulk.job_file.position is 'How much of it is done: pages of the table, bytes of the source as they are sent';
 comment on column bulk.job_file.size is 'How much there is, as far as that is known';
@@ -256,6 +258,39 @@ comment on column bulk.disabled_index.statements is 'What puts it back';
 comment on column bulk.disabled_index.search_path is 'Under which it was dropped: functions of an index may need it';
 comment on column bulk.disabled_index.owner is 'Of the table: for no other it is put back';
 
+create table bulk.export_run (
+    number bigint primary key default nextval('bulk.job_number'),
+    job bigint not null references bulk.job_entry (number) on delete cascade,
+    folder text not null,
+    transaction_time timestamptz not null,
+    began timestamptz not null default now()
+);
+create index on bulk.export_run (job);
+comment on table bulk.export_run is 'Exports as they began: one that began anew has several, until the files of those before are deleted';
+comment on column bulk.export_run.folder is 'Below which its files are';
+comment on column bulk.export_run.transaction_time is 'What is written after it may be missing; all that was written until then is there';
+
+create table bulk.export_file (
+    run bigint not null references bulk.export_run (number) on delete cascade,
+    part bigint,
+    file text not null,
+    kind text not null check (kind in ('output', 'deleted', 'error', 'left')),
+    type text,
+    count bigint,
+    size bigint,
+    message text,
+    primary key (run, file)
+);
+comment on table bulk.export_file is 'Files of exports that are written, whole; those of one that was cancelled or failed, until they are deleted';
+comment on column bulk.export_file.run is 'Number of the bulk.export_run';
+comment on column bulk.export_file.part is 'Number of the part of the job that wrote it';
+comment on column bulk.export_file.file is 'The key of the object, or the path below the directory';
+comment on column bulk.export_file.kind is 'output, deleted, error: where the manifest names it; left: it was to be deleted';
+comment on column bulk.export_file.type is 'Of all resources in it';
+comment on column bulk.export_file.count is 'Of its lines';
+comment on column bulk.export_file.size is 'Bytes as they are stored';
+comment on column bulk.export_file.message is 'Why it could not be deleted';
+
 create table bulk.storage_account (
     resource_type text not null,
     id text not null,
@@ -301,6 +336,12 @@ alter table bulk.disabled_index enable row level security;
 create policy own on bulk.disabled_index for select using (bulk.may_see(role));
 grant select on bulk.disabled_index to public;
 
+alter table bulk.export_run enable row level security;
+create policy own on bulk.export_run for select using (exists (select from bulk.job_entry j where j.number = job));
+alter table bulk.export_file enable row level security;
+create policy own on bulk.export_file for select using (exists (select from bulk.export_run r where r.number = run));
+grant select on bulk.export_run, bulk.export_file to public;
+
 grant select on bulk.storage_account to bulk_admin, bulk_remote;
 -- Roles that read or write all data see no secret, and change no account.
 alter table bulk.storage_account enable row level security;
@@ -314,5 +355,7 @@ select pg_catalog.pg_extension_config_dump('bulk.job_entry', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_plan', '');
 select pg_catalog.pg_extension_config_dump('bulk.job_file_entry', '');
 select pg_catalog.pg_extension_config_dump('bulk.load_error', '');
+select pg_catalog.pg_extension_config_dump('bulk.export_run', '');
+select pg_catalog.pg_extension_config_dump('bulk.export_file', '');
 select pg_catalog.pg_extension_config_dump('bulk.loader_file', '');
 select pg_catalog.pg_extension_config_dump('bulk.disabled_index', '');

@@ -6,6 +6,7 @@ pub mod create_resource_table;
 pub mod dump;
 pub mod dump_csv;
 pub mod dump_sql;
+pub mod export;
 pub mod import;
 pub mod job;
 pub mod load;

@@ -94,6 +94,36 @@ pub fn to_timestamp(text: &str) -> Option<i64> {
     Some(days * DAY + ((hour * 60 + minute) * 60 + second) * 1_000_000 + microseconds - offset)
 }
 
+/// The first microsecond of a FHIR date, dateTime or instant, and the first behind it: of a year, a month, a day, a minute, a second or a part
+/// of one. A time without a zone is UTC's.
+pub fn range(text: &str) -> Option<(i64, i64)> {
+    let day = |text: &str| to_timestamp(&format!("{text}T00:00:00Z"));
+    let Some((_, time)) = text.split_once('T') else {
+        return match text.len() {
+            4 => {
+                let next = text.parse::<u32>().ok()?.checked_add(1)?;
+                Some((day(&format!("{text}-01-01"))?, day(&format!("{next:04}-01-01"))?))
+            }
+            7 => {
+                let (year, month) = (text.get(..4)?.parse::<u32>().ok()?, text.get(5..)?.parse::<u32>().ok()?);
+                let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+                Some((day(&format!("{text}-01"))?, day(&format!("{next_year:04}-{next_month:02}-01"))?))
+            }
+            _ => day(text).map(|start| (start, start + DAY)),
+        };
+    };
+    let clock = time.find(['Z', '+', '-']).map_or(time, |at| &time[..at]);
+    let zone = if clock.len() == time.len() { "Z" } else { "" };
+    if clock.len() == 5 {
+        let at = text.len() - time.len() + clock.len();
+        let start = to_timestamp(&format!("{}:00{}{zone}", &text[..at], &text[at..]))?;
+        return Some((start, start + 60_000_000));
+    }
+    let start = to_timestamp(&format!("{text}{zone}"))?;
+    let digits = clock.split_once('.').map_or(0, |(_, digits)| digits.len().min(6));
+    Some((start, start + 10_i64.pow(6 - digits as u32)))
+}
+
 /// Numbers of so many digits each, with a sign between them.
 fn numbers<const N: usize>(text: &str, sign: char, digits: [usize; N]) -> Option<[i64; N]> {
     let mut parts = text.split(sign);
@@ -107,7 +137,39 @@ fn numbers<const N: usize>(text: &str, sign: char, digits: [usize; N]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use super::{from_timestamp, to_timestamp};
+    use super::{from_timestamp, range, to_timestamp};
+
+    #[test]
+    fn dates_are_ranges() {
+        let at = |text| to_timestamp(text).unwrap();
+        for (text, from, to) in [
+            ("2020", "2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z"),
+            ("2020-12", "2020-12-01T00:00:00Z", "2021-01-01T00:00:00Z"),
+            ("2020-02-29", "2020-02-29T00:00:00Z", "2020-03-01T00:00:00Z"),
+            ("2020-02-29T10:00", "2020-02-29T10:00:00Z", "2020-02-29T10:01:00Z"),
+            ("2020-02-29T10:00+01:00", "2020-02-29T09:00:00Z", "2020-02-29T09:01:00Z"),
+            ("2020-02-29T10:00:07Z", "2020-02-29T10:00:07Z", "2020-02-29T10:00:08Z"),
+            ("2020-02-29T10:00:07.12-01:00", "2020-02-29T11:00:07.12Z", "2020-02-29T11:00:07.13Z"),
+        ] {
+            assert_eq!(range(text), Some((at(from), at(to))), "{text}");
+        }
+        for text in [
+            "",
+            "20",
+            "2020-1",
+            "2020-13",
+            "2020-é1",
+            "2020-02-30",
+            "today",
+            "2020-02-29T",
+            "2020-02-29T10",
+            "é020",
+            "202é01",
+            "2020-02-29T1é:00",
+        ] {
+            assert_eq!(range(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn instants_are_read_as_they_are_written() {

@@ -3,13 +3,16 @@
 pub mod change;
 pub mod convert;
 pub mod definitions;
+pub mod elements;
 pub mod envelope;
 pub mod file_name;
+pub mod filter;
 pub mod instant;
 pub mod keys;
 pub mod ndjson;
 mod prefix;
 pub mod reference;
+pub mod search;
 pub mod structure;
 mod table;
 pub mod validate;

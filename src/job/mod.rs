@@ -2,6 +2,7 @@
 
 pub mod bucket;
 mod counting;
+pub mod export;
 pub mod import;
 pub mod patience;
 pub mod plan;

@@ -19,23 +19,43 @@ use std::io::Read;
 /// What a probe holds.
 const PROBE: &[u8] = b"written by bulk.storage_healthcheck, to be deleted\n";
 
-/// A storage that can be reached.
-struct Storage {
-    bucket: Bucket,
-    access: Access,
+/// A storage that is named.
+pub struct Storage {
+    pub bucket: Bucket,
+    /// The id of the account for it, where there is one.
+    pub account: Option<String>,
     /// As an answer shows it.
     shown: Value,
+}
+
+/// What stands in place of settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub provider: Option<String>,
+    pub bucket: Option<String>,
+    pub azure_storage: Option<String>,
+    pub azure_container: Option<String>,
+    /// The id of an account.
+    pub account: Option<String>,
 }
 
 /// Writes, reads and deletes an object of the storage that is configured.
 pub fn healthcheck() -> Result<Answer, Error> {
     lifecycle::stop_threads_at_exit();
-    let storage = match configured() {
+    let storage = match configured(&Overrides::default()) {
         Ok(Ok(storage)) => storage,
         Ok(Err(message)) => return Ok(Err(json!({"message": message, "code": "55000", "source": "aidbox"}))),
         Err(error) => return refusal(error, None),
     };
-    let Storage { bucket, access, shown } = storage;
+    let Storage { bucket, account, shown } = storage;
+    let access = Right::to_list(&bucket)
+        .require()
+        .and_then(|()| Right::to_write(&bucket).require())
+        .and_then(|()| run::access(&bucket, account.map(|id| json!({"id": id})).as_ref(), (None, None)));
+    let access = match access {
+        Ok(access) => access,
+        Err(error) => return refusal(error, Some(&bucket)),
+    };
     let url = bucket.url();
     let of = bucket.clone();
     match aside(&mut Backend, move |interrupt| probe(&of, &access, interrupt).map_err(|fault| Error::source(&url, fault))) {
@@ -46,8 +66,9 @@ pub fn healthcheck() -> Result<Answer, Error> {
 }
 
 /// What settings name; else which of them is missing, in the words of Aidbox.
-fn configured() -> Result<Result<Storage, &'static str>, Error> {
-    let backend = setting::storage_backend();
+pub fn configured(overrides: &Overrides) -> Result<Result<Storage, &'static str>, Error> {
+    let either = |given: &Option<String>, set: fn() -> String| given.clone().unwrap_or_else(set);
+    let backend = either(&overrides.provider, setting::storage_backend);
     if matches!(backend.as_str(), "aws" | "gcp" | "azure") {
         // Whoever may not reach them learns nothing of accounts.
         Right::Remote.require()?;
@@ -56,11 +77,20 @@ fn configured() -> Result<Result<Storage, &'static str>, Error> {
         |scheme: &str, name: String| if name.is_empty() { Ok(None) } else { Bucket::parse(&format!("{scheme}://{name}")).map(Some) };
     let (account, bucket) = match backend.as_str() {
         "" => return Ok(Err("storage-type not specified")),
-        "aws" => (id::<AwsAccount>("AwsAccount", &setting::aws_account()), named("s3", setting::aws_bucket())),
-        "gcp" => (id::<GcpAccount>("GcpServiceAccount", &setting::gcp_account()), named("gs", setting::gcp_bucket())),
-        "azure" => match setting::azure_container() {
+        "aws" => (
+            id::<AwsAccount>("AwsAccount", &either(&overrides.account, setting::aws_account)),
+            named("s3", either(&overrides.bucket, setting::aws_bucket)),
+        ),
+        "gcp" => (
+            id::<GcpAccount>("GcpServiceAccount", &either(&overrides.account, setting::gcp_account)),
+            named("gs", either(&overrides.bucket, setting::gcp_bucket)),
+        ),
+        "azure" => match either(&overrides.azure_container, setting::azure_container) {
             wanted if wanted.is_empty() => return Ok(Err("Azure container not specified")),
             wanted => match accounts::azure(None, &wanted) {
+                Ok(Some((_, container))) if overrides.azure_storage.as_ref().is_some_and(|storage| *storage != container.storage) => {
+                    return Ok(Err("account not found"));
+                }
                 Ok(Some((id, container))) => (Ok(Ok(shown("AzureContainer", &id))), named("az", container.container)),
                 Ok(None) | Err(Error::NoAccountSecret { .. }) => return Ok(Err("account not found")),
                 Err(error) => return Err(error),
@@ -77,9 +107,7 @@ fn configured() -> Result<Result<Storage, &'static str>, Error> {
         Err(message) => return Ok(Err(message)),
     };
     let Some(bucket) = bucket? else { return Ok(Err("bucket is not specified")) };
-    Right::to_list(&bucket).require()?;
-    Right::to_write(&bucket).require()?;
-    let access = run::access(&bucket, None, (None, None))?;
+    let id = account["id"].as_str().map(str::to_owned);
     let name = match &bucket {
         Bucket::Directory(path) => json!(path),
         Bucket::S3(name) | Bucket::Gcs(name) | Bucket::Azure(name) => json!(name),
@@ -88,7 +116,7 @@ fn configured() -> Result<Result<Storage, &'static str>, Error> {
     if !account.is_null() {
         shown["account"] = account;
     }
-    Ok(Ok(Storage { bucket, access, shown }))
+    Ok(Ok(Storage { bucket, account: id, shown }))
 }
 
 /// The account that is meant, as an answer shows it.

@@ -12,7 +12,7 @@ use crate::pg::dangling::Referrers;
 use crate::pg::jobs::{self, Job, Order};
 use crate::pg::journal::Journal;
 use crate::pg::parts::{self, Advance, NewPart, Part};
-use crate::pg::scan::{self, Range};
+use crate::pg::scan::{self, Filter, When};
 use crate::pg::table::{self, Table};
 use crate::pg::wait::Backend;
 use crate::pg::{lifecycle, setting};
@@ -50,9 +50,15 @@ pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error
     // What is written behind the table's end of the beginning is written in its course.
     let size = part.size.unwrap_or(i64::from(pages.unwrap_or(1)));
     let end = (part.position + i64::from(PAGES)).min(size);
-    let range = Range { pages: pages.map(|_| (part.position as u32, end as u32)), written_at: request.written_at.filter(|_| table.has_ts) };
-    let (read, rejected) = look(job, request, &table, resource_type, range)?;
-    let position = if range.pages.is_some() { end } else { size };
+    let mut filter = Filter::default();
+    if pages.is_some() {
+        filter.pages(part.position as u32, end as u32);
+    }
+    if let Some(written_at) = request.written_at.filter(|_| table.has_ts) {
+        filter.written(When::At, written_at);
+    }
+    let (read, rejected) = look(job, request, &table, resource_type, filter)?;
+    let position = if pages.is_some() { end } else { size };
     parts::advance(part, Advance { position, size, read, rejected })?;
     if let Some(most) = request.max_errors
         && part.progress.rejected > most
@@ -63,7 +69,7 @@ pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error
 }
 
 /// How many resources were read, and how many of them are invalid. What is wrong with them is written down.
-fn look(job: &Job, request: Validate, table: &Table, resource_type: String, range: Range) -> Result<(u64, u64), Error> {
+fn look(job: &Job, request: Validate, table: &Table, resource_type: String, filter: Filter) -> Result<(u64, u64), Error> {
     let definitions = definitions::r4();
     let stored = setting::resource_format();
     let examine = Examine {
@@ -86,7 +92,7 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, rang
     // Ids of the invalid resources among those whose references are still to be looked at.
     let mut invalid: HashSet<String> = HashSet::new();
     let (mut read, mut count) = (0, 0);
-    scan::with_rows(table, range, |rows| {
+    scan::with_rows(table, filter, |rows| {
         let mut pipe = Pipe::new(rows, examine, setting::dump_threads());
         while let Some(examined) = pipe.next(&mut Backend)? {
             read += examined.read;

@@ -1,7 +1,7 @@
 //! A worker's life: one job, part by part, then whatever else waits.
 
 use super::plan::{Import, Plan, Work};
-use super::{bucket, import, validate};
+use super::{bucket, export, import, validate};
 use crate::error::Error;
 use crate::pg::attempt::Failure;
 use crate::pg::background::{self, Launch};
@@ -9,6 +9,7 @@ use crate::pg::jobs::{self, Job};
 use crate::pg::lock::Lock;
 use crate::pg::parts::{self, Part};
 use crate::pg::{launcher, lifecycle, setting, transaction};
+use std::cell::Cell;
 
 /// Times that a step is tried again when what failed may pass.
 const TRIES: u32 = 5;
@@ -71,13 +72,26 @@ fn run(launch: Launch) -> Result<(), Failure> {
         return note(jobs::start_waiting);
     }
     let place = note(|| Ok((0..setting::max_workers()).map(Lock::Place).find(|place| place.take())))?;
-    let Some(place) = place else { return Ok(()) };
+    if place.is_none() {
+        return Ok(());
+    }
+    PLACE.set(place);
     let worked = work_on(launch);
-    note(|| {
-        place.release();
-        jobs::start_waiting()
-    })?;
+    leave_place()?;
     worked
+}
+
+thread_local! {
+    /// The place of `bulk.max_workers` that this process has.
+    static PLACE: Cell<Option<Lock>> = const { Cell::new(None) };
+}
+
+/// Gives the process's place to another: what it does from here on is no work, or it ends.
+pub fn leave_place() -> Result<(), Failure> {
+    note(|| {
+        PLACE.take().into_iter().for_each(Lock::release);
+        jobs::start_waiting()
+    })
 }
 
 fn work_on(launch: Launch) -> Result<(), Failure> {
@@ -92,6 +106,7 @@ fn work_on(launch: Launch) -> Result<(), Failure> {
             done.push(number);
             if let Some(role) = job.role
                 && done.len() < MOST_JOBS
+                && PLACE.get().is_some()
             {
                 next = note(|| jobs::next(launch.session_role, role, &done))?;
             }
@@ -142,9 +157,10 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
     {
         return all_at_once(job, import);
     }
+    let mut memory = export::part::Memory::default();
     while let Some(mut part) = note(|| if jobs::is_wanted(job)? { parts::claim(job) } else { Ok(None) })? {
         background::report_activity(Some(&jobs::activity(job, &part)));
-        let done = do_part(job, &plan, &mut part, after_another);
+        let done = do_part(job, &plan, &mut part, &mut memory, after_another);
         background::report_activity(None);
         let ended = match done {
             Ok(Step::Done | Step::More) => note(|| parts::end(&part, None)),
@@ -208,12 +224,15 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
     noted
 }
 
-fn do_part(job: &Job, plan: &Plan, part: &mut Part, after_another: bool) -> Result<Step, Failure> {
+fn do_part(job: &Job, plan: &Plan, part: &mut Part, memory: &mut export::part::Memory, after_another: bool) -> Result<Step, Failure> {
     background::reload_configuration();
     match &plan.work {
         _ if part.phase > 0 => return bucket::run::index(job, part),
         Work::Import(import) => return import::run::input(job, import, part),
         Work::Bucket(load) => return bucket::run::file(job, load, part),
+        Work::Export(work) if part.task.as_deref() == Some("snapshot") => return export::keeper::keep(job, work, part),
+        Work::Export(work) => return export::part::write(job, work, part, memory),
+        Work::Cleanup(work) => return export::cleanup::work(job, work),
         Work::Validate(_) => {}
     }
     let (mut tries, mut cancels) = (0, u32::from(after_another));
@@ -229,7 +248,7 @@ fn do_part(job: &Job, plan: &Plan, part: &mut Part, after_another: bool) -> Resu
             }
             match &plan.work {
                 Work::Validate(request) => validate::step(job, *request, part),
-                Work::Import(_) | Work::Bucket(_) => Ok(Step::Done),
+                Work::Import(_) | Work::Bucket(_) | Work::Export(_) | Work::Cleanup(_) => Ok(Step::Done),
             }
         });
         match stepped {

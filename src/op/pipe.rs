@@ -61,6 +61,8 @@ pub struct Pipe<F: Feed, M: Make<F::Block>> {
     threads: usize,
     /// Bytes that a row takes on its way out beside those that it came in with.
     row_cost: usize,
+    /// Of a block.
+    most_rows: usize,
     started: bool,
     workers: Option<Workers<F::Block, M::Made>>,
     fed_all: bool,
@@ -77,7 +79,17 @@ struct Workers<B, O> {
 
 impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
     pub fn new(feed: F, maker: M, threads: usize) -> Pipe<F, M> {
-        Pipe { feed, maker: Arc::new(maker), threads: threads.max(1), row_cost: 0, started: false, workers: None, fed_all: false, given: 0 }
+        Pipe {
+            feed,
+            maker: Arc::new(maker),
+            threads: threads.max(1),
+            row_cost: 0,
+            most_rows: usize::MAX,
+            started: false,
+            workers: None,
+            fed_all: false,
+            given: 0,
+        }
     }
 
     /// The same for rows that grow by so many bytes each.
@@ -86,11 +98,17 @@ impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
         self
     }
 
+    /// The same in blocks of at most so many rows.
+    pub fn with_most_rows(mut self, rows: usize) -> Pipe<F, M> {
+        self.most_rows = rows.max(1);
+        self
+    }
+
     /// What was made of the next block; None at the end. At least one block comes, without rows where there are none.
     pub fn next(&mut self, control: &mut dyn Control) -> Result<Option<M::Made>, Error> {
         if !self.started {
             self.started = true;
-            let first = self.feed.next(Size::FIRST)?;
+            let first = self.feed.next(Size { rows: Size::FIRST.rows.min(self.most_rows), ..Size::FIRST })?;
             self.fed_all = !first.more;
             return self.maker.make(&first.block, &mut M::Tools::default()).map(Some);
         }
@@ -137,7 +155,8 @@ impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
     fn feed(&mut self, queue: &Queue<F::Block, M::Made>) -> Result<(), Error> {
         while !self.fed_all && queue.has_room() {
             let most = Size::LATER.bytes / self.row_cost.max(1);
-            let Fed { block, bytes, rows, more } = self.feed.next(Size { rows: Size::LATER.rows.min(most).max(1), ..Size::LATER })?;
+            let Fed { block, bytes, rows, more } =
+                self.feed.next(Size { rows: Size::LATER.rows.min(most).clamp(1, self.most_rows), ..Size::LATER })?;
             if rows > 0 {
                 queue.push(block, bytes + rows * self.row_cost);
             }

@@ -54,6 +54,18 @@ pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> 
     Ok(())
 }
 
+/// Whether an index finds the resources of a table that contain a JSON object.
+pub fn serves_patterns(table: pg_sys::Oid) -> Result<bool, Error> {
+    let found = owner::look(
+        "select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam \
+         join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'resource' and a.attnum = any (i.indkey) \
+         where i.indrelid = $1 and m.amname = 'gin' and i.indisvalid and i.indpred is null",
+        &[table.into()],
+        |_| Ok(()),
+    )?;
+    Ok(!found.is_empty())
+}
+
 /// By which an index that is off is named here: with its table, since another may have a name of its.
 const NAME: &str = "format('%I.%I.%I', d.schemaname, d.tablename, d.indexname)";
 

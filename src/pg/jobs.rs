@@ -94,7 +94,8 @@ pub fn origin() -> String {
 }
 
 fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
-    let may_login = owner::query("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
+    // Without a number for the transaction: whoever keeps a snapshot must go on seeing what is new by `look`.
+    let may_login = owner::look("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
     Ok(Launch { job, database: lifecycle::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
 }
 
@@ -146,7 +147,7 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
 pub fn end(job: &Job) -> Result<(), Error> {
     let ended = owner::query(
         "update bulk.job_entry j set finished = clock_timestamp(), message = f.message, \
-         state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' else 'done' end \
+         state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' when j.kind = 'export' then 'completed' else 'done' end \
          from (select coalesce(bool_or(state = 'error'), false) as failed, \
             coalesce(bool_or(state in ('waiting', 'in-progress')), false) as open, \
             (array_agg(message order by number) filter (where message is not null))[1] as message \
@@ -547,6 +548,17 @@ pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
         background::start_at_commit(launch);
     }
     Ok(())
+}
+
+/// Starts a worker for a job that is committed, now. False when the server has no room for it.
+pub fn call(job: &Job) -> Result<bool, Error> {
+    Ok(background::start(launch(job.number, role::of_session())?))
+}
+
+/// How many workers are at a job.
+pub fn workers(number: i64) -> Result<usize, Error> {
+    let count = owner::look("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
+    Ok(count.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or_default())
 }
 
 /// A text for the activity of a worker.

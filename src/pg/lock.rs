@@ -15,6 +15,8 @@ pub enum Lock {
     Seat(i64, u32),
     /// One of the places that `bulk.max_workers` gives.
     Place(u32),
+    /// The snapshot of a job, by its number; whoever keeps it has it.
+    Snapshot(i64),
 }
 
 impl Lock {
@@ -22,12 +24,14 @@ impl Lock {
     const WORK: u16 = 16962;
     const PLACE: u16 = 16963;
     const SEAT: u16 = 16964;
+    const SNAPSHOT: u16 = 16965;
 
     fn tag(self) -> pg_sys::LOCKTAG {
         let (class, high, low) = match self {
             Lock::Job(number) | Lock::Part(number) => (Lock::WORK, (number >> 32) as u32, number as u32),
             Lock::Place(place) => (Lock::PLACE, 0, place),
             Lock::Seat(job, seat) => (Lock::SEAT, job as u32, seat),
+            Lock::Snapshot(number) => (Lock::SNAPSHOT, (number >> 32) as u32, number as u32),
         };
         pg_sys::LOCKTAG {
             locktag_field1: lifecycle::database().to_u32(),
@@ -42,7 +46,7 @@ impl Lock {
     fn mode(self) -> i32 {
         match self {
             Lock::Job(_) => pg_sys::ShareLock as i32,
-            Lock::Part(_) | Lock::Place(_) | Lock::Seat(..) => pg_sys::ExclusiveLock as i32,
+            Lock::Part(_) | Lock::Place(_) | Lock::Seat(..) | Lock::Snapshot(_) => pg_sys::ExclusiveLock as i32,
         }
     }
 

@@ -27,8 +27,12 @@ pub struct Part {
     pub ordinal: usize,
     pub source: String,
     pub resource_type: Option<String>,
+    /// What is done with it, where a job does several things.
+    pub task: Option<String>,
     pub position: i64,
     pub size: Option<i64>,
+    /// The pages of its table that are its own; None where all are.
+    pub pages: Option<(u32, u32)>,
     /// The lines of its source that are its own; None where all are.
     pub range: Option<Range>,
     /// Times that it was begun again after a fault of its source.
@@ -87,7 +91,7 @@ pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
              from bulk.job_entry j where f.number = $1 and f.state in ('waiting', 'in-progress') \
              and j.number = f.job and j.state in ('waiting', 'in-progress') \
              returning f.ordinal, f.source, f.resource_type, f.position, f.size, f.tries, f.checkpoint, f.read, f.stored, f.skipped, \
-             f.rejected, f.characters, f.written, f.range_from, f.range_to, f.versions, f.phase",
+             f.rejected, f.characters, f.written, f.range_from, f.range_to, f.versions, f.phase, f.task",
             &[number.into()],
             |row| part(number, row),
         )?;
@@ -137,10 +141,10 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
     }
     let parts = owner::query(
         "select ordinal, source, resource_type, 0::int8, size, 0, null::jsonb, null::int8, null::int8, \
-         null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, phase, number from bulk.job_file_entry \
+         null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, phase, task, number from bulk.job_file_entry \
          where job = $1 and state <> 'done' order by number",
         &[job.number.into()],
-        |row| part(row.get(18)?.unwrap_or_default(), row),
+        |row| part(row.get(19)?.unwrap_or_default(), row),
     )?;
     if parts.is_empty() {
         return Ok(None);
@@ -171,8 +175,10 @@ fn part(number: i64, row: owner::Row) -> Result<Part, pgrx::spi::Error> {
         ordinal: row.get::<i32>(1)?.and_then(|ordinal| usize::try_from(ordinal).ok()).unwrap_or_default(),
         source: row.get(2)?.unwrap_or_default(),
         resource_type: row.get(3)?,
+        task: row.get(18)?,
         position: row.get(4)?.unwrap_or_default(),
         size: row.get(5)?,
+        pages: span.map(|span| (u32::try_from(span.from).unwrap_or(u32::MAX), u32::try_from(span.to).unwrap_or(u32::MAX))),
         range: span.zip(row.get::<i64>(16)?).map(|(span, versions)| {
             let length = checkpoint.as_ref().and_then(|known| known.identity.length).unwrap_or_default();
             Range { span, versions, last_version: versions.saturating_add_unsigned(length) }

@@ -5,6 +5,13 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, function_name};
 
+/// Tells the caller of what could be better.
+pub fn notice(message: &str, hint: &str) {
+    ErrorReport::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned(), function_name!())
+        .set_hint(hint.to_owned())
+        .report(PgLogLevel::NOTICE);
+}
+
 /// The SQLSTATE of each condition.
 fn code(error: &Error) -> Code {
     match error {
@@ -41,7 +48,7 @@ fn code(error: &Error) -> Code {
         | Error::Stopped
         | Error::UnknownBucket(_)
         | Error::FileForgotten => Code::ERRCODE_UNDEFINED_OBJECT,
-        Error::ForeignJob | Error::NotOwner(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Error::ForeignJob | Error::NotOwner(_) | Error::Unreadable(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::KeyNeeded(_) => Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
         Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

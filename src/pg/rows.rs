@@ -100,6 +100,30 @@ pub fn query(table: &Table, filter: &str) -> String {
     )
 }
 
+/// The same of resources that are gone: their last versions, as columns of that statement.
+pub fn deleted(table: &Table, history: Option<&Table>, filter: &str) -> String {
+    let gone = |of: &Table| {
+        let column = |there: bool, name: &str, kind: &str| {
+            if there { format!("{name}::pg_catalog.{kind} as {name}") } else { format!("null::pg_catalog.{kind} as {name}") }
+        };
+        format!(
+            "select id::pg_catalog.text as id, txid::pg_catalog.int8 as txid, {}, {}, {}, coalesce(resource, '{{}}'::pg_catalog.jsonb) as resource \
+             from {} where status::pg_catalog.text operator(pg_catalog.=) 'deleted' and {filter}",
+            column(of.has_resource_type, "resource_type", "text"),
+            column(of.has_ts, "ts", "timestamptz"),
+            column(of.has_cts, "cts", "timestamptz"),
+            of.name,
+        )
+    };
+    let all = [Some(table), history].into_iter().flatten().map(gone).collect::<Vec<_>>().join(" union all ");
+    format!(
+        "select id, txid, resource_type, ts, cts, resource from \
+         (select distinct on (id) * from ({all}) a order by id, txid using operator(pg_catalog.>)) g where not exists (select from {} t \
+         where t.id operator(pg_catalog.=) g.id and (t.status is null or t.status::pg_catalog.text operator(pg_catalog.<>) 'deleted'))",
+        table.name,
+    )
+}
+
 /// A resource's varlena, brought in line but not inflated.
 struct Inline {
     value: *mut pg_sys::varlena,

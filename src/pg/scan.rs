@@ -7,19 +7,90 @@ use crate::error::Error;
 use crate::op::pipe::{Fed, Feed, Size};
 use crate::op::rows::RowBlock;
 use pgrx::{IntoDatum, PgRelation, Spi, pg_sys};
-use std::ffi::{CString, c_long};
+use std::ffi::{CString, c_int, c_long};
 use std::ptr;
 
 /// Rows that are fetched at a time: of a table, whose large values stay where they are, and of what may make its values as it goes.
 const AT_ONCE: (c_long, c_long) = (200, 4);
 
-/// Which rows of a table.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Range {
-    /// From this page up to, not including, that one; all pages where the table has none that can be told apart.
-    pub pages: Option<(u32, u32)>,
-    /// Of this `ts`, in microseconds since 2000-01-01 UTC.
-    pub written_at: Option<i64>,
+/// Which rows of a table: those for which all conditions hold.
+#[derive(Debug, Default)]
+pub struct Filter {
+    conditions: Vec<String>,
+    kinds: Vec<pg_sys::Oid>,
+    values: Vec<pg_sys::Datum>,
+    /// Whether large values stay where they are until a row is read.
+    by_pages: bool,
+}
+
+/// How a time is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Before,
+    At,
+    After,
+}
+
+impl Filter {
+    fn argument<T: IntoDatum>(&mut self, value: T) -> String {
+        self.kinds.push(T::type_oid());
+        self.values.push(value.into_datum().unwrap_or(pg_sys::Datum::from(0)));
+        format!("${}", self.kinds.len())
+    }
+
+    /// From this page up to, not including, that one.
+    pub fn pages(&mut self, first: u32, end: u32) {
+        self.by_pages = true;
+        self.conditions.push(format!("ctid operator(pg_catalog.>=) '({first},0)'::pg_catalog.tid"));
+        if end < u32::MAX {
+            self.conditions.push(format!("ctid operator(pg_catalog.<) '({end},0)'::pg_catalog.tid"));
+        }
+    }
+
+    /// Of such a `ts`, in microseconds since 2000-01-01 UTC.
+    pub fn written(&mut self, when: When, microseconds: i64) {
+        let sign = match when {
+            When::Before => "<",
+            When::At => "=",
+            When::After => ">",
+        };
+        self.kinds.push(pg_sys::TIMESTAMPTZOID);
+        self.values.push(microseconds.into_datum().unwrap_or(pg_sys::Datum::from(0)));
+        self.conditions.push(format!("ts operator(pg_catalog.{sign}) ${}", self.kinds.len()));
+    }
+
+    /// Of one of these ids, or with a resource that contains one of these JSON objects.
+    pub fn one_of(&mut self, ids: Vec<String>, patterns: Vec<String>) {
+        let mut either = Vec::new();
+        if !ids.is_empty() {
+            let ids = self.argument(ids);
+            either.push(format!("id operator(pg_catalog.=) any ({ids})"));
+        }
+        if !patterns.is_empty() {
+            let patterns = self.argument(patterns);
+            either.push(format!("resource operator(pg_catalog.@>) any ({patterns}::pg_catalog.jsonb[])"));
+        }
+        self.conditions.push(if either.is_empty() { "false".to_owned() } else { format!("({})", either.join(" or ")) });
+    }
+
+    fn text(&self) -> String {
+        if self.conditions.is_empty() { "true".to_owned() } else { self.conditions.join(" and ") }
+    }
+}
+
+/// Pages that hold a table's values beside its rows.
+pub fn pages_beside(table: &Table) -> u32 {
+    // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+    let relation = unsafe { PgRelation::with_lock(table.oid, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation has its row of the catalog.
+    let toast = unsafe { (*relation.rd_rel).reltoastrelid };
+    if toast == pg_sys::InvalidOid {
+        return 0;
+    }
+    // SAFETY: it lives as long as its table, which is locked.
+    let toast = unsafe { PgRelation::with_lock(toast, pg_sys::AccessShareLock as i32) };
+    // SAFETY: a table with storage.
+    unsafe { pg_sys::RelationGetNumberOfBlocksInFork(toast.as_ptr(), pg_sys::ForkNumber::MAIN_FORKNUM) }
 }
 
 /// The pages of a table, and which file has them; None where rows are not found by page: partitions, views, foreign tables, inheritance.
@@ -35,41 +106,51 @@ pub fn pages(table: &Table) -> Option<(u32, String)> {
     pages.map(|pages| (pages, format!("{}/{}", table.oid.to_u32(), class.relfilenode.to_u32())))
 }
 
-/// Runs `work` on the rows of a range.
-pub fn with_rows<T>(table: &Table, range: Range, work: impl FnOnce(Scan) -> Result<T, Error>) -> Result<T, Error> {
-    let mut filter = "true".to_owned();
-    if let Some((first, end)) = range.pages {
-        filter.push_str(&format!(
-            " and ctid operator(pg_catalog.>=) '({first},0)'::pg_catalog.tid and ctid operator(pg_catalog.<) '({end},0)'::pg_catalog.tid"
-        ));
-    }
-    if range.written_at.is_some() {
-        filter.push_str(" and ts operator(pg_catalog.=) $1");
-    }
-    let text = CString::new(rows::query(table, &filter)).map_err(|error| Error::Internal(error.to_string()))?;
+/// Runs `work` on the current resources of a table that a filter keeps.
+pub fn with_rows<T>(table: &Table, filter: Filter, work: impl FnOnce(Scan) -> Result<T, Error>) -> Result<T, Error> {
+    with(&table.name, &rows::query(table, &filter.text()), filter, work)
+}
+
+/// The same on the last versions of resources that are gone, from a table and that of its earlier versions.
+pub fn with_deleted<T>(
+    table: &Table,
+    history: Option<&Table>,
+    filter: Filter,
+    work: impl FnOnce(Scan) -> Result<T, Error>,
+) -> Result<T, Error> {
+    with(&table.name, &rows::deleted(table, history, &filter.text()), filter, work)
+}
+
+fn with<T>(table: &str, query: &str, mut filter: Filter, work: impl FnOnce(Scan) -> Result<T, Error>) -> Result<T, Error> {
+    let text = CString::new(query).map_err(|error| Error::Internal(error.to_string()))?;
     Spi::connect(|_| {
-        let portal = diagnostics::keep(None, || open(&text, range.written_at));
+        let portal = diagnostics::keep(None, || {
+            let (kinds, values) = (filter.kinds.as_mut_ptr(), filter.values.as_mut_ptr());
+            // SAFETY: one type and value a parameter, none of them null; an SPI connection is open.
+            unsafe {
+                pg_sys::SPI_cursor_open_with_args(
+                    ptr::null(),
+                    text.as_ptr(),
+                    filter.kinds.len() as c_int,
+                    kinds,
+                    values,
+                    ptr::null(),
+                    true,
+                    0,
+                )
+            }
+        });
         let result = work(Scan {
             portal,
             fetched: ptr::null_mut(),
             next: 0,
-            at_once: if range.pages.is_some() { AT_ONCE.0 } else { AT_ONCE.1 },
-            table: table.name.clone(),
+            at_once: if filter.by_pages { AT_ONCE.0 } else { AT_ONCE.1 },
+            table: table.to_owned(),
         });
         // SAFETY: the cursor of above.
         unsafe { pg_sys::SPI_cursor_close(portal) };
         result
     })
-}
-
-fn open(text: &CString, written_at: Option<i64>) -> pg_sys::Portal {
-    let mut kinds = [pg_sys::TIMESTAMPTZOID];
-    let mut values = [written_at.into_datum().unwrap_or(pg_sys::Datum::from(0))];
-    let count = i32::from(written_at.is_some());
-    // SAFETY: one type and value a parameter, none of them null; an SPI connection is open.
-    unsafe {
-        pg_sys::SPI_cursor_open_with_args(ptr::null(), text.as_ptr(), count, kinds.as_mut_ptr(), values.as_mut_ptr(), ptr::null(), true, 0)
-    }
 }
 
 /// Rows, one after another.

@@ -9,6 +9,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_int};
+use std::time::Duration;
 
 /// `bulk.resource_format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, pgrx::PostgresGucEnum)]
@@ -107,6 +108,10 @@ static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static AS_MACHINE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RANGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
+static MAX_EXPORTS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static EXPORT_FILE_ROWS: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
+static EXPORT_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
+static EXPORT_URL_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// Registers all settings and reserves their prefix.
@@ -187,6 +192,46 @@ pub fn register() {
         1024 * 1024,
         GucContext::Userset,
         GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.max_exports",
+        c"Exports that are under way at a time in a database.",
+        c"Beyond it, bulk.export answers 429.",
+        &MAX_EXPORTS,
+        1,
+        1000,
+        GucContext::Suset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.export_file_rows",
+        c"Most resources in a file of an export.",
+        c"",
+        &EXPORT_FILE_ROWS,
+        1,
+        c_int::MAX,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.export_file_size",
+        c"Size at which a file of an export is followed by another.",
+        c"As it is stored; the last resources may take it a few hundred kilobytes beyond.",
+        &EXPORT_FILE_SIZE,
+        1,
+        c_int::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"bulk.export_url_expiry",
+        c"How long the signed URLs of a manifest can be used.",
+        c"Each bulk.export_status makes them anew.",
+        &EXPORT_URL_EXPIRY,
+        1,
+        7 * 24 * 3600,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
         c"bulk.max_workers",
@@ -343,6 +388,26 @@ pub fn base_url() -> String {
 pub fn resource_file(path: &str) -> Result<String, Error> {
     let directory = text(&RESOURCE_DIRECTORY);
     if directory.is_empty() { Err(Error::NoResourceDirectory) } else { Ok(format!("{}/{path}", directory.trim_end_matches('/'))) }
+}
+
+/// Exports that may be under way at a time in a database.
+pub fn max_exports() -> usize {
+    usize::try_from(MAX_EXPORTS.get()).unwrap_or(1)
+}
+
+/// Most resources in a file of an export.
+pub fn export_file_rows() -> u64 {
+    u64::from(EXPORT_FILE_ROWS.get().unsigned_abs())
+}
+
+/// In bytes.
+pub fn export_file_size() -> u64 {
+    u64::from(EXPORT_FILE_SIZE.get().unsigned_abs()) * 1024
+}
+
+/// Of the signed URLs of a manifest.
+pub fn export_url_expiry() -> Duration {
+    Duration::from_secs(u64::from(EXPORT_URL_EXPIRY.get().unsigned_abs()))
 }
 
 /// Workers that may be at work at a time in a database.

@@ -227,6 +227,14 @@ fn find_history(table: &Table) -> Option<(pg_sys::Oid, String)> {
     Some((oid, name))
 }
 
+/// Refuses a table of which the current user may read nothing.
+pub fn require_readable(table: &Table) -> Result<(), Error> {
+    let mode = pg_sys::ACL_SELECT as pg_sys::AclMode;
+    // SAFETY: a catalog look-up for a relation that exists.
+    let any = unsafe { pg_sys::pg_attribute_aclcheck_all(table.oid, role::current(), mode, pg_sys::AclMaskHow::ACLMASK_ANY) };
+    if readable(table.oid) || any == pg_sys::AclResult::ACLCHECK_OK { Ok(()) } else { Err(Error::Unreadable(table.plain_name.clone())) }
+}
+
 fn readable(oid: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up for a relation that exists.
     let answer = unsafe { pg_sys::pg_class_aclcheck(oid, role::current(), pg_sys::ACL_SELECT as pg_sys::AclMode) };

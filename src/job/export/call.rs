@@ -1,0 +1,284 @@
+//! The call: what is asked for becomes a job, or is refused.
+
+use super::super::plan::{Cleanup, Export, Plan, Sink, Whose, Work};
+use super::super::storage;
+use super::cleanup;
+use super::outcome::{Answer, Refusal};
+use super::params::{Level, Params, short};
+use super::patients;
+use crate::error::Error;
+use crate::fhir::definitions;
+use crate::fhir::search;
+use crate::op::export::outcome;
+use crate::pg::jobs::{self, Order, Stop, WORKERS};
+use crate::pg::parts::NewPart;
+use crate::pg::role::Right;
+use crate::pg::table::{self, Table};
+use crate::pg::{export_files as files, ids, indexes, lifecycle, report, setting};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+/// Seconds after which a client that was told to come back may find room.
+const COME_BACK: u32 = 10;
+/// What stands for itself in a URL.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':').remove(b',');
+
+/// Types with their tables.
+type Tables = Vec<(String, Table)>;
+
+/// What is wrong with a call, as an answer or an error.
+enum Wrong {
+    Refused(Refusal),
+    Failed(Error),
+}
+
+impl From<Refusal> for Wrong {
+    fn from(refusal: Refusal) -> Wrong {
+        Wrong::Refused(refusal)
+    }
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Wrong {
+        Wrong::Failed(error)
+    }
+}
+
+/// Starts an export: 202, or a refusal. Only what no request can be the cause of is an error.
+pub fn start(level: &str, params: &Value, group: Option<&str>) -> Result<Answer, Error> {
+    lifecycle::require_utf8()?;
+    lifecycle::require_writable(c"bulk.export");
+    lifecycle::stop_threads_at_exit();
+    jobs::start_waiting()?;
+    match begin(level, params, group) {
+        Ok(answer) => Ok(answer),
+        Err(Wrong::Refused(refusal)) => Ok(refusal.into()),
+        Err(Wrong::Failed(error)) => Answer::of_error(error),
+    }
+}
+
+fn begin(word: &str, given: &Value, group: Option<&str>) -> Result<Answer, Wrong> {
+    let definitions = definitions::r4();
+    let level = Level::read(word).ok_or_else(|| Refusal::new(400, "invalid", "level must be system, patient or group"))?;
+    let read = Params::read(definitions, level, given);
+    // Before all else, whatever is wrong beside it.
+    let overrides = read.as_ref().map(|params| params.storage.clone()).unwrap_or_default();
+    let storage = storage::configured(&overrides)?.map_err(|message| Refusal::new(500, "exception", message))?;
+    Right::to_write(&storage.bucket).require()?;
+    let params = read?;
+    let sink = Sink { bucket: storage.bucket, account: storage.account };
+    let (tables, warnings) = tables(level, &params)?;
+    let patient_table = table::lookup("Patient")?;
+    let whose = whose(level, &params, group, patient_table.as_ref())?;
+    files::lock();
+    if jobs::live("export")?.len() >= setting::max_exports() {
+        let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
+        return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
+    }
+    let (whose, patient_errors) = whose_is_there(whose, &params, patient_table.as_ref())?;
+    let nobody = matches!(&whose, Whose::Patients(list) if list.is_empty())
+        || matches!(&whose, Whose::Members { of_them: Some(list), .. } if list.is_empty());
+    propose_indexes(&tables, &whose)?;
+    let path = path(level, group, &params);
+    let mut request = json!({"level": level.word(), "url": format!("{}{path}", setting::base_url())});
+    for (name, value) in [("params", json!(params.query)), ("patient-errors", json!(patient_errors)), ("warnings", json!(warnings))] {
+        if value.as_array().is_some_and(|list| !list.is_empty()) {
+            request[name] = value;
+        }
+    }
+    let export = Export {
+        sink,
+        gzip: params.gzip,
+        tables: tables.into_iter().map(|(name, table)| (name, table.name)).collect(),
+        since: params.since,
+        until: params.until,
+        whose,
+        filters: params.filters,
+        elements: params.elements,
+        file_rows: setting::export_file_rows(),
+        file_size: setting::export_file_size(),
+    };
+    let plan = Plan { settings: setting::taken_over(), work: Work::Export(export) };
+    let keeper = [NewPart { source: "snapshot".to_owned(), resource_type: None }];
+    let order = Order {
+        id: None,
+        kind: "export",
+        request,
+        plan: plan.to_json()?,
+        secret: None,
+        parts: if nobody { &[] } else { &keeper },
+        workers: usize::from(!nobody),
+        // Beside the keeper of the snapshot.
+        threads: Some(WORKERS + 1),
+    };
+    let (id, number) = jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
+    if nobody {
+        files::complete(number, &id)?;
+    } else {
+        files::mark_keeper(number)?;
+    }
+    let mut body = outcome("information", "informational", &format!("export {id} has begun"), None);
+    body["id"] = json!(id);
+    Ok(Answer::new(202, body).with("content-location", format!("{}/fhir/$export-status/{id}", setting::base_url())))
+}
+
+/// The tables of what is asked for, and what is to be said of types that are not exported.
+fn tables(level: Level, params: &Params) -> Result<(Tables, Vec<String>), Wrong> {
+    let mut names: Vec<String> = match level {
+        Level::System => definitions::r4().resource_types().map(str::to_owned).collect(),
+        Level::Patient | Level::Group => search::r4().compartment_types().into_iter().map(str::to_owned).collect(),
+    };
+    names.sort_unstable();
+    let mut warnings = Vec::new();
+    if let Some(asked) = &params.types {
+        let (within, outside): (Vec<&String>, Vec<&String>) = asked.iter().partition(|name| names.contains(name));
+        if within.is_empty() && !outside.is_empty() {
+            let text = "_type names no type that is in the compartments of patients";
+            return Err(Refusal::new(400, "not-supported", text).at("_type").into());
+        }
+        warnings.extend(outside.into_iter().map(|name| format!("{name} is not in the compartments of patients: none is exported")));
+        names.retain(|name| asked.contains(name));
+    }
+    let mut tables = Vec::new();
+    for name in names {
+        let Some(table) = table::lookup(&name)? else { continue };
+        table::require_readable(&table)?;
+        if (params.since.is_some() || params.until.is_some()) && !table.has_ts {
+            return Err(Error::NoUpdateTime(table.plain_name).into());
+        }
+        tables.push((name, table));
+    }
+    Ok((tables, warnings))
+}
+
+/// Whose resources are asked for, not yet looked at.
+fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<Whose, Wrong> {
+    if let Some(table) = patient_table
+        && level != Level::System
+    {
+        table::require_readable(table)?;
+    }
+    match level {
+        Level::System => Ok(Whose::Everybodys),
+        Level::Patient if params.patients.is_empty() => Ok(Whose::AllPatients),
+        Level::Patient => Ok(Whose::Patients(Vec::new())),
+        Level::Group => {
+            let group =
+                group.filter(|group| !group.is_empty()).ok_or_else(|| Refusal::new(400, "required", "the id of the Group is missing"))?;
+            let unknown = || Refusal::new(404, "not-found", format!("there is no Group \"{}\"", short(group)));
+            let table = table::lookup("Group")?.ok_or_else(unknown)?;
+            table::require_readable(&table)?;
+            let with_group = params.types.as_ref().is_some_and(|types| types.iter().any(|name| name == "Group"));
+            patients::members(&table, group)?.ok_or_else(unknown)?;
+            Ok(Whose::Members { group: group.to_owned(), table: table.name, of_them: None, with_group })
+        }
+    }
+}
+
+/// The patients of the request who are there; what is wrong with the others, where that is to be borne.
+fn whose_is_there(whose: Whose, params: &Params, patient_table: Option<&Table>) -> Result<(Whose, Vec<Value>), Wrong> {
+    if params.patients.is_empty() {
+        return Ok((whose, Vec::new()));
+    }
+    let wanted: Vec<String> = params.patients.iter().filter_map(|patient| patient.id.clone()).collect();
+    let there: HashSet<String> = match patient_table {
+        Some(table) => ids::of_these(table, &wanted)?.into_iter().collect(),
+        None => HashSet::new(),
+    };
+    let members: Option<HashSet<String>> = match &whose {
+        Whose::Members { group, table, .. } => {
+            let table = table::find_qualified(table)?.map(table::describe).transpose()?;
+            let listed = table.map(|table| patients::members(&table, group)).transpose()?.flatten();
+            Some(listed.unwrap_or_default().into_iter().collect())
+        }
+        _ => None,
+    };
+    let (mut kept, mut errors) = (Vec::new(), Vec::new());
+    for patient in &params.patients {
+        let named = short(&patient.reference);
+        let (code, text) = match &patient.id {
+            None => ("value", format!("Patient reference ignored: invalid format ({named})")),
+            Some(id) if !there.contains(id) => ("not-found", format!("Patient/{} ignored: not found", short(id))),
+            Some(id) => match &members {
+                Some(members) if !members.contains(id) => {
+                    let group = if let Whose::Members { group, .. } = &whose { short(group) } else { String::new() };
+                    ("business-rule", format!("Patient/{} ignored: not a member of Group/{group}", short(id)))
+                }
+                _ => {
+                    kept.push(id.clone());
+                    continue;
+                }
+            },
+        };
+        if !params.ignores_patient_errors {
+            return Err(Refusal::new(422, code, text.replace(" ignored:", ":")).at(patient.expression.clone()).into());
+        }
+        errors.push(outcome("warning", code, &text, Some(&patient.expression)));
+    }
+    kept.sort_unstable();
+    kept.dedup();
+    let whose = match whose {
+        Whose::Members { group, table, with_group, .. } => Whose::Members { group, table, of_them: Some(kept), with_group },
+        _ => Whose::Patients(kept),
+    };
+    Ok((whose, errors))
+}
+
+/// Says where an index would save looking through all of a table for a few patients.
+fn propose_indexes(tables: &[(String, Table)], whose: &Whose) -> Result<(), Error> {
+    let few = match whose {
+        Whose::Patients(list) => list.len(),
+        Whose::Members { group, table, of_them: None, .. } => match table::find_qualified(table)? {
+            Some(oid) => patients::members(&table::describe(oid)?, group)?.map_or(0, |list| list.len()),
+            None => 0,
+        },
+        Whose::Members { of_them: Some(list), .. } => list.len(),
+        Whose::Everybodys | Whose::AllPatients => return Ok(()),
+    };
+    if few > patients::FEW {
+        return Ok(());
+    }
+    let mut slow = Vec::new();
+    for (_, table) in tables.iter().filter(|(name, _)| name != "Patient") {
+        if !indexes::serves_patterns(table.oid)? {
+            slow.push(format!("CREATE INDEX ON {} USING gin (resource jsonb_path_ops);", table.name));
+        }
+    }
+    if !slow.is_empty() {
+        let message = format!("{} tables are looked through whole for the resources of {few} patients", slow.len());
+        report::notice(&message, &slow.join(" "));
+    }
+    Ok(())
+}
+
+/// Path and query of the request as an HTTP layer has them.
+fn path(level: Level, group: Option<&str>, params: &Params) -> String {
+    let escaped = |text: &str| utf8_percent_encode(text, PLAIN).to_string();
+    let path = match level {
+        Level::System => "/fhir/$export".to_owned(),
+        Level::Patient => "/fhir/Patient/$export".to_owned(),
+        Level::Group => format!("/fhir/Group/{}/$export", escaped(group.unwrap_or_default())),
+    };
+    let query: Vec<String> = params.query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
+}
+
+/// Ends an export, or gives up its files: 202.
+pub fn cancel(id: &str) -> Result<Answer, Error> {
+    let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));
+    let standing = match jobs::standing(id) {
+        Ok(standing) if standing.kind == "export" && standing.state != "cancelled" => standing,
+        Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
+        Err(error) => return Answer::of_error(error),
+    };
+    let sink = match jobs::plan(standing.number)?.map(Plan::from_json).transpose()? {
+        Some(Plan { work: Work::Export(export), .. }) => export.sink,
+        _ => return Ok(unknown()),
+    };
+    if !jobs::stop(standing.number, id, Stop::End)? {
+        files::give_up(standing.number, id)?;
+    }
+    cleanup::order(Cleanup { job: standing.number, sink })?;
+    Ok(Answer::new(202, outcome("information", "informational", &format!("export {id} is cancelled"), None)))
+}

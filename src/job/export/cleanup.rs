@@ -1,0 +1,92 @@
+//! Deletes what an export wrote that nobody needs: of one that began anew, was cancelled or failed.
+
+use super::super::plan::{Cleanup, Plan, Sink, Work};
+use super::super::worker::Step;
+use super::part;
+use crate::error::Error;
+use crate::op::aside::aside;
+use crate::pg::attempt::{self, Failure};
+use crate::pg::export_files::{self as files, Run};
+use crate::pg::jobs::{self, Job, Order};
+use crate::pg::parts::NewPart;
+use crate::pg::role::Right;
+use crate::pg::{setting, transaction, wait};
+use crate::store::stores::Store;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long the workers of the export are waited for, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Has the files of an export of the current user's deleted in the background, at commit.
+pub fn order(cleanup: Cleanup) -> Result<(), Error> {
+    let source = cleanup.sink.bucket.url();
+    let request = json!({"export": cleanup.job});
+    let plan = Plan { settings: setting::taken_over(), work: Work::Cleanup(cleanup) };
+    let parts = [NewPart { source, resource_type: None }];
+    let order = Order { id: None, kind: "cleanup", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
+    jobs::enter(order).map(drop)
+}
+
+/// The same by a worker, for the role of its job.
+pub fn order_of(job: &Job, cleanup: Cleanup) -> Result<(), Error> {
+    match job.role {
+        Some(role) => crate::pg::role::within(role, || order(cleanup)),
+        None => Ok(()),
+    }
+}
+
+/// Deletes the files of an export that has ended, once its workers are gone.
+pub fn work(job: &Job, cleanup: &Cleanup) -> Result<Step, Failure> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE && transaction::run(None, || jobs::workers(cleanup.job))? > 0 {
+        attempt::outside(|| {
+            wait::pause(LOOK);
+            Ok(())
+        })?;
+    }
+    let runs_of = transaction::run(None, || files::runs(cleanup.job))?;
+    runs(job, &cleanup.sink, &runs_of)?;
+    Ok(Step::Done)
+}
+
+/// Deletes the files of runs. What stays is written down, and why.
+pub fn runs(job: &Job, sink: &Sink, runs: &[Run]) -> Result<(), Failure> {
+    for run in runs {
+        let known = transaction::run(None, || files::keys(run))?;
+        let left = if run.folder.is_empty() { Vec::new() } else { delete(job, sink, run, known)? };
+        transaction::run(None, || files::forget(run, &left))?;
+    }
+    Ok(())
+}
+
+fn delete(job: &Job, sink: &Sink, run: &Run, known: Vec<String>) -> Result<Vec<(String, String)>, Failure> {
+    let (bucket, prefix) = (sink.bucket.clone(), format!("{}/", run.folder));
+    transaction::run(job.role, || {
+        Right::to_write(&sink.bucket).require()?;
+        let access = part::access(sink)?;
+        aside(&mut wait::Backend, move |interrupt| {
+            let fault = |fault| Error::source(&bucket.url(), fault);
+            let store = bucket.store(&access, interrupt).map_err(fault)?;
+            Ok(empty(&*store, &prefix, known))
+        })
+    })
+}
+
+/// Deletes all below a prefix, and these: what is left, and why.
+fn empty(store: &dyn Store, prefix: &str, known: Vec<String>) -> Vec<(String, String)> {
+    let mut keys: BTreeSet<String> = known.into_iter().collect();
+    // An account may be allowed to write and not to list: then what is known goes.
+    let listed = store.list(prefix, &mut |object| {
+        keys.insert(object.key);
+        Ok(())
+    });
+    let mut left: Vec<(String, String)> =
+        keys.into_iter().filter_map(|key| store.delete(&key).err().map(|fault| (key, fault.to_string()))).collect();
+    if let Err(fault) = listed {
+        left.push((prefix.to_owned(), fault.to_string()));
+    }
+    left
+}

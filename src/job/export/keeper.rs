@@ -1,0 +1,128 @@
+//! The part of an export that begins it, and keeps its snapshot while others look through it.
+
+use super::super::plan::{Export, Whose};
+use super::super::worker::{self, Step};
+use super::{cleanup, part};
+use crate::error::Error;
+use crate::fhir::instant;
+use crate::pg::attempt::{self, Failure};
+use crate::pg::export_files::{self as files, NewPart, Run};
+use crate::pg::jobs::{self, Job, WORKERS};
+use crate::pg::parts::Part;
+use crate::pg::table::{self, Table};
+use crate::pg::{scan, snapshot, transaction, wait};
+use std::time::{Duration, Instant};
+
+/// Pages of a range, with what lies beside them, 32 MB, and ranges of a table at most: those of a larger one are larger.
+const PAGES: u32 = 4096;
+const RANGES: u32 = 64;
+/// Between two looks at how far the others are, within these; and between two at whether there are others.
+const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+const CALL: Duration = Duration::from_secs(1);
+
+/// Begins an export, or begins it anew, and stays until it has ended. What fails fails the export.
+pub fn keep(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
+    match begin(job, export, part) {
+        Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+            part::fail(job, export, &failure.message())?;
+            Ok(Step::Unwanted)
+        }
+        ended => ended,
+    }
+}
+
+fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
+    if job.role.is_none() {
+        return Err(Failure::Ours(Error::NoRole));
+    }
+    worker::leave_place()?;
+    let before = transaction::run(None, || files::begin_anew(job, part))?;
+    // Whoever is still at a part of before sees that it is gone.
+    while transaction::run(None, || files::is_any_held(&before))? {
+        pause(LOOK.1)?;
+    }
+    let old = transaction::run(None, || files::runs(job.number))?;
+    cleanup::runs(job, &export.sink, &old)?;
+    let transaction_time = transaction::run(None, snapshot::horizon)?;
+    let (tables, parts) = transaction::run(job.role, || divide(export))?;
+    let folder = folder(transaction_time);
+    transaction::run(None, || {
+        jobs::begin(job)?;
+        files::begin(job, &folder, transaction_time, &parts)
+    })?;
+    snapshot::keep(job.role, job.number, &tables, || stand_by(job))
+}
+
+/// `<datetime>_<uuid>`.
+fn folder(time: i64) -> String {
+    let time: String = instant::from_timestamp(time).map(|time| time.as_str()[..19].replace(':', "-")).unwrap_or_default();
+    format!("{time}Z_{}", uuid::Uuid::new_v4())
+}
+
+/// The tables that are looked through, and the parts in which that is done: the largest first.
+fn divide(export: &Export) -> Result<(Vec<Table>, Vec<NewPart>), Error> {
+    let (mut tables, mut parts) = (Vec::new(), Vec::new());
+    for (resource_type, name) in &export.tables {
+        let Some(table) = table::find_qualified(name)?.map(table::describe).transpose()? else { continue };
+        let whole = |pages, is_of_deleted| NewPart { table: name.clone(), resource_type: resource_type.clone(), pages, is_of_deleted };
+        match scan::pages(&table) {
+            Some((pages, _)) => {
+                let size = pages.saturating_add(scan::pages_beside(&table));
+                let ranges = size.div_ceil(PAGES.max(size.div_ceil(RANGES))).clamp(1, pages.max(1));
+                for range in 0..ranges {
+                    let bound = |range: u32| (u64::from(pages) * u64::from(range) / u64::from(ranges)) as u32;
+                    // What is behind the last page that was counted belongs to the last range.
+                    let end = if range + 1 == ranges { u32::MAX } else { bound(range + 1) };
+                    parts.push((size / ranges, whole((ranges > 1).then_some((bound(range), end)), false)));
+                }
+            }
+            None => parts.push((u32::MAX, whole(None, false))),
+        }
+        if export.since.is_some() {
+            tables.extend(table::history(&table).map(|(oid, _)| table::describe(oid)).transpose()?);
+            parts.push((0, whole(None, true)));
+        }
+        tables.push(table);
+    }
+    for of in [Some("Patient"), matches!(export.whose, Whose::Members { .. }).then_some("Group")].into_iter().flatten() {
+        tables.extend(table::lookup(of)?);
+    }
+    parts.sort_by_key(|(pages, _)| std::cmp::Reverse(*pages));
+    Ok((tables, parts.into_iter().map(|(_, part)| part).collect()))
+}
+
+fn pause(time: Duration) -> Result<(), Failure> {
+    attempt::outside(|| {
+        wait::pause(time);
+        Ok(())
+    })
+}
+
+/// In the snapshot's transaction: sees to it that there are workers, until nothing is left to do or nobody wants it.
+fn stand_by(job: &Job) -> Result<Step, Error> {
+    let began = Instant::now();
+    let mut called: Option<Instant> = None;
+    loop {
+        if !jobs::is_wanted(job)? {
+            return Ok(Step::Unwanted);
+        }
+        let (is_open, is_left) = files::standing(job)?;
+        if !is_open {
+            return Ok(Step::Done);
+        }
+        if is_left && called.is_none_or(|called| called.elapsed() >= CALL) {
+            let there = jobs::workers(job.number)?;
+            // This one is there as well.
+            for _ in there..=WORKERS {
+                jobs::call(job)?;
+            }
+            called = Some(Instant::now());
+        }
+        wait::pause((began.elapsed() / 50).clamp(LOOK.0, LOOK.1));
+    }
+}
+
+/// The run that a job is in.
+pub fn run(job: &Job) -> Result<Option<Run>, Error> {
+    Ok(files::runs(job.number)?.into_iter().next())
+}

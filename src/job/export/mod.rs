@@ -1,0 +1,12 @@
+//! `bulk.export`: resources as of one moment, as NDJSON files in a store.
+
+pub mod call;
+pub mod cleanup;
+pub mod keeper;
+pub mod manifest;
+mod outcome;
+mod params;
+pub mod part;
+mod patients;
+
+pub use outcome::Answer;

@@ -1,0 +1,343 @@
+//! A part of an export at work: a range of a table, or what is gone of it, to files.
+
+use super::super::bucket::run as bucket;
+use super::super::patience;
+use super::super::plan::{Cleanup, Export, Sink, Whose};
+use super::super::worker::Step;
+use super::patients::{self, Patients};
+use super::{cleanup, keeper};
+use crate::error::Error;
+use crate::fhir::filter::Filter as Search;
+use crate::fhir::search::{self, Path};
+use crate::op::Control;
+use crate::op::export::{self, Exporter, What};
+use crate::op::outbox::Outbox;
+use crate::op::pipe::Pipe;
+use crate::pg::attempt::{self, Failure};
+use crate::pg::export_files::{self as files, Kind, Run, Written};
+use crate::pg::jobs::{self, Job};
+use crate::pg::parts::{self, Part};
+use crate::pg::role::Right;
+use crate::pg::scan::{self, Filter, Scan, When};
+use crate::pg::table::{self, Table};
+use crate::pg::{indexes, setting, snapshot, transaction, wait};
+use crate::store::opened::Access;
+use serde_json::json;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Times that a part is begun again after a fault of the store.
+const RETRIES: u32 = 2;
+/// How long a snapshot is waited for that its keeper is about to take, and between two looks for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a silent store is waited for before a look at whether the part is still wanted.
+const SILENCE: Duration = Duration::from_millis(400);
+
+/// What a worker knows from one part to the next.
+#[derive(Default)]
+pub struct Memory(Option<(i64, Option<Patients>)>);
+
+/// How a store is reached.
+pub fn access(sink: &Sink) -> Result<Access, Error> {
+    bucket::access(&sink.bucket, sink.account.as_ref().map(|id| json!({"id": id})).as_ref(), (None, None))
+}
+
+/// Waits for a store, and looks now and then whether the part is wanted.
+struct Within<'a>(&'a Job, &'a Part);
+
+impl Control for Within<'_> {
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
+        if wait::for_event(event, Some(SILENCE)) || files::is_wanted(self.0, self.1)? { Ok(()) } else { Err(Error::Stopped) }
+    }
+}
+
+/// Writes a part's files, whole. What fails fails the export.
+pub fn write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
+    let failure = loop {
+        let Some((run, name)) = begun(job, part)? else { return Ok(Step::Unwanted) };
+        match attempt(job, export, part, &run, &name, memory) {
+            Ok((written, read)) => {
+                transaction::run(None, || files::end(job, part, &run, &written, read))?;
+                return Ok(Step::Ended);
+            }
+            Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
+            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(failure) => {
+                // Its keeper may be gone, and the part with it; or the job.
+                if !transaction::run(None, || files::is_wanted(job, part))?
+                    || transaction::run(None, || snapshot::find(job.number))?.is_none()
+                {
+                    return Ok(Step::Unwanted);
+                }
+                let may_pass = matches!(&failure, Failure::Ours(error) if patience::may_pass(error)) || failure.may_pass();
+                if part.tries >= RETRIES || !may_pass {
+                    break failure;
+                }
+                transaction::run(None, || parts::try_again(part, &failure.message()))?;
+                if !patience::rest(job, part.tries - 1)? {
+                    return Ok(Step::Unwanted);
+                }
+            }
+        }
+    };
+    fail(job, export, &failure.message())?;
+    Ok(Step::Unwanted)
+}
+
+/// Ends an export that cannot be done; its files are deleted.
+pub fn fail(job: &Job, export: &Export, message: &str) -> Result<(), Failure> {
+    transaction::run(None, || {
+        if jobs::is_wanted(job)? {
+            jobs::fail(job, message)?;
+            cleanup::order_of(job, Cleanup { job: job.number, sink: export.sink.clone() })?;
+        }
+        Ok(())
+    })
+}
+
+/// The run and its snapshot; None where the part is not wanted any more.
+fn begun(job: &Job, part: &Part) -> Result<Option<(Run, String)>, Failure> {
+    let began = std::time::Instant::now();
+    loop {
+        let found = transaction::run(None, || match files::is_wanted(job, part)? {
+            true => Ok(Some((keeper::run(job)?, snapshot::find(job.number)?))),
+            false => Ok(None),
+        })?;
+        match found {
+            None => return Ok(None),
+            Some((Some(run), Some(name))) => return Ok(Some((run, name))),
+            // Who comes to the job next becomes the keeper.
+            Some(_) if began.elapsed() > PATIENCE => return Ok(None),
+            Some(_) => attempt::outside(|| {
+                wait::pause(LOOK);
+                Ok(())
+            })?,
+        }
+    }
+}
+
+fn attempt(job: &Job, export: &Export, part: &Part, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<Written>, u64), Failure> {
+    let role = job.role;
+    let access = transaction::run(role, || {
+        if role.is_none() {
+            return Err(Error::NoRole);
+        }
+        Right::to_write(&export.sink.bucket).require()?;
+        access(&export.sink)
+    })?;
+    snapshot::through(role, name, || {
+        let resource_type = part.resource_type.as_deref().unwrap_or_default();
+        let Some(table) = table::find_qualified(&part.source)?.map(table::describe).transpose()? else {
+            return Err(Error::UnknownType(resource_type.to_owned()));
+        };
+        let patients = match &memory.0 {
+            Some((known, patients)) if *known == run.number => patients.clone(),
+            _ => {
+                let patients = patients::of(&export.whose, patient_table(export)?.as_ref())?;
+                memory.0 = Some((run.number, patients.clone()));
+                patients
+            }
+        };
+        let what = if part.task.is_some() { What::Deletion } else { What::Resource };
+        let exporter = exporter(export, &table, resource_type, what, patients.as_ref())?;
+        let filter = filter(export, part, &table, resource_type, patients.as_ref())?;
+        let files = Files {
+            export,
+            access,
+            base: format!("{}/{}", run.folder, base(part, resource_type, what)),
+            resource_type: resource_type.to_owned(),
+            kind: if what == What::Deletion { Kind::Deleted } else { Kind::Output },
+            outbox: None,
+            errors: None,
+            open: None,
+            error: None,
+            written: Vec::new(),
+        };
+        let mut control = Within(job, part);
+        match what {
+            What::Resource => scan::with_rows(&table, filter, |rows| files.fill(rows, exporter, &mut control)),
+            What::Deletion => {
+                let history = match table::history(&table) {
+                    Some((oid, _)) => Some(table::describe(oid)?),
+                    None => None,
+                };
+                scan::with_deleted(&table, history.as_ref(), filter, |rows| files.fill(rows, exporter, &mut control))
+            }
+        }
+    })
+}
+
+/// The table of Patients: that which is exported, else the one that the role's path finds.
+fn patient_table(export: &Export) -> Result<Option<Table>, Error> {
+    match export.tables.iter().find(|(name, _)| name == "Patient") {
+        Some((_, table)) => table::find_qualified(table)?.map(table::describe).transpose(),
+        None => table::lookup("Patient"),
+    }
+}
+
+/// The name of a part's files, without what follows.
+fn base(part: &Part, resource_type: &str, what: What) -> String {
+    match what {
+        What::Resource => format!("{resource_type}-{}", part.ordinal + 1),
+        What::Deletion => format!("deleted/{resource_type}-{}", part.ordinal + 1),
+    }
+}
+
+fn paths(resource_type: &str) -> &'static [Path] {
+    search::r4().compartment(resource_type).unwrap_or_default()
+}
+
+fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, patients: Option<&Patients>) -> Result<Exporter, Error> {
+    let paths = paths(resource_type);
+    let whose = match (&export.whose, patients) {
+        (Whose::AllPatients, _) if what == What::Deletion => export::Whose::AnyPatients { paths },
+        (_, Some(patients)) => export::Whose::Patients { ids: patients.ids.clone(), paths },
+        (_, None) => export::Whose::Everybodys,
+    };
+    let filters = export.filters.iter().filter(|(name, _)| name == resource_type);
+    let filters: Result<Vec<Search>, String> = filters.map(|(name, query)| Search::parse(search::r4(), name, query)).collect();
+    Ok(Exporter {
+        recipe: patients::recipe(table, resource_type),
+        what,
+        whose,
+        filters: filters.map_err(Error::Internal)?,
+        elements: export.elements.clone(),
+        group: match &export.whose {
+            Whose::Members { group, with_group, .. } => Some((group.clone(), *with_group)),
+            _ => None,
+        },
+        gzip: export.gzip,
+    })
+}
+
+/// What of the part can be chosen by the database.
+fn filter(export: &Export, part: &Part, table: &Table, resource_type: &str, patients: Option<&Patients>) -> Result<Filter, Error> {
+    let mut filter = Filter::default();
+    if let Some((first, end)) = part.pages {
+        filter.pages(first, end);
+    }
+    if let Some(since) = export.since {
+        filter.written(When::After, since);
+    }
+    if let Some(until) = export.until {
+        filter.written(When::Before, until);
+    }
+    let few = patients.and_then(|patients| patients.few.as_ref());
+    if let Some(few) = few
+        && part.task.is_none()
+        && indexes::serves_patterns(table.oid)?
+    {
+        let stored = setting::resource_format();
+        let paths = paths(resource_type);
+        let mut ids = if resource_type == "Patient" { few.clone() } else { Vec::new() };
+        if let (Whose::Members { group, with_group: true, .. }, "Group") = (&export.whose, resource_type) {
+            ids.push(group.clone());
+        }
+        let patterns = paths.iter().flat_map(|path| few.iter().map(move |id| path.pattern("Patient", id, stored))).collect();
+        filter.one_of(ids, patterns);
+    }
+    Ok(filter)
+}
+
+/// The files of a part as they are written.
+struct Files<'a> {
+    export: &'a Export,
+    access: Access,
+    base: String,
+    resource_type: String,
+    kind: Kind,
+    outbox: Option<Outbox>,
+    errors: Option<Outbox>,
+    /// That being written.
+    open: Option<Written>,
+    error: Option<Written>,
+    written: Vec<Written>,
+}
+
+impl Files<'_> {
+    /// Writes what comes of rows: the files, and how many rows were read.
+    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut dyn Control) -> Result<(Vec<Written>, u64), Error> {
+        let most = usize::try_from(self.export.file_rows).unwrap_or(usize::MAX);
+        let mut pipe = Pipe::new(rows, exporter, setting::dump_threads()).with_most_rows(most);
+        let mut read = 0;
+        while let Some(made) = pipe.next(control)? {
+            read += made.read;
+            if made.lines > 0 {
+                self.add(control, made.bytes, made.lines)?;
+            }
+            if made.failed > 0 {
+                self.complain(control, made.outcomes, made.failed)?;
+            }
+        }
+        drop(pipe);
+        self.close(control)?;
+        if let (Some(outbox), Some(error)) = (&mut self.errors, self.error.take()) {
+            outbox.close(control)?;
+            self.written.push(error);
+        }
+        for outbox in [self.outbox, self.errors].into_iter().flatten() {
+            outbox.finish(control)?;
+        }
+        Ok((self.written, read))
+    }
+
+    fn name(&self, ending: &str) -> String {
+        format!("{}{ending}.ndjson{}", self.base, if self.export.gzip { ".gz" } else { "" })
+    }
+
+    fn add(&mut self, control: &mut dyn Control, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
+        let size = bytes.len() as u64;
+        if let Some(open) = &self.open
+            && (open.count + lines > self.export.file_rows || open.size >= self.export.file_size)
+        {
+            self.close(control)?;
+        }
+        let outbox = match &mut self.outbox {
+            Some(outbox) => outbox,
+            none => none.insert(Outbox::new(self.export.sink.bucket.clone(), self.access.clone())?),
+        };
+        if self.open.is_none() {
+            let number = self.written.len();
+            let ending = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+            let key = format!("{}{ending}.ndjson{}", self.base, if self.export.gzip { ".gz" } else { "" });
+            outbox.open(control, &key)?;
+            self.open = Some(Written { key, kind: self.kind, resource_type: self.resource_type.clone(), count: 0, size: 0 });
+        }
+        if let Some(open) = &mut self.open {
+            open.count += lines;
+            open.size += size;
+        }
+        outbox.write(control, bytes)
+    }
+
+    fn close(&mut self, control: &mut dyn Control) -> Result<(), Error> {
+        if let (Some(outbox), Some(open)) = (&mut self.outbox, self.open.take()) {
+            outbox.close(control)?;
+            self.written.push(open);
+        }
+        Ok(())
+    }
+
+    /// What is to be said of resources that could not be written.
+    fn complain(&mut self, control: &mut dyn Control, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
+        let key = self.name("").replacen('/', "/error/", 1);
+        let outbox = match &mut self.errors {
+            Some(outbox) => outbox,
+            none => none.insert(Outbox::new(self.export.sink.bucket.clone(), self.access.clone())?),
+        };
+        if self.error.is_none() {
+            outbox.open(control, &key)?;
+        }
+        let error = self.error.get_or_insert_with(|| Written {
+            key,
+            kind: Kind::Error,
+            resource_type: "OperationOutcome".to_owned(),
+            count: 0,
+            size: 0,
+        });
+        error.count += lines;
+        error.size += bytes.len() as u64;
+        outbox.write(control, bytes)
+    }
+}

@@ -1,0 +1,93 @@
+//! One snapshot for several processes: one keeps it in a transaction that stays open, others look through it in short ones.
+//!
+//! Where it is found no table says, since whoever keeps it can commit nothing: its name is made of the keeper's transaction, which `pg_locks`
+//! shows with the lock that the keeper holds.
+
+use super::attempt::Failure;
+use super::lock::Lock;
+use super::table::Table;
+use super::transaction::{self, Isolation};
+use super::{lifecycle, owner};
+use crate::error::Error;
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+
+/// Locks these tables against whatever would take rows from under a snapshot, takes one, and keeps it for the job while `work` goes on.
+pub fn keep<T>(role: Option<pg_sys::Oid>, job: i64, tables: &[Table], work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    let before = || {
+        for table in tables {
+            // SAFETY: any oid may be locked.
+            unsafe { pg_sys::LockRelationOid(table.oid, pg_sys::AccessShareLock as i32) };
+        }
+        Ok(())
+    };
+    let lock = Lock::Snapshot(job);
+    let mut held = false;
+    let kept = transaction::isolated(role, Isolation::RepeatableRead, before, || {
+        // SAFETY: a transaction of that level has one snapshot, which is set.
+        let snapshot = unsafe { pg_sys::GetTransactionSnapshot() };
+        // SAFETY: the snapshot of above; the file goes with the transaction.
+        let name = unsafe { pg_sys::ExportSnapshot(snapshot) };
+        // SAFETY: a NUL-terminated string.
+        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+        held = lock.take();
+        if !held {
+            return Err(Error::Internal("another keeps the snapshot of the job".to_owned()));
+        }
+        match find(job)? {
+            Some(found) if found == name => work(),
+            found => Err(Error::Internal(format!("snapshot {name} would be looked for as {found:?}"))),
+        }
+    });
+    if held {
+        transaction::run(None, || {
+            lock.release();
+            Ok(())
+        })?;
+    }
+    kept
+}
+
+/// The snapshot that is kept for a job.
+pub fn find(job: i64) -> Result<Option<String>, Error> {
+    let found = owner::look(
+        "select virtualtransaction from pg_locks where locktype = 'advisory' and objsubid = 16965 and granted and database = $1 \
+         and classid = ($2 >> 32)::oid and objid = ($2 & 4294967295)::oid",
+        &[lifecycle::database().into(), job.into()],
+        |row| row.get::<String>(1),
+    )?;
+    let name = |keeper: String| {
+        let (process, transaction) = keeper.split_once('/')?;
+        Some(format!("{:08X}-{:08X}-1", process.parse::<u32>().ok()?, transaction.parse::<u32>().ok()?))
+    };
+    Ok(found.into_iter().flatten().next().and_then(name))
+}
+
+/// Does work that sees what a snapshot does. An ERROR where it is not kept any more.
+pub fn through<T>(role: Option<pg_sys::Oid>, snapshot: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    let name = CString::new(snapshot).map_err(|error| Failure::Ours(Error::Internal(error.to_string())))?;
+    let before = || {
+        // SAFETY: the first thing that a transaction of the right level does.
+        unsafe { pg_sys::ImportSnapshot(name.as_ptr()) };
+        Ok(())
+    };
+    transaction::isolated(role, Isolation::RepeatableRead, before, work)
+}
+
+/// A moment, in microseconds since 2000-01-01 UTC: whatever is not yet committed now was, or will be, begun after it. A row's `ts` is when its
+/// transaction began, so that no snapshot taken from now on misses a row of a `ts` up to that moment. In a transaction that has not looked yet.
+pub fn horizon() -> Result<i64, Error> {
+    let now = "select (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
+    let now = owner::look(now, &[], |row| row.get::<i64>(1))?.into_iter().flatten().next().unwrap_or_default();
+    // A transaction notes when it began a moment before it shows it.
+    super::wait::pause(std::time::Duration::from_millis(20));
+    let oldest = owner::look(
+        "select (extract(epoch from min(began)) * 1000000)::int8 - 946684800000000 from ( \
+            select coalesce(xact_start, backend_start) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() \
+                and backend_type not in ('autovacuum worker', 'walsender') and (xact_start is not null or backend_xid is not null) \
+            union all select prepared from pg_prepared_xacts where database = current_database()) as t (began)",
+        &[],
+        |row| row.get::<i64>(1),
+    )?;
+    Ok(oldest.into_iter().flatten().next().map_or(now, |oldest| oldest.min(now)) - 1)
+}
