@@ -1,7 +1,9 @@
 """The contests themselves: loads into empty tables, loads over rows that exist, dumps."""
 
+import gzip
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,14 @@ GZIP = "copy (select (resource || jsonb_build_object(…))::text) to program 'gz
 COPY_QUERY, QUERY = "copy (query)", "bulk.dump_sql_bytes"
 
 FROM_DISK, BUCKET = "bulk.load, file after file from disk", "bulk.load_from_bucket, four workers"
+TO_GZIP, EXPORT = "copy (select (resource || jsonb_build_object(…))::text) to program 'gzip -1', type by type", "bulk.export, gzip, two workers"
 LOADS, IMPORT = "bulk.load, file after file", "bulk.import, two workers"
+
+# A resource as bulk.dump writes it, by hand.
+MERGED_LINE = (
+    "(resource || jsonb_build_object('id', id, 'resourceType', resource_type, 'meta', coalesce(resource->'meta', '{}') || "
+    "jsonb_build_object('lastUpdated', ts, 'versionId', txid::text, 'createdAt', cts)))::text"
+)
 
 COLUMNS = "id, txid, cts, ts, resource_type, status, resource"
 
@@ -194,6 +203,52 @@ class Bench:
         runs = {FROM_DISK: lambda: self._loads(sources, lambda file: file), BUCKET: loaded}
         return self._all("load of all files of a bucket", sources, runs, "delete from bulk.loader_file")
 
+    def export(self, sources: list[Source], s3: S3) -> Contest:
+        """All tables to gzipped files of the server, one after another, and to an S3 server."""
+        sql = self.cluster.sql
+        for source in sources:
+            sql(f'drop table if exists "{source.table}", "{source.table}_history"')
+            sql(f"select bulk.load('{source.gz}', '{source.resource_type}', fhir => true)")
+            sql(f'vacuum analyze "{source.table}"')
+        sql(f"select bulk.set_account('{json.dumps({**s3.params['account'], 'resourceType': 'AwsAccount', 'id': 'bench'})}')")
+        folder = self.directory / "copied"
+        folder.mkdir(mode=0o777, exist_ok=True)
+        folder.chmod(0o777)
+        merged = MERGED_LINE
+        copies = "".join(
+            f"copy (select {merged} from \"{source.table}\") to program 'gzip -1 > {folder}/{source.resource_type}.ndjson.gz';\n" for source in sources)
+        storage = "set bulk.storage_backend = 'aws';\nset bulk.storage_aws_bucket = 'bucket';\n"
+        kick_off = """select headers->>'content-location' as at from bulk.export('system', '{"_outputFormat": "application/fhir+ndjson+gzip"}') \\gset"""
+        wait = "select bulk.wait(split_part(:'at', '$export-status/', 2));"
+
+        def exported() -> Cost:
+            cost = self._whole(f"{storage}{kick_off}\n{wait}")
+            if (state := sql("select state from bulk.job where kind = 'export' order by created desc limit 1")) != "completed":
+                raise RuntimeError(f"the export ended as {state}")
+            return cost
+
+        def files() -> list[Path]:
+            last = sql("select folder from bulk.export_run order by number desc limit 1")
+            return list((s3.bucket / last).rglob("*.gz"))
+
+        def lines(paths) -> dict:
+            found: dict[str, int] = {}
+            for path in paths:
+                with gzip.open(path) as packed:
+                    kind = re.match("[A-Za-z]+", path.name).group()
+                    found[kind] = found.get(kind, 0) + sum(1 for _ in packed)
+            return found
+
+        def size(paths) -> int:
+            return sum(path.stat().st_size for path in paths)
+
+        contenders = [
+            Contender(TO_GZIP, lambda: self.cluster.psql(copies), result=lambda: lines(folder.iterdir()), size=lambda: size(folder.iterdir())),
+            Contender(EXPORT, exported, result=lambda: lines(files()), size=lambda: size(files())),
+        ]
+        rows, bytes = sum(source.rows for source in sources), sum(source.bytes for source in sources)
+        return hold(self.cluster, "export of all types", rows, bytes, contenders, self.rounds, self.say)
+
     def imports(self, sources: list[Source], web: Web) -> Contest:
         """All files from a web server, in the session and in the background."""
         inputs = ", ".join(f'{{"resourceType": "{source.resource_type}", "url": "{web.url(source.gz)}"}}' for source in sources)
@@ -215,10 +270,7 @@ class Bench:
         self.cluster.sql(f"vacuum analyze {source.table}")
         kind, table = source.resource_type, source.table
         self._check_dump(source)
-        merged = (
-            "(resource || jsonb_build_object('id', id, 'resourceType', resource_type, 'meta', coalesce(resource->'meta', '{}') || "
-            "jsonb_build_object('lastUpdated', ts, 'versionId', txid::text, 'createdAt', cts)))::text"
-        )
+        merged = MERGED_LINE
 
         def copy(name: str, query: str, options: str = "") -> Contender:
             return Contender(name, lambda: self.cluster.psql(f"copy ({query}) to stdout{options};"))

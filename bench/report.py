@@ -33,6 +33,10 @@ def floors(found: list[Contest], gzip: tuple[int, int] | None) -> list[tuple[str
             rows.append((f"{contest.name}: processor of {names.LOADS} and of ours", cpu[names.LOADS] / cpu[names.IMPORT], 1 / 1.15))
         if names.BUCKET in has:
             rows.append((contest.name, seconds(names.FROM_DISK) / seconds(names.BUCKET), 0.9))
+        if names.EXPORT in has:
+            rows.append((contest.name, seconds(names.TO_GZIP) / seconds(names.EXPORT), 1 / 0.8))
+            size = {standing.name: standing.size for standing in contest.standings}
+            rows.append((f"{contest.name}: size of gzip -1 against ours", size[names.TO_GZIP] / size[names.EXPORT], 1 / 1.05))
         if names.QUERY in has:
             rows.append((contest.name, seconds(names.COPY_QUERY) / seconds(names.QUERY), 0.9))
     if gzip:

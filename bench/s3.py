@@ -40,6 +40,11 @@ class S3:
         self.home.cleanup()
 
     @property
+    def bucket(self) -> Path:
+        """Where the objects lie as files."""
+        return Path(self.home.name) / "bucket"
+
+    @property
     def params(self) -> dict:
         """What names the bucket in a call."""
         account = {"access-key-id": "KEY", "secret-access-key": "SECRET", "region": "us-east-1", "host": f"http://127.0.0.1:{self.port}"}

@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Times that something happens.
-fn rounds(default: u32) -> u32 {
+pub fn rounds(default: u32) -> u32 {
     std::env::var("BULK_TEST_CRASHES").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
 }
 
@@ -40,7 +40,7 @@ pub fn next(state: &mut u64) -> u64 {
 
 /// What happens to the server.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub enum Fault {
     /// kill -9: the postmaster starts all processes anew.
     WorkerKilled,
     WorkerTerminated,
@@ -48,10 +48,10 @@ enum Fault {
     PostmasterKilled,
 }
 
-const FAULTS: [Fault; 4] = [Fault::WorkerKilled, Fault::WorkerTerminated, Fault::ImmediateStop, Fault::PostmasterKilled];
+pub const FAULTS: [Fault; 4] = [Fault::WorkerKilled, Fault::WorkerTerminated, Fault::ImmediateStop, Fault::PostmasterKilled];
 
 /// Has it happen to a worker, or to its server, and comes back to the database.
-fn happen(fault: Fault, pid: &str, database: &Database, client: &mut Client) {
+pub fn happen(fault: Fault, pid: &str, database: &Database, client: &mut Client) {
     let cluster = database.cluster;
     match fault {
         Fault::WorkerKilled => {

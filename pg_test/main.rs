@@ -6,12 +6,15 @@
 
 mod bucket;
 mod cluster;
+mod compartment;
 mod convert;
 mod crash;
 mod dump;
 mod dump_csv;
 mod dump_sql;
 mod errors;
+mod export;
+mod export_faults;
 mod fast;
 mod http;
 mod import;
@@ -47,12 +50,15 @@ fn main() {
     let arguments = Arguments::from_args();
     let tests = [
         bucket::tests(),
+        compartment::tests(),
         convert::tests(),
         crash::tests(),
         dump::tests(),
         dump_csv::tests(),
         dump_sql::tests(),
         errors::tests(),
+        export::tests(),
+        export_faults::tests(),
         fast::tests(),
         http::tests(),
         import::tests(),

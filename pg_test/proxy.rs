@@ -20,10 +20,14 @@ pub enum Trouble {
     Lie(i64),
     /// Each 16 kB take so long.
     Slow(Duration),
+    /// The store refuses with a status and its word for it, and is not asked.
+    Deny(u16, &'static str),
 }
 
 struct State {
     trouble: Mutex<Option<(Trouble, usize)>>,
+    /// What becomes of what is written, behind so many requests.
+    writing: Mutex<Option<(Trouble, usize)>>,
     stop: AtomicBool,
     let_go: AtomicBool,
     /// Objects that were asked for.
@@ -42,6 +46,7 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
             trouble: Mutex::new(None),
+            writing: Mutex::new(None),
             stop: AtomicBool::new(false),
             let_go: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
@@ -69,6 +74,11 @@ impl Proxy {
     /// Has it happen to the next so many objects that are asked for.
     pub fn trouble(&self, trouble: Trouble, times: usize) {
         *self.state.trouble.lock().unwrap() = Some((trouble, times));
+    }
+
+    /// Has it happen to all that is written once so many requests have passed; None for no more.
+    pub fn trouble_writing(&self, trouble: Option<Trouble>, behind: usize) {
+        *self.state.writing.lock().unwrap() = trouble.map(|trouble| (trouble, behind));
     }
 
     /// Cuts what is stalled.
@@ -116,9 +126,23 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
             }
             _ => None,
         }
+    } else if request.starts_with("PUT ") || request.starts_with("POST ") {
+        match &mut *state.writing.lock().unwrap() {
+            Some((trouble, 0)) => Some(*trouble),
+            Some((_, behind)) => {
+                *behind -= 1;
+                None
+            }
+            None => None,
+        }
     } else {
         None
     };
+    if let Some(Trouble::Deny(status, code)) = trouble {
+        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
+        let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        return client.write_all(answer.as_bytes());
+    }
     if trouble == Some(Trouble::Refuse) {
         return client.write_all(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
@@ -128,6 +152,13 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
     let request = request.collect::<Vec<_>>().join("\r\n") + "\r\nConnection: close\r\n\r\n";
     server.write_all(request.as_bytes())?;
     server.write_all(&body)?;
+    let length = request.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|(_, length)| length.trim().parse::<u64>().ok()).unwrap_or_default();
+    if let Some(Trouble::Cut(bytes)) = trouble.filter(|_| length > 0) {
+        std::io::copy(&mut (&client).take(bytes as u64), &mut server)?;
+        return client.shutdown(Shutdown::Both);
+    }
+    std::io::copy(&mut (&client).take(length.saturating_sub(body.len() as u64)), &mut server)?;
     let (mut answer, mut rest) = head(&mut server)?;
     if let Some(Trouble::Lie(more)) = trouble {
         let lines = answer.trim_end().lines().map(|line| match line.split_once(':') {

@@ -1,6 +1,7 @@
 //! What can be done with any job: cancel it, wait for it, go on with it.
 
 use crate::error::Error;
+use crate::job::export::cleanup;
 use crate::pg::{jobs, lifecycle, report, wait};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
@@ -20,7 +21,14 @@ fn origin() -> String {
 #[pg_extern(sql = false)]
 fn cancel(id: &str) -> bool {
     lifecycle::require_writable(c"bulk.cancel");
-    report::ok(jobs::cancel(id))
+    let end = || {
+        let cancelled = jobs::cancel(id)?;
+        if cancelled {
+            cleanup::order_after(id)?;
+        }
+        Ok(cancelled)
+    };
+    report::ok(end())
 }
 
 #[pg_extern(sql = false)]

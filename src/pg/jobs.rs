@@ -555,6 +555,16 @@ pub fn call(job: &Job) -> Result<bool, Error> {
     Ok(background::start(launch(job.number, role::of_session())?))
 }
 
+/// For whom a job is; None when the role is gone.
+pub fn role(number: i64) -> Result<Option<pg_sys::Oid>, Error> {
+    let found = owner::look(
+        "select r.oid from bulk.job_entry j join pg_roles r on r.rolname = j.role::name where j.number = $1",
+        &[number.into()],
+        |row| row.get::<pg_sys::Oid>(1),
+    )?;
+    Ok(found.into_iter().flatten().next())
+}
+
 /// How many workers are at a job.
 pub fn workers(number: i64) -> Result<usize, Error> {
     let count = owner::look("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;

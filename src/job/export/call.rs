@@ -1,6 +1,6 @@
 //! The call: what is asked for becomes a job, or is refused.
 
-use super::super::plan::{Cleanup, Export, Plan, Sink, Whose, Work};
+use super::super::plan::{Export, Plan, Sink, Whose, Work};
 use super::super::storage;
 use super::cleanup;
 use super::outcome::{Answer, Refusal};
@@ -272,13 +272,9 @@ pub fn cancel(id: &str) -> Result<Answer, Error> {
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
         Err(error) => return Answer::of_error(error),
     };
-    let sink = match jobs::plan(standing.number)?.map(Plan::from_json).transpose()? {
-        Some(Plan { work: Work::Export(export), .. }) => export.sink,
-        _ => return Ok(unknown()),
-    };
     if !jobs::stop(standing.number, id, Stop::End)? {
         files::give_up(standing.number, id)?;
     }
-    cleanup::order(Cleanup { job: standing.number, sink })?;
+    cleanup::order_after(id)?;
     Ok(Answer::new(202, outcome("information", "informational", &format!("export {id} is cancelled"), None)))
 }

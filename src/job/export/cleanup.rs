@@ -9,7 +9,7 @@ use crate::pg::attempt::{self, Failure};
 use crate::pg::export_files::{self as files, Run};
 use crate::pg::jobs::{self, Job, Order};
 use crate::pg::parts::NewPart;
-use crate::pg::role::Right;
+use crate::pg::role::{self, Right};
 use crate::pg::{setting, transaction, wait};
 use crate::store::stores::Store;
 use serde_json::json;
@@ -20,21 +20,23 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Has the files of an export of the current user's deleted in the background, at commit.
+/// Has the files of an export deleted in the background, as its role, at commit. Without that role they stay.
 pub fn order(cleanup: Cleanup) -> Result<(), Error> {
+    let Some(role) = jobs::role(cleanup.job)? else { return Ok(()) };
     let source = cleanup.sink.bucket.url();
     let request = json!({"export": cleanup.job});
     let plan = Plan { settings: setting::taken_over(), work: Work::Cleanup(cleanup) };
     let parts = [NewPart { source, resource_type: None }];
     let order = Order { id: None, kind: "cleanup", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
-    jobs::enter(order).map(drop)
+    role::within(role, || jobs::enter(order)).map(drop)
 }
 
-/// The same by a worker, for the role of its job.
-pub fn order_of(job: &Job, cleanup: Cleanup) -> Result<(), Error> {
-    match job.role {
-        Some(role) => crate::pg::role::within(role, || order(cleanup)),
-        None => Ok(()),
+/// The same where a job is an export.
+pub fn order_after(id: &str) -> Result<(), Error> {
+    let standing = jobs::standing(id)?;
+    match jobs::plan(standing.number)?.map(Plan::from_json).transpose()? {
+        Some(Plan { work: Work::Export(export), .. }) => order(Cleanup { job: standing.number, sink: export.sink }),
+        _ => Ok(()),
     }
 }
 

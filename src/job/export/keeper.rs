@@ -84,8 +84,13 @@ fn divide(export: &Export) -> Result<(Vec<Table>, Vec<NewPart>), Error> {
         }
         tables.push(table);
     }
-    for of in [Some("Patient"), matches!(export.whose, Whose::Members { .. }).then_some("Group")].into_iter().flatten() {
-        tables.extend(table::lookup(of)?);
+    let looked_up: &[&str] = match export.whose {
+        Whose::Everybodys => &[],
+        Whose::AllPatients | Whose::Patients(_) => &["Patient"],
+        Whose::Members { .. } => &["Patient", "Group"],
+    };
+    for resource_type in looked_up {
+        tables.extend(table::lookup(resource_type)?);
     }
     parts.sort_by_key(|(pages, _)| std::cmp::Reverse(*pages));
     Ok((tables, parts.into_iter().map(|(_, part)| part).collect()))

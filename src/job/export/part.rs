@@ -90,7 +90,7 @@ pub fn fail(job: &Job, export: &Export, message: &str) -> Result<(), Failure> {
     transaction::run(None, || {
         if jobs::is_wanted(job)? {
             jobs::fail(job, message)?;
-            cleanup::order_of(job, Cleanup { job: job.number, sink: export.sink.clone() })?;
+            cleanup::order(Cleanup { job: job.number, sink: export.sink.clone() })?;
         }
         Ok(())
     })
@@ -179,8 +179,8 @@ fn patient_table(export: &Export) -> Result<Option<Table>, Error> {
 /// The name of a part's files, without what follows.
 fn base(part: &Part, resource_type: &str, what: What) -> String {
     match what {
-        What::Resource => format!("{resource_type}-{}", part.ordinal + 1),
-        What::Deletion => format!("deleted/{resource_type}-{}", part.ordinal + 1),
+        What::Resource => format!("{resource_type}-{}", part.ordinal),
+        What::Deletion => format!("deleted/{resource_type}-{}", part.ordinal),
     }
 }
 
