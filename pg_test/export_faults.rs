@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         test("a cancelled export leaves nothing", cancelled).with_ignored_flag(!data().is_dir()),
         test("what cannot be deleted is listed", left),
         test("exports are done with one worker's place, and one after another", places),
+        test("whoever alters a table waits for an export, which does not wait for them", altered),
     ]
 }
 
@@ -171,7 +172,7 @@ fn left() {
 }
 
 fn places() {
-    let cluster = Cluster::start_with("bulk.max_workers = 1\nshared_preload_libraries = 'bulk'\n");
+    let cluster = Cluster::start_with("bulk.max_workers = 1\nmax_prepared_transactions = 2\nshared_preload_libraries = 'bulk'\n");
     let database = cluster.database();
     let mut client = database.connect();
     let storage = directory(&mut client);
@@ -180,6 +181,17 @@ fn places() {
         let begun = export(&mut client, "system", &json!({}), None);
         assert_eq!(names(&lines(&manifest(&mut client, &begun), "output")).len(), 1000);
     }
+    // A prepared transaction that has written may have begun at any time: it is waited for.
+    client
+        .batch_execute(
+            "begin; insert into patient (id, txid, status, resource) values ('late', 1, 'created', '{}'); prepare transaction 'x'",
+        )
+        .unwrap();
+    let begun = export(&mut client, "system", &json!({}), None);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(status(&mut client, &begun.id()).status, 202);
+    client.batch_execute("commit prepared 'x'").unwrap();
+    assert_eq!(count(&manifest(&mut client, &begun)), 1001);
     // After a restart the launcher goes on with it.
     let server = S3Server::start(&["bucket"]).expect("make test provides it");
     let proxy = Proxy::start(server.server.port);
@@ -195,6 +207,32 @@ fn places() {
     let mut client = database.connect();
     assert_eq!(value(&mut client, &format!("bulk.wait('{id}', '60 s')")), "completed");
     let whole: Value = status(&mut client, &id).body;
-    assert_eq!((&whole["output"][0]["count"], whole["output"].as_array().unwrap().len()), (&json!(1000), 1));
-    assert_eq!((files(storage.path()).len(), files(&server.bucket("bucket")).len()), (3, 1));
+    assert_eq!((&whole["output"][0]["count"], whole["output"].as_array().unwrap().len()), (&json!(1001), 1));
+    assert_eq!((files(storage.path()).len(), files(&server.bucket("bucket")).len()), (4, 1));
+}
+
+fn altered() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let server = S3Server::start(&["bucket"]).expect("make test provides it");
+    let proxy = Proxy::start(server.server.port);
+    bucket(&mut client, &proxy.host());
+    client.batch_execute("select bulk.create_resource_table('Patient'); insert into patient (id, txid, status, resource) values ('a', 1, 'created', '{}')").unwrap();
+    proxy.trouble_writing(Some(Trouble::Refuse), 0);
+    let begun = export(&mut client, "system", &json!({}), None);
+    let at_work =
+        format!("select count(*) from bulk.job_file where job_id = '{}' and source <> 'snapshot' and state = 'in-progress'", begun.id());
+    wait_until("it is at work", || value(&mut client, &at_work) == "1");
+    let mut other = database.connect();
+    let altering = std::thread::spawn(move || other.batch_execute("alter table patient add column more int").unwrap());
+    wait_until("the table is waited for", || {
+        value(&mut client, "select count(*) from pg_locks where not granted and relation = 'patient'::regclass") != "0"
+    });
+    assert_eq!(value(&mut client, &format!("bulk.wait('{}', '60 s')", begun.id())), "error");
+    let message = value(&mut client, &format!("select message from bulk.job where id = '{}'", begun.id()));
+    assert!(message == "table \"patient\" is about to be altered" || message.contains("503"), "{message}");
+    altering.join().unwrap();
+    proxy.trouble_writing(None, 0);
+    let begun = export(&mut client, "system", &json!({}), None);
+    assert_eq!(manifest(&mut client, &begun)["output"][0]["count"], 1);
 }

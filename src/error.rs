@@ -289,6 +289,13 @@ pub enum Error {
     /// Of a table whose indexes are to be dropped or made.
     #[error("must be owner of table \"{0}\"")]
     NotOwner(String),
+    /// Of an export, whose snapshot may not be waited for by whoever it would wait for.
+    #[error("table \"{0}\" is about to be altered")]
+    TableBusy(String),
+    #[error("a prepared transaction has written to tables that are to be exported: commit it or roll it back")]
+    Prepared,
+    #[error("no worker came: bulk.max_workers or max_worker_processes is used up")]
+    NoWorker,
     #[error("permission denied for table \"{0}\"")]
     Unreadable(String),
     #[error("foreign keys need the primary key of table \"{0}\": it cannot be dropped")]

@@ -263,11 +263,13 @@ create table bulk.export_run (
     job bigint not null references bulk.job_entry (number) on delete cascade,
     folder text not null,
     transaction_time timestamptz not null,
+    origin text,
     began timestamptz not null default now()
 );
 create index on bulk.export_run (job);
 comment on table bulk.export_run is 'Exports as they began: one that began anew has several, until the files of those before are deleted';
 comment on column bulk.export_run.folder is 'Below which its files are';
+comment on column bulk.export_run.origin is 'The database that began it: a copy does not delete its files';
 comment on column bulk.export_run.transaction_time is 'What is written after it may be missing; all that was written until then is there';
 
 create table bulk.export_file (

@@ -2,7 +2,6 @@
 //! (`definitions/r4-search.txt`, whose notation `scripts/search.py` describes).
 
 use super::Format;
-use super::reference::{self, Target};
 use crate::jsonb::{Document, Value};
 use rustc_hash::FxHashMap;
 use serde_json::json;
@@ -163,10 +162,7 @@ impl Step {
 pub fn patient(document: &Document, reference: Value) -> Option<&str> {
     let Value::Object(members) = reference else { return None };
     let Some(Value::String(text)) = document.get(members, "reference") else { return None };
-    match reference::split(document.str(text)) {
-        Target::Relative("Patient", id) => Some(id),
-        _ => None,
-    }
+    document.str(text).strip_prefix("Patient/").filter(|id| !id.is_empty() && !id.contains('/'))
 }
 
 #[cfg(test)]

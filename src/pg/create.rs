@@ -130,6 +130,15 @@ fn creation_schema() -> Result<pg_sys::Oid, Error> {
 /// Takes the lock under which a thing of this name is created in a schema, to the transaction's end: others who would create it wait,
 /// and find it.
 pub fn lock(schema: pg_sys::Oid, name: &str) {
+    take(schema, name, false);
+}
+
+/// The same without waiting: false when another has it.
+pub fn try_lock(schema: pg_sys::Oid, name: &str) -> bool {
+    take(schema, name, true)
+}
+
+fn take(schema: pg_sys::Oid, name: &str, at_once: bool) -> bool {
     // Advisory locks of users have 1 or 2 here.
     const OURS: u16 = 29;
     let hash = name.bytes().fold(2_166_136_261u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
@@ -142,10 +151,11 @@ pub fn lock(schema: pg_sys::Oid, name: &str) {
         locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
     };
-    // SAFETY: a lock of the transaction, waited for; a cancel ends the wait.
-    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
+    // SAFETY: a lock of the transaction; a cancel ends the wait for it.
+    let taken = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, at_once) };
     // SAFETY: takes up what others created before the lock was ours: that it was not there is remembered else.
     unsafe { pg_sys::AcceptInvalidationMessages() };
+    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
 /// Runs a statement all of whose names are qualified.

@@ -2,9 +2,10 @@
 
 use super::jobs::{self, Job};
 use super::parts::Part;
-use super::{create, owner};
+use super::{create, owner, wait};
 use crate::error::Error;
 use pgrx::pg_sys;
+use std::time::Duration;
 
 /// A run of an export.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub struct Run {
     pub folder: String,
     /// In microseconds since 2000-01-01 UTC.
     pub transaction_time: i64,
+    /// False in a copy of the database that began it, whose files these are.
+    pub is_own: bool,
 }
 
 /// A part of an export to enter.
@@ -57,22 +60,28 @@ impl Kind {
 /// The runs of a job, the last one first.
 pub fn runs(job: i64) -> Result<Vec<Run>, Error> {
     owner::look(
-        "select number, folder, (extract(epoch from transaction_time) * 1000000)::int8 - 946684800000000 from bulk.export_run \
+        "select number, folder, (extract(epoch from transaction_time) * 1000000)::int8 - 946684800000000, origin = $2 from bulk.export_run \
          where job = $1 order by number desc",
-        &[job.into()],
+        &[job.into(), jobs::origin().into()],
         |row| {
             Ok(Run {
                 number: row.get(1)?.unwrap_or_default(),
                 folder: row.get(2)?.unwrap_or_default(),
                 transaction_time: row.get(3)?.unwrap_or_default(),
+                is_own: row.get(4)?.unwrap_or_default(),
             })
         },
     )
 }
 
-/// Calls go one after another, to the end of the transaction.
-pub fn lock() {
-    create::lock(pg_sys::InvalidOid, "exports");
+/// Calls go one after another, to the end of the transaction. False when another call is not through for some time.
+pub fn lock() -> bool {
+    (0..100).any(|tries| {
+        if tries > 0 {
+            wait::pause(Duration::from_millis(20));
+        }
+        create::try_lock(pg_sys::InvalidOid, "exports")
+    })
 }
 
 /// Says which part of a new job keeps the snapshot: its only one.
@@ -81,8 +90,12 @@ pub fn mark_keeper(job: i64) -> Result<(), Error> {
 }
 
 /// Ends a new job for which there is nothing to do.
-pub fn complete(job: i64, id: &str) -> Result<(), Error> {
-    owner::run("insert into bulk.export_run (job, folder, transaction_time) values ($1, '', now())", &[job.into()])?;
+pub fn complete(job: i64, id: &str, transaction_time: i64) -> Result<(), Error> {
+    owner::run(
+        "insert into bulk.export_run (job, folder, transaction_time, origin) \
+         values ($1, '', least(now(), timestamptz '2000-01-01 00:00:00+00' + $2 * interval '1 microsecond'), $3)",
+        &[job.into(), transaction_time.into(), jobs::origin().into()],
+    )?;
     owner::run(
         "update bulk.job_entry set state = 'completed', started = now(), finished = now() where number = $1 and id = $2",
         &[job.into(), id.into()],
@@ -94,32 +107,17 @@ pub fn give_up(job: i64, id: &str) -> Result<(), Error> {
     owner::run("update bulk.job_entry set state = 'cancelled' where number = $1 and id = $2", &[job.into(), id.into()])
 }
 
-/// Begins a job anew: of what was done nothing counts. The numbers of the parts that were, one of which a worker may still be at.
-pub fn begin_anew(job: &Job, keeper: &Part) -> Result<Vec<i64>, Error> {
-    let parts = owner::query(
-        "delete from bulk.job_file_entry where job = $1 and number <> $2 returning number",
-        &[job.number.into(), keeper.number.into()],
-        |row| row.get::<i64>(1),
-    )?;
-    Ok(parts.into_iter().flatten().collect())
-}
-
-/// Whether a worker is at one of these parts.
-pub fn is_any_held(parts: &[i64]) -> Result<bool, Error> {
-    let held = owner::look(
-        "select from unnest($1) p (number) where exists (select from bulk.workers(p.number))",
-        &[parts.to_vec().into()],
-        |_| Ok(()),
-    )?;
-    Ok(!held.is_empty())
+/// Begins a job anew: of what was done nothing counts. A worker may still be at one of its parts.
+pub fn begin_anew(job: &Job, keeper: &Part) -> Result<(), Error> {
+    owner::run("delete from bulk.job_file_entry where job = $1 and number <> $2", &[job.number.into(), keeper.number.into()])
 }
 
 /// Enters a run and its parts.
 pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewPart]) -> Result<Run, Error> {
     let number = owner::query(
-        "insert into bulk.export_run (job, folder, transaction_time) \
-         values ($1, $2, timestamptz '2000-01-01 00:00:00+00' + $3 * interval '1 microsecond') returning number",
-        &[job.number.into(), folder.into(), transaction_time.into()],
+        "insert into bulk.export_run (job, folder, transaction_time, origin) \
+         values ($1, $2, timestamptz '2000-01-01 00:00:00+00' + $3 * interval '1 microsecond', $4) returning number",
+        &[job.number.into(), folder.into(), transaction_time.into(), jobs::origin().into()],
         |row| row.get::<i64>(1),
     )?;
     let column = |of: &dyn Fn(&NewPart) -> Option<i64>| parts.iter().map(of).collect::<Vec<Option<i64>>>();
@@ -134,7 +132,7 @@ pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewPart]) 
         &[job.number.into(), tables.into(), types.into(), first.into(), end.into(), tasks.into()],
     )?;
     let number = number.into_iter().flatten().next().unwrap_or_default();
-    Ok(Run { number, folder: folder.to_owned(), transaction_time })
+    Ok(Run { number, folder: folder.to_owned(), transaction_time, is_own: true })
 }
 
 /// Whether a part is still to be done: a job that begins anew has others.

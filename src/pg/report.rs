@@ -49,6 +49,9 @@ fn code(error: &Error) -> Code {
         | Error::UnknownBucket(_)
         | Error::FileForgotten => Code::ERRCODE_UNDEFINED_OBJECT,
         Error::ForeignJob | Error::NotOwner(_) | Error::Unreadable(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Error::TableBusy(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
+        Error::Prepared => Code::ERRCODE_OBJECT_IN_USE,
+        Error::NoWorker => Code::ERRCODE_INSUFFICIENT_RESOURCES,
         Error::KeyNeeded(_) => Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
         Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -5,7 +5,7 @@
 
 use super::attempt::Failure;
 use super::lock::Lock;
-use super::table::Table;
+use super::table::{self, Oids};
 use super::transaction::{self, Isolation};
 use super::{lifecycle, owner};
 use crate::error::Error;
@@ -13,11 +13,11 @@ use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
 /// Locks these tables against whatever would take rows from under a snapshot, takes one, and keeps it for the job while `work` goes on.
-pub fn keep<T>(role: Option<pg_sys::Oid>, job: i64, tables: &[Table], work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+pub fn keep<T>(role: Option<pg_sys::Oid>, job: i64, tables: &Oids, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     let before = || {
-        for table in tables {
+        for &table in tables {
             // SAFETY: any oid may be locked.
-            unsafe { pg_sys::LockRelationOid(table.oid, pg_sys::AccessShareLock as i32) };
+            unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessShareLock as i32) };
         }
         Ok(())
     };
@@ -63,13 +63,23 @@ pub fn find(job: i64) -> Result<Option<String>, Error> {
     Ok(found.into_iter().flatten().next().and_then(name))
 }
 
-/// Does work that sees what a snapshot does. An ERROR where it is not kept any more.
-pub fn through<T>(role: Option<pg_sys::Oid>, snapshot: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+/// Locks tables that the keeper has locked already. Whoever waits to alter one waits for the keeper, who waits for us: so nobody is waited for.
+fn lock_at_once(tables: &Oids) -> Result<(), Error> {
+    // SAFETY: any oid may be locked.
+    let is_ours = |&table: &pg_sys::Oid| unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::AccessShareLock as i32) };
+    match tables.iter().find(|table| !is_ours(table)) {
+        None => Ok(()),
+        Some(&table) => Err(Error::TableBusy(table::plain_name(table))),
+    }
+}
+
+/// Does work that sees what a snapshot does, on tables that its keeper has locked. An ERROR where it is not kept any more.
+pub fn through<T>(role: Option<pg_sys::Oid>, snapshot: &str, tables: &Oids, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     let name = CString::new(snapshot).map_err(|error| Failure::Ours(Error::Internal(error.to_string())))?;
     let before = || {
         // SAFETY: the first thing that a transaction of the right level does.
         unsafe { pg_sys::ImportSnapshot(name.as_ptr()) };
-        Ok(())
+        lock_at_once(tables)
     };
     transaction::isolated(role, Isolation::RepeatableRead, before, work)
 }
@@ -83,11 +93,23 @@ pub fn horizon() -> Result<i64, Error> {
     super::wait::pause(std::time::Duration::from_millis(20));
     let oldest = owner::look(
         "select (extract(epoch from min(began)) * 1000000)::int8 - 946684800000000 from ( \
-            select coalesce(xact_start, backend_start) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() \
-                and backend_type not in ('autovacuum worker', 'walsender') and (xact_start is not null or backend_xid is not null) \
-            union all select prepared from pg_prepared_xacts where database = current_database()) as t (began)",
+            select coalesce(xact_start, backend_start, '2000-01-01 00:00:00+00') from pg_stat_activity \
+            where datname = current_database() and pid <> pg_backend_pid() and backend_type not in ('autovacuum worker', 'walsender') \
+                and (xact_start is not null or backend_xid is not null or coalesce(state, 'disabled') = 'disabled' and backend_type = 'client backend')) \
+            as t (began)",
         &[],
         |row| row.get::<i64>(1),
     )?;
     Ok(oldest.into_iter().flatten().next().map_or(now, |oldest| oldest.min(now)) - 1)
+}
+
+/// Whether a prepared transaction has written to one of these tables: when it began nobody knows any more. Looked for after the horizon.
+pub fn is_prepared(tables: &Oids) -> Result<bool, Error> {
+    let found = owner::look(
+        "select from pg_locks where locktype = 'relation' and database = $1 and pid is null and relation = any ($2) \
+         and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')",
+        &[lifecycle::database().into(), tables.clone().into()],
+        |_| Ok(()),
+    )?;
+    Ok(!found.is_empty())
 }

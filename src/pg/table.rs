@@ -1,10 +1,13 @@
 //! A resource type's table: found through the search path, in the shape that rows are read from and written to.
 
-use super::role;
+use super::{owner, role};
 use crate::error::Error;
 use crate::fhir::definitions::Definitions;
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::{CStr, CString};
+
+/// Tables by what they are in the catalog.
+pub type Oids = Vec<pg_sys::Oid>;
 
 /// A table of resources, its names ready for SQL.
 #[derive(Debug, Clone)]
@@ -225,6 +228,32 @@ fn find_history(table: &Table) -> Option<(pg_sys::Oid, String)> {
     // A table that is no history has no say.
     describe(oid).ok()?;
     Some((oid, name))
+}
+
+/// The name alone, for messages; empty for one that is gone.
+pub fn plain_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: a catalog look-up; null when the table is gone.
+    let name = unsafe { pg_sys::get_rel_name(oid) };
+    if name.is_null() { String::new() } else { text(name) }
+}
+
+/// The table of a qualified name and that of its earlier versions, if they are there. Nothing is locked.
+pub fn with_history(name: &str) -> Result<Oids, Error> {
+    let history = match parts(name)?.as_slice() {
+        [of, plain] => relation(&format!("{plain}_history"), schema(of)?),
+        _ => None,
+    };
+    Ok(find_qualified(name)?.into_iter().chain(history).collect())
+}
+
+/// These tables and what is below them, partitions and children.
+pub fn with_children(tables: Oids) -> Result<Oids, Error> {
+    let found = owner::look(
+        "with recursive t (oid) as (select unnest($1::oid[]) union select i.inhrelid from pg_inherits i join t on i.inhparent = t.oid) select oid from t",
+        &[tables.into()],
+        |row| row.get::<pg_sys::Oid>(1),
+    )?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Refuses a table of which the current user may read nothing.

@@ -25,6 +25,16 @@ impl Directory {
         Directory { path: path.to_owned() }
     }
 
+    /// The directory below which all keys of a prefix are.
+    fn below(&self, prefix: &str) -> Result<PathBuf, SourceFault> {
+        match prefix.rsplit_once('/') {
+            Some((directory, _)) if Path::new(directory).components().all(|step| matches!(step, Component::Normal(_))) => {
+                Ok(self.path.join(directory))
+            }
+            _ => Ok(self.path.clone()),
+        }
+    }
+
     /// The file of a key, which leads nowhere but below the directory.
     fn file(&self, key: &str) -> Result<PathBuf, SourceFault> {
         let plain = !key.is_empty() && Path::new(key).components().all(|step| matches!(step, Component::Normal(_)));
@@ -36,7 +46,11 @@ impl Store for Directory {
     /// Links to files are files; links to directories are not followed.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> Result<(), SourceFault>) -> Result<(), SourceFault> {
         let mut keys = Vec::new();
-        for entry in WalkDir::new(&self.path) {
+        let start = self.below(prefix)?;
+        if start != self.path && !start.is_dir() {
+            return Ok(());
+        }
+        for entry in WalkDir::new(start) {
             let entry = entry.map_err(|error| error.into_io_error().map_or(SourceFault::NoSuchFile, file::fault))?;
             let is_hidden = entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with(UNFINISHED);
             let is_file = entry.file_type().is_file() || (entry.path_is_symlink() && entry.path().is_file());
@@ -86,6 +100,20 @@ impl Store for Directory {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(file::fault(error)),
             _ => Ok(()),
         }
+    }
+
+    fn sweep(&self, prefix: &str) -> Result<(), SourceFault> {
+        let start = self.below(prefix)?;
+        if start == self.path || !start.is_dir() {
+            return Ok(());
+        }
+        for entry in WalkDir::new(&start).contents_first(true) {
+            let entry = entry.map_err(|error| error.into_io_error().map_or(SourceFault::NoSuchFile, file::fault))?;
+            if entry.file_type().is_file() && entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                fs::remove_file(entry.path()).map_err(file::fault)?;
+            }
+        }
+        Ok(())
     }
 
     fn signed_url(&self, key: &str, _: Duration) -> Result<Url, SourceFault> {

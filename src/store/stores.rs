@@ -41,6 +41,11 @@ pub trait Store: Debug + Send + Sync {
     /// Deletes an object; one that is not there is none to complain of.
     fn delete(&self, key: &str) -> Result<(), SourceFault>;
 
+    /// Takes back what processes that are gone left unfinished below a prefix, as far as the store shows it.
+    fn sweep(&self, _prefix: &str) -> Result<(), SourceFault> {
+        Ok(())
+    }
+
     /// A URL under which whoever has it reads the object for some time.
     fn signed_url(&self, key: &str, expires: Duration) -> Result<Url, SourceFault>;
 }

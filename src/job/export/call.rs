@@ -14,7 +14,7 @@ use crate::pg::jobs::{self, Order, Stop, WORKERS};
 use crate::pg::parts::NewPart;
 use crate::pg::role::Right;
 use crate::pg::table::{self, Table};
-use crate::pg::{export_files as files, ids, indexes, lifecycle, report, setting};
+use crate::pg::{export_files as files, ids, indexes, lifecycle, report, setting, snapshot};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -71,8 +71,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>) -> Result<Answer, Wrong
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = table::lookup("Patient")?;
     let whose = whose(level, &params, group, patient_table.as_ref())?;
-    files::lock();
-    if jobs::live("export")?.len() >= setting::max_exports() {
+    if !files::lock() || jobs::live("export")?.len() >= setting::max_exports() {
         let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
     }
@@ -114,7 +113,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>) -> Result<Answer, Wrong
     };
     let (id, number) = jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
     if nobody {
-        files::complete(number, &id)?;
+        files::complete(number, &id, snapshot::horizon()?)?;
     } else {
         files::mark_keeper(number)?;
     }

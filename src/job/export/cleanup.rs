@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How long the workers of the export are waited for, and between two looks.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Has the files of an export deleted in the background, as its role, at commit. Without that role they stay.
@@ -34,6 +34,9 @@ pub fn order(cleanup: Cleanup) -> Result<(), Error> {
 /// The same where a job is an export.
 pub fn order_after(id: &str) -> Result<(), Error> {
     let standing = jobs::standing(id)?;
+    if standing.kind != "export" {
+        return Ok(());
+    }
     match jobs::plan(standing.number)?.map(Plan::from_json).transpose()? {
         Some(Plan { work: Work::Export(export), .. }) => order(Cleanup { job: standing.number, sink: export.sink }),
         _ => Ok(()),
@@ -43,7 +46,10 @@ pub fn order_after(id: &str) -> Result<(), Error> {
 /// Deletes the files of an export that has ended, once its workers are gone.
 pub fn work(job: &Job, cleanup: &Cleanup) -> Result<Step, Failure> {
     let began = Instant::now();
-    while began.elapsed() < PATIENCE && transaction::run(None, || jobs::workers(cleanup.job))? > 0 {
+    while transaction::run(None, || jobs::workers(cleanup.job))? > 0 {
+        if began.elapsed() > PATIENCE {
+            return Err(Failure::Ours(Error::Internal("the export's workers do not end".to_owned())));
+        }
         attempt::outside(|| {
             wait::pause(LOOK);
             Ok(())
@@ -58,7 +64,11 @@ pub fn work(job: &Job, cleanup: &Cleanup) -> Result<Step, Failure> {
 pub fn runs(job: &Job, sink: &Sink, runs: &[Run]) -> Result<(), Failure> {
     for run in runs {
         let known = transaction::run(None, || files::keys(run))?;
-        let left = if run.folder.is_empty() { Vec::new() } else { delete(job, sink, run, known)? };
+        let left = match (run.folder.as_str(), run.is_own) {
+            ("", _) => Vec::new(),
+            (_, true) => delete(job, sink, run, known)?,
+            (folder, false) => vec![(format!("{folder}/"), "the files are another database's".to_owned())],
+        };
         transaction::run(None, || files::forget(run, &left))?;
     }
     Ok(())
@@ -67,6 +77,9 @@ pub fn runs(job: &Job, sink: &Sink, runs: &[Run]) -> Result<(), Failure> {
 fn delete(job: &Job, sink: &Sink, run: &Run, known: Vec<String>) -> Result<Vec<(String, String)>, Failure> {
     let (bucket, prefix) = (sink.bucket.clone(), format!("{}/", run.folder));
     transaction::run(job.role, || {
+        if job.role.is_none() {
+            return Err(Error::NoRole);
+        }
         Right::to_write(&sink.bucket).require()?;
         let access = part::access(sink)?;
         aside(&mut wait::Backend, move |interrupt| {
@@ -80,6 +93,7 @@ fn delete(job: &Job, sink: &Sink, run: &Run, known: Vec<String>) -> Result<Vec<(
 /// Deletes all below a prefix, and these: what is left, and why.
 fn empty(store: &dyn Store, prefix: &str, known: Vec<String>) -> Vec<(String, String)> {
     let mut keys: BTreeSet<String> = known.into_iter().collect();
+    let swept = store.sweep(prefix);
     // An account may be allowed to write and not to list: then what is known goes.
     let listed = store.list(prefix, &mut |object| {
         keys.insert(object.key);
@@ -87,7 +101,7 @@ fn empty(store: &dyn Store, prefix: &str, known: Vec<String>) -> Vec<(String, St
     });
     let mut left: Vec<(String, String)> =
         keys.into_iter().filter_map(|key| store.delete(&key).err().map(|fault| (key, fault.to_string()))).collect();
-    if let Err(fault) = listed {
+    if let Err(fault) = listed.and(swept) {
         left.push((prefix.to_owned(), fault.to_string()));
     }
     left

@@ -9,7 +9,7 @@ use crate::pg::attempt::{self, Failure};
 use crate::pg::export_files::{self as files, NewPart, Run};
 use crate::pg::jobs::{self, Job, WORKERS};
 use crate::pg::parts::Part;
-use crate::pg::table::{self, Table};
+use crate::pg::table::{self, Oids};
 use crate::pg::{scan, snapshot, transaction, wait};
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,18 @@ const RANGES: u32 = 64;
 /// Between two looks at how far the others are, within these; and between two at whether there are others.
 const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 const CALL: Duration = Duration::from_secs(1);
+/// How long prepared transactions are waited for, and workers.
+const PREPARED: Duration = Duration::from_secs(60);
+const ALONE: Duration = Duration::from_secs(300);
 
 /// Begins an export, or begins it anew, and stays until it has ended. What fails fails the export.
 pub fn keep(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
-    match begin(job, export, part) {
+    let mut done = begin(job, export, part);
+    if matches!(&done, Err(failure) if failure.is_cancel()) && transaction::run(None, || jobs::is_wanted(job))? {
+        // It may have been meant for the job before.
+        done = begin(job, export, part);
+    }
+    match done {
         Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
             part::fail(job, export, &failure.message())?;
             Ok(Step::Unwanted)
@@ -36,21 +44,39 @@ fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
         return Err(Failure::Ours(Error::NoRole));
     }
     worker::leave_place()?;
-    let before = transaction::run(None, || files::begin_anew(job, part))?;
-    // Whoever is still at a part of before sees that it is gone.
-    while transaction::run(None, || files::is_any_held(&before))? {
+    transaction::run(None, || files::begin_anew(job, part))?;
+    // Whoever is still at a part of before sees that it is gone, and finds none to go on with.
+    while transaction::run(None, || jobs::workers(job.number))? > 1 {
+        if !transaction::run(None, || jobs::is_wanted(job))? {
+            return Ok(Step::Unwanted);
+        }
         pause(LOOK.1)?;
     }
     let old = transaction::run(None, || files::runs(job.number))?;
     cleanup::runs(job, &export.sink, &old)?;
-    let transaction_time = transaction::run(None, snapshot::horizon)?;
     let (tables, parts) = transaction::run(job.role, || divide(export))?;
+    let transaction_time = horizon(job, &tables)?;
     let folder = folder(transaction_time);
     transaction::run(None, || {
         jobs::begin(job)?;
         files::begin(job, &folder, transaction_time, &parts)
     })?;
     snapshot::keep(job.role, job.number, &tables, || stand_by(job))
+}
+
+/// The moment up to which nothing will be missed, once no prepared transaction stands in its way.
+fn horizon(job: &Job, tables: &Oids) -> Result<i64, Failure> {
+    let began = Instant::now();
+    loop {
+        let horizon = transaction::run(None, snapshot::horizon)?;
+        if !transaction::run(None, || snapshot::is_prepared(tables))? {
+            return Ok(horizon);
+        }
+        if began.elapsed() > PREPARED || !transaction::run(None, || jobs::is_wanted(job))? {
+            return Err(Failure::Ours(Error::Prepared));
+        }
+        pause(LOOK.1)?;
+    }
 }
 
 /// `<datetime>_<uuid>`.
@@ -60,7 +86,7 @@ fn folder(time: i64) -> String {
 }
 
 /// The tables that are looked through, and the parts in which that is done: the largest first.
-fn divide(export: &Export) -> Result<(Vec<Table>, Vec<NewPart>), Error> {
+fn divide(export: &Export) -> Result<(Oids, Vec<NewPart>), Error> {
     let (mut tables, mut parts) = (Vec::new(), Vec::new());
     for (resource_type, name) in &export.tables {
         let Some(table) = table::find_qualified(name)?.map(table::describe).transpose()? else { continue };
@@ -79,10 +105,10 @@ fn divide(export: &Export) -> Result<(Vec<Table>, Vec<NewPart>), Error> {
             None => parts.push((u32::MAX, whole(None, false))),
         }
         if export.since.is_some() {
-            tables.extend(table::history(&table).map(|(oid, _)| table::describe(oid)).transpose()?);
+            tables.extend(table::history(&table).map(|(oid, _)| oid));
             parts.push((0, whole(None, true)));
         }
-        tables.push(table);
+        tables.push(table.oid);
     }
     let looked_up: &[&str] = match export.whose {
         Whose::Everybodys => &[],
@@ -90,10 +116,10 @@ fn divide(export: &Export) -> Result<(Vec<Table>, Vec<NewPart>), Error> {
         Whose::Members { .. } => &["Patient", "Group"],
     };
     for resource_type in looked_up {
-        tables.extend(table::lookup(resource_type)?);
+        tables.extend(table::lookup(resource_type)?.map(|table| table.oid));
     }
     parts.sort_by_key(|(pages, _)| std::cmp::Reverse(*pages));
-    Ok((tables, parts.into_iter().map(|(_, part)| part).collect()))
+    Ok((table::with_children(tables)?, parts.into_iter().map(|(_, part)| part).collect()))
 }
 
 fn pause(time: Duration) -> Result<(), Failure> {
@@ -107,6 +133,7 @@ fn pause(time: Duration) -> Result<(), Failure> {
 fn stand_by(job: &Job) -> Result<Step, Error> {
     let began = Instant::now();
     let mut called: Option<Instant> = None;
+    let mut seen = began;
     loop {
         if !jobs::is_wanted(job)? {
             return Ok(Step::Unwanted);
@@ -118,6 +145,11 @@ fn stand_by(job: &Job) -> Result<Step, Error> {
         if is_left && called.is_none_or(|called| called.elapsed() >= CALL) {
             let there = jobs::workers(job.number)?;
             // This one is there as well.
+            if there > 1 {
+                seen = Instant::now();
+            } else if seen.elapsed() > ALONE {
+                return Err(Error::NoWorker);
+            }
             for _ in there..=WORKERS {
                 jobs::call(job)?;
             }

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::fhir::instant;
 use crate::op::aside::aside;
 use crate::pg::export_files as files;
+use crate::pg::role::Right;
 use crate::pg::wait::Backend;
 use crate::pg::{jobs, lifecycle, setting};
 use serde_json::{Value, json};
@@ -59,6 +60,7 @@ fn manifest(number: i64, facts: &Value, export: &Export) -> Result<Answer, Error
     let expiry = setting::export_url_expiry();
     let urls = match urls(export, keys, expiry) {
         Ok(urls) => urls,
+        Err(error @ Error::MissingRole { .. }) => return Answer::of_error(error),
         // The files are there; another time they may be reached.
         Err(error) => return Ok(Refusal::new(500, "transient", format!("the files cannot be linked to: {error}")).into()),
     };
@@ -90,6 +92,7 @@ fn urls(export: &Export, keys: Vec<String>, expiry: Duration) -> Result<Vec<Stri
     if keys.is_empty() {
         return Ok(Vec::new());
     }
+    Right::to_write(&export.sink.bucket).require()?;
     let (bucket, access) = (export.sink.bucket.clone(), part::access(&export.sink)?);
     aside(&mut Backend, move |interrupt| {
         let fault = |fault| Error::source(&bucket.url(), fault);

@@ -24,7 +24,7 @@ use crate::pg::{indexes, setting, snapshot, transaction, wait};
 use crate::store::opened::Access;
 use serde_json::json;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Times that a part is begun again after a fault of the store.
 const RETRIES: u32 = 2;
@@ -44,45 +44,79 @@ pub fn access(sink: &Sink) -> Result<Access, Error> {
 }
 
 /// Waits for a store, and looks now and then whether the part is wanted.
-struct Within<'a>(&'a Job, &'a Part);
+struct Within<'a> {
+    job: &'a Job,
+    part: &'a Part,
+    looked: Instant,
+}
+
+impl Within<'_> {
+    /// Looks, unless that was just done.
+    fn look(&mut self) -> Result<(), Error> {
+        if self.looked.elapsed() < SILENCE {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        if files::is_wanted(self.job, self.part)? { Ok(()) } else { Err(Error::Stopped) }
+    }
+}
 
 impl Control for Within<'_> {
     fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
-        if wait::for_event(event, Some(SILENCE)) || files::is_wanted(self.0, self.1)? { Ok(()) } else { Err(Error::Stopped) }
+        wait::for_event(event, Some(SILENCE));
+        self.look()
     }
 }
 
 /// Writes a part's files, whole. What fails fails the export.
 pub fn write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
-    let failure = loop {
+    match try_to_write(job, export, part, memory) {
+        Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+            fail(job, export, &failure.message())?;
+            Ok(Step::Unwanted)
+        }
+        ended => ended,
+    }
+}
+
+fn try_to_write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
+    let mut cancels = 0;
+    loop {
         let Some((run, name)) = begun(job, part)? else { return Ok(Step::Unwanted) };
-        match attempt(job, export, part, &run, &name, memory) {
+        let failure = match attempt(job, export, part, &run, &name, memory) {
             Ok((written, read)) => {
                 transaction::run(None, || files::end(job, part, &run, &written, read))?;
                 return Ok(Step::Ended);
             }
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
-            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
-            Err(failure) => {
-                // Its keeper may be gone, and the part with it; or the job.
-                if !transaction::run(None, || files::is_wanted(job, part))?
-                    || transaction::run(None, || snapshot::find(job.number))?.is_none()
-                {
-                    return Ok(Step::Unwanted);
-                }
-                let may_pass = matches!(&failure, Failure::Ours(error) if patience::may_pass(error)) || failure.may_pass();
-                if part.tries >= RETRIES || !may_pass {
-                    break failure;
-                }
-                transaction::run(None, || parts::try_again(part, &failure.message()))?;
-                if !patience::rest(job, part.tries - 1)? {
-                    return Ok(Step::Unwanted);
-                }
-            }
+            Err(failure) => failure,
+        };
+        // Its keeper may just be gone, and the part with it; or the job.
+        pause(LOOK * 10)?;
+        let is_wanted = transaction::run(None, || files::is_wanted(job, part))?;
+        if !is_wanted || transaction::run(None, || snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
+            return Ok(Step::Unwanted);
         }
-    };
-    fail(job, export, &failure.message())?;
-    Ok(Step::Unwanted)
+        let may_pass = matches!(&failure, Failure::Ours(error) if patience::may_pass(error)) || failure.may_pass();
+        if failure.is_cancel() && cancels == 0 {
+            // It may have been meant for the job before.
+            cancels += 1;
+        } else if may_pass && part.tries < RETRIES {
+            transaction::run(None, || parts::try_again(part, &failure.message()))?;
+            if !patience::rest(job, part.tries - 1)? {
+                return Ok(Step::Unwanted);
+            }
+        } else {
+            return Err(failure);
+        }
+    }
+}
+
+fn pause(time: Duration) -> Result<(), Failure> {
+    attempt::outside(|| {
+        wait::pause(time);
+        Ok(())
+    })
 }
 
 /// Ends an export that cannot be done; its files are deleted.
@@ -98,7 +132,7 @@ pub fn fail(job: &Job, export: &Export, message: &str) -> Result<(), Failure> {
 
 /// The run and its snapshot; None where the part is not wanted any more.
 fn begun(job: &Job, part: &Part) -> Result<Option<(Run, String)>, Failure> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         let found = transaction::run(None, || match files::is_wanted(job, part)? {
             true => Ok(Some((keeper::run(job)?, snapshot::find(job.number)?))),
@@ -109,24 +143,28 @@ fn begun(job: &Job, part: &Part) -> Result<Option<(Run, String)>, Failure> {
             Some((Some(run), Some(name))) => return Ok(Some((run, name))),
             // Who comes to the job next becomes the keeper.
             Some(_) if began.elapsed() > PATIENCE => return Ok(None),
-            Some(_) => attempt::outside(|| {
-                wait::pause(LOOK);
-                Ok(())
-            })?,
+            Some(_) => pause(LOOK)?,
         }
     }
 }
 
 fn attempt(job: &Job, export: &Export, part: &Part, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<Written>, u64), Failure> {
     let role = job.role;
-    let access = transaction::run(role, || {
+    let (access, tables) = transaction::run(role, || {
         if role.is_none() {
             return Err(Error::NoRole);
         }
         Right::to_write(&export.sink.bucket).require()?;
-        access(&export.sink)
+        let mut tables = table::with_history(&part.source)?;
+        if !matches!(export.whose, Whose::Everybodys) {
+            tables.extend(table::find("patient"));
+        }
+        if let Whose::Members { table, .. } = &export.whose {
+            tables.extend(table::find_qualified(table)?);
+        }
+        Ok((access(&export.sink)?, table::with_children(tables)?))
     })?;
-    snapshot::through(role, name, || {
+    snapshot::through(role, name, &tables, || {
         let resource_type = part.resource_type.as_deref().unwrap_or_default();
         let Some(table) = table::find_qualified(&part.source)?.map(table::describe).transpose()? else {
             return Err(Error::UnknownType(resource_type.to_owned()));
@@ -154,7 +192,7 @@ fn attempt(job: &Job, export: &Export, part: &Part, run: &Run, name: &str, memor
             error: None,
             written: Vec::new(),
         };
-        let mut control = Within(job, part);
+        let mut control = Within { job, part, looked: Instant::now() };
         match what {
             What::Resource => scan::with_rows(&table, filter, |rows| files.fill(rows, exporter, &mut control)),
             What::Deletion => {
@@ -257,11 +295,12 @@ struct Files<'a> {
 
 impl Files<'_> {
     /// Writes what comes of rows: the files, and how many rows were read.
-    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut dyn Control) -> Result<(Vec<Written>, u64), Error> {
+    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut Within) -> Result<(Vec<Written>, u64), Error> {
         let most = usize::try_from(self.export.file_rows).unwrap_or(usize::MAX);
         let mut pipe = Pipe::new(rows, exporter, setting::dump_threads()).with_most_rows(most);
         let mut read = 0;
         while let Some(made) = pipe.next(control)? {
+            control.look()?;
             read += made.read;
             if made.lines > 0 {
                 self.add(control, made.bytes, made.lines)?;

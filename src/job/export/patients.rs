@@ -65,7 +65,7 @@ pub fn of(whose: &Whose, patients: Option<&Table>) -> Result<Option<Patients>, E
                 Some(oid) => members(&table::describe(oid)?, group)?.unwrap_or_default(),
                 None => Vec::new(),
             };
-            members.into_iter().filter(|id| of_them.as_ref().is_none_or(|some| some.contains(id))).collect()
+            members.into_iter().filter(|id| of_them.as_ref().is_none_or(|some| some.binary_search(id).is_ok())).collect()
         }
     };
     Ok(Some(Patients::of(list)))
