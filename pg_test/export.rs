@@ -724,6 +724,13 @@ fn guide() {
         }
         assert!(lines_of_patients(&server, &first.body) >= 2);
     }
+    // Another storage than the settings name.
+    client.batch_execute("set bulk.storage_backend = ''; set bulk.storage_aws_bucket = ''").unwrap();
+    let elsewhere = json!({"_type": "Organization", "_aidbox.storageProvider": "aws", "_aidbox.storageBucket": "bucket",
+        "_aidbox.storageAccount": "AwsAccount/store"});
+    let begun = export(&mut client, "system", &elsewhere, None);
+    assert_eq!(manifest(&mut client, &begun)["output"][0]["count"], 1);
+    bucket(&mut client, &server.host());
     for name in ["includeAssociatedData", "organizeOutputBy", "allowPartialManifests"] {
         let refused = export(&mut client, "system", &json!({ name: "x" }), None);
         assert_eq!((refused.status, &refused.body["issue"][0]["code"]), (422, &json!("unmatched-element-in-closed-slicing")));

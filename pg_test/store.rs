@@ -1,6 +1,7 @@
 //! Buckets of real servers: objects are loaded from them, with accounts whose secrets nobody sees.
 
-use crate::cluster::{Database, checked, failure, shared, value};
+use crate::cluster::{Database, checked, failure, shared, value, wait_until};
+use crate::export;
 use crate::import::{call, counts, patients, rows, wait};
 use crate::servers::{AZURE_KEY, AzureServer, GcsServer, S3Server};
 use crate::source::{File, gzip};
@@ -106,6 +107,24 @@ fn fill(store: &dyn Store) {
     }
 }
 
+/// An export to the storage that is set, its files loaded again, and deleted.
+fn exported(client: &mut Client, url: &str) {
+    let before = rows(client, "patient");
+    let begun = export::export(client, "system", &json!({"_type": "Patient", "_outputFormat": "application/fhir+ndjson+gzip"}), None);
+    let manifest = export::manifest(client, &begun);
+    assert_eq!((&manifest["output"][0]["count"], manifest["output"].as_array().unwrap().len()), (&json!(3100), 1));
+    let link = manifest["output"][0]["url"].as_str().unwrap();
+    assert!(link.starts_with("http://127.0.0.1") && link.contains("Signature=") != link.contains("sig="), "{link}");
+    let folder = value(client, "select max(folder) from bulk.export_run");
+    client.batch_execute("truncate patient").unwrap();
+    let again = crate::bucket::call(client, &json!({"bucket": url, "format": "fhir", "prefixes": [format!("{folder}/")]}));
+    assert_eq!(again["new-files-count"], 1, "{again}");
+    crate::bucket::done(client, &again);
+    assert_eq!(rows(client, "patient").split(' ').next(), before.split(' ').next());
+    assert_eq!(export::cancel(client, &begun.id()).status, 202);
+    wait_until("its files are deleted", || value(client, "select count(*) from bulk.export_run") == "0");
+}
+
 fn others() {
     let database = shared().database();
     let mut client = database.connect();
@@ -181,6 +200,7 @@ fn others() {
         assert_eq!(wait(&mut client, url), "done", "{}", value(&mut client, &format!("select message from bulk.job where id = '{url}'")));
         assert_eq!(value(&mut client, "select count(*) from patient"), "3100");
         client.batch_execute(setting).unwrap();
+        exported(&mut client, url);
         let healthy: serde_json::Value = serde_json::from_str(&value(&mut client, "bulk.storage_healthcheck()")).unwrap();
         assert_eq!(healthy, json!({"message": "ok", "storage": shown}));
     }
