@@ -138,14 +138,20 @@ mod tests {
         std::thread::spawn(move || {
             for _ in answers {
                 let (mut client, _) = listener.accept().unwrap();
-                let mut head = [0; 4096];
-                let length = client.read(&mut head).unwrap();
-                let head = String::from_utf8_lossy(&head[..length]).to_lowercase();
+                let mut head = Vec::new();
+                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                    let mut bytes = [0; 4096];
+                    let length = client.read(&mut bytes).unwrap();
+                    assert!(length > 0, "a head without an end");
+                    head.extend_from_slice(&bytes[..length]);
+                }
+                let head = String::from_utf8_lossy(&head).to_lowercase();
                 let answer = answers.iter().find(|(line, _)| head.starts_with(&format!("{} ", line.to_lowercase())));
                 let (status, body) = answer.map_or(("404 Not Found", ""), |(_, body)| ("200 OK", body));
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-                client.write_all(answer.as_bytes()).unwrap();
+                // Before the answer: whoever has it looks at once.
                 seen.lock().unwrap().push(head);
+                client.write_all(answer.as_bytes()).unwrap();
             }
         });
         (host, asked)
