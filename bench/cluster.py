@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -14,8 +15,7 @@ import psycopg
 
 # The same for all contenders. Autovacuum would put its own work into whoever runs at that moment.
 SETTINGS = """
-listen_addresses = ''
-port = 5432
+listen_addresses = '127.0.0.1'
 wal_level = replica
 shared_buffers = 2GB
 max_wal_size = 16GB
@@ -45,11 +45,15 @@ class Cluster:
     def __enter__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="bulk-bench-", dir="/tmp"))
         self.directory.chmod(0o755)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
         if os.getuid() == 0:
             shutil.chown(self.directory, self.user)
         self._server("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C")
         with open(self._data / "postgresql.conf", "a") as conf:
-            conf.write(SETTINGS + f"unix_socket_directories = '{self.directory}'\n")
+            conf.write(SETTINGS + f"unix_socket_directories = '{self.directory}'\nport = {self.port}\n")
+        # Who comes over the network is asked for a password.
+        (self._data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         self._server("pg_ctl", "-D", self._data, "-w", "-l", self.directory / "log", "start")
         self.admin = psycopg.connect(self.address, autocommit=True)
         return self
@@ -66,7 +70,7 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        return f"host={self.directory} user=postgres dbname=postgres"
+        return f"host={self.directory} port={self.port} user=postgres dbname=postgres"
 
     def _server(self, program: str, *arguments):
         subprocess.run(

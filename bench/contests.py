@@ -10,6 +10,7 @@ from pathlib import Path
 from cluster import Cluster, Cost
 from contest import Contender, Contest, hold
 from data import Source
+from gateway import Gateway
 from s3 import S3
 from web import Web
 
@@ -30,6 +31,8 @@ COPY_QUERY, QUERY = "copy (query)", "bulk.dump_sql_bytes"
 
 FROM_DISK, BUCKET = "bulk.load, file after file from disk", "bulk.load_from_bucket, four workers"
 TO_GZIP, EXPORT = "copy (select (resource || jsonb_build_object(…))::text) to program 'gzip -1', type by type", "bulk.export, gzip, two workers"
+PSQL, PSQL_BINARY = "psql: select bulk.dump_bytes", "copy (select bulk.dump_bytes) to stdout (format binary)"
+GATEWAY = "curl of $dump through the gateway"
 LOADS, IMPORT = "bulk.load, file after file", "bulk.import, two workers"
 
 # A resource as bulk.dump writes it, by hand.
@@ -248,6 +251,21 @@ class Bench:
         ]
         rows, bytes = sum(source.rows for source in sources), sum(source.bytes for source in sources)
         return hold(self.cluster, "export of all types", rows, bytes, contenders, self.rounds, self.say)
+
+    def http(self, source: Source, gateway: Gateway) -> Contest:
+        """A type's dump by psql, as it asks by itself and in binary, and by curl through the gateway."""
+        self.table(source, "lz4")
+        self.fill(source)
+        self.cluster.sql(f"vacuum analyze {source.table}")
+        dump = f"select bulk.dump_bytes('{source.resource_type}')"
+        contenders = [
+            Contender(PSQL, lambda: self.cluster.psql(f"{dump};")),
+            Contender(PSQL_BINARY, lambda: self.cluster.psql(f"copy ({dump}) to stdout (format binary);")),
+            Contender(GATEWAY, lambda: gateway.fetch(f"/{source.resource_type}/$dump")),
+        ]
+        contest = hold(self.cluster, f"dump over HTTP of {source.resource_type}", source.rows, source.bytes, contenders, self.rounds, self.say)
+        self.say(f"  first bytes through the gateway after {', '.join(f'{1000 * first:.0f}' for first in sorted(gateway.first_bytes))} ms")
+        return contest
 
     def imports(self, sources: list[Source], web: Web) -> Contest:
         """All files from a web server, in the session and in the background."""

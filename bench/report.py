@@ -37,6 +37,9 @@ def floors(found: list[Contest], gzip: tuple[int, int] | None) -> list[tuple[str
             rows.append((contest.name, seconds(names.TO_GZIP) / seconds(names.EXPORT), 1 / 0.8))
             size = {standing.name: standing.size for standing in contest.standings}
             rows.append((f"{contest.name}: size of gzip -1 against ours", size[names.TO_GZIP] / size[names.EXPORT], 1 / 1.05))
+        if names.GATEWAY in has:
+            for way in (names.PSQL, names.PSQL_BINARY):
+                rows.append((f"{contest.name}: against {way}", seconds(way) / seconds(names.GATEWAY), 0.7))
         if names.QUERY in has:
             rows.append((contest.name, seconds(names.COPY_QUERY) / seconds(names.QUERY), 0.9))
     if gzip:

@@ -1,5 +1,6 @@
 //! Throw-away clusters: one that most tests share, each in a database of its own, and private ones for those that stop it.
 
+use crate::source::free_port;
 use postgres::{Client, Config, NoTls};
 use std::fs;
 use std::io::Write;
@@ -59,6 +60,24 @@ impl Cluster {
         Cluster::start_with("max_worker_processes = 40\nmax_prepared_transactions = 2\n")
     }
 
+    /// The same on the loopback too, where who connects needs a password.
+    pub fn start_listening() -> Cluster {
+        let mut cluster = Cluster::place();
+        cluster.make("listen_addresses = '127.0.0.1'\nmax_worker_processes = 40\n");
+        let directory = cluster.data_directory();
+        fs::write(directory.join("pg_hba.conf"), "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n").unwrap();
+        let settings = fs::read_to_string(directory.join("postgresql.conf")).unwrap();
+        for _ in 0..5 {
+            // Somebody else may be faster.
+            cluster.port = free_port();
+            fs::write(directory.join("postgresql.conf"), format!("{settings}port = {}\n", cluster.port)).unwrap();
+            if cluster.try_boot() {
+                return cluster;
+            }
+        }
+        panic!("no port to listen on: {}", cluster.log());
+    }
+
     /// A new one's place. The port only names the socket: the server listens to no network.
     fn place() -> Cluster {
         static PORT: AtomicU32 = AtomicU32::new(0);
@@ -94,9 +113,15 @@ impl Cluster {
     /// The same with lines of configuration.
     pub fn start_with(more: &str) -> Cluster {
         let cluster = Cluster::place();
-        let port = cluster.port;
-        let data = cluster.data_directory();
-        checked(cluster.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]));
+        cluster.make(more);
+        cluster.boot();
+        cluster
+    }
+
+    fn make(&self, more: &str) {
+        let port = self.port;
+        let data = self.data_directory();
+        checked(self.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]));
         let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";
         let fast_path = std::env::var("BULK_TEST_FAST_PATH").unwrap_or_else(|_| "on".to_owned());
         let file = data.join("postgresql.conf");
@@ -105,12 +130,10 @@ impl Cluster {
             &file,
             format!(
                 "{text}\n{settings}{more}unix_socket_directories = '{}'\nport = {port}\nbulk.fast_path = {fast_path}\n",
-                cluster.socket().display()
+                self.socket().display()
             ),
         )
         .unwrap();
-        cluster.boot();
-        cluster
     }
 
     pub fn data_directory(&self) -> PathBuf {
@@ -193,6 +216,16 @@ impl Cluster {
         let mut config = Config::new();
         config.host_path(self.socket()).port(self.port).user(role).dbname(database);
         config.connect(NoTls)
+    }
+
+    /// A database on the loopback, as a client's keywords name it.
+    pub fn keywords(&self, database: &str) -> String {
+        format!("host=127.0.0.1 port={} dbname={database}", self.port)
+    }
+
+    /// The same as a URI, of a role.
+    pub fn uri(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@/{database}?host={}&port={}", self.socket().display(), self.port)
     }
 
     /// A new database with the extension.

@@ -225,6 +225,8 @@ fn refused() {
     let mut client = database.connect();
     client.batch_execute("create table t (n int); insert into t values (1)").unwrap();
     for (query, code) in [
+        ("select set_config('role', 'pg_monitor', true)", "42501"),
+        ("select set_config('session_authorization', 'pg_monitor', false)", "42501"),
         ("insert into t values (2) returning n", "25006"),
         ("update t set n = 3 returning n", "25006"),
         ("delete from t", "25006"),

@@ -9,6 +9,7 @@ mod cluster;
 mod compartment;
 mod convert;
 mod crash;
+mod documents;
 mod dump;
 mod dump_csv;
 mod dump_sql;
@@ -16,6 +17,8 @@ mod errors;
 mod export;
 mod export_faults;
 mod fast;
+mod front;
+mod gateway;
 mod http;
 mod import;
 mod indexes;
@@ -23,8 +26,11 @@ mod integrity;
 mod job;
 mod load;
 mod memory;
+mod operations;
 mod options;
+mod postgrest;
 mod proxy;
+mod readme;
 mod reject;
 mod rights;
 mod roundtrip;
@@ -53,6 +59,7 @@ fn main() {
         compartment::tests(),
         convert::tests(),
         crash::tests(),
+        documents::tests(),
         dump::tests(),
         dump_csv::tests(),
         dump_sql::tests(),
@@ -60,13 +67,17 @@ fn main() {
         export::tests(),
         export_faults::tests(),
         fast::tests(),
+        gateway::tests(),
         http::tests(),
         import::tests(),
         indexes::tests(),
         job::tests(),
         load::tests(),
         memory::tests(),
+        operations::tests(),
         options::tests(),
+        postgrest::tests(),
+        readme::tests(),
         reject::tests(),
         rights::tests(),
         rpc::tests(),

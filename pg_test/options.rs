@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         test("keep-meta takes versions and times from the lines, and the sequence goes on behind them", keep_meta),
         test("method insert gives what copy gives", methods),
         test("a stage is filled, looked at, merged as the load said, and dropped", stages),
+        test("a stage of a load without a type is of the first line's", stages_by_line),
         test("patterns of files are loaded in the order of their names", patterns),
         test("headers go to the source, and never to where a redirect leads", headers),
         test("what passes is tried again as often as asked, when the server asks", retries),
@@ -421,6 +422,30 @@ fn methods() {
     );
 }
 
+fn stages_by_line() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let patient = |id: u32| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"}}\n");
+    let goal = "{\"resourceType\":\"Goal\",\"id\":\"1\"}\n";
+    let load = |file: &File, options: &str| format!("bulk.load('{}', options => '{{\"temp_table\": \"_stage\"{options}}}')", file.url());
+    let patients = File::new((1..=2000).map(patient).collect::<String>().as_bytes());
+    for _ in 0..2 {
+        assert_eq!(value(&mut client, &load(&patients, "")), r#"{"Patient": 2000}"#);
+    }
+    let mixed = File::new(format!("{}{goal}{}", patient(1), patient(2001)).as_bytes());
+    let error = failure(&mut client, &format!("select {}", load(&mixed, "")));
+    assert_eq!((error.code.as_str(), error.detail.contains("line 2")), ("42809", true), "{error:?}");
+    assert_eq!(value(&mut client, &load(&mixed, r#", "max-errors": 1"#)), r#"{"Patient": 2}"#);
+    assert_eq!(
+        value(&mut client, "select count(*) || ' ' || coalesce(to_regclass('patient'), to_regclass('goal'), 'pg_class')::text from _stage"),
+        "2001 pg_class"
+    );
+    assert_eq!(value(&mut client, "bulk.stage_merge('_stage')"), r#"{"total": 2001}"#);
+    let nothing = File::new(b"");
+    assert_eq!(value(&mut client, &format!("bulk.load('{}', options => '{{\"temp_table\": \"_other\"}}')", nothing.url())), "{}");
+    assert_eq!(value(&mut client, "to_regclass('_other')"), "null");
+}
+
 fn stages() {
     let database = shared().database();
     let mut client = database.connect();
@@ -478,7 +503,7 @@ fn stages() {
     assert_eq!(failure(&mut client, &format!("select {fourth}")).code, "23505");
     assert_eq!(failure(&mut client, &format!("select {}", fourth.replace("'patient'", "'Goal'"))).code, "42809");
     assert_eq!(failure(&mut client, &format!("select {}", fourth.replace("_stage", "patient"))).code, "42809");
-    assert_eq!(failure(&mut client, &format!("select {}", fourth.replace("'patient'", "null"))).code, "22023");
+    assert_eq!(failure(&mut client, &format!("select {}", fourth.replace("'patient'", "null"))).code, "23502");
     for (call, code) in [
         ("bulk.stage_merge('nothing')", "42809"),
         ("bulk.stage_drop('patient')", "42809"),

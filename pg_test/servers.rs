@@ -13,12 +13,12 @@ fn cache() -> Option<PathBuf> {
 
 /// A process that serves a port of the loopback. It ends when this is dropped.
 pub struct Server {
-    process: Child,
+    pub process: Child,
     pub port: u16,
 }
 
 impl Server {
-    fn start(command: impl FnOnce(u16) -> Command) -> Server {
+    pub fn start(command: impl FnOnce(u16) -> Command) -> Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = command(port);
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's program is there");

@@ -56,6 +56,11 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `root`; `locations` are added to the server's configuration.
     pub fn start(root: &Path, locations: &str) -> Nginx {
+        Nginx::start_with(root, locations, "")
+    }
+
+    /// The same beside what else is to stand there, such as upstreams.
+    pub fn start_with(root: &Path, locations: &str, beside: &str) -> Nginx {
         let home = server_directory();
         let port = free_port();
         let directory = home.path().display();
@@ -64,6 +69,7 @@ impl Nginx {
              events {{ worker_connections 64; }}\n\
              http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;\n\
              uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
+             {beside}\n\
              server {{ listen 127.0.0.1:{port}; root {}; {locations} }} }}\n",
             root.display()
         );

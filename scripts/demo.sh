@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole thread on real input: demo.sh BINDIR. Starts (or reuses) a throw-away cluster, takes the official HL7 R4 examples from
-# a local web server, loads them, dumps them again and compares. Everything lies in $BULK_CACHE/demo.
+# The whole thread on real input: demo.sh BINDIR [http]. Starts (or reuses) a throw-away cluster, takes the official HL7 R4 examples from
+# a local web server, loads them, dumps them again and compares. With http, goes on with the gateway until it is interrupted. Everything lies
+# in $BULK_CACHE/demo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,6 +9,7 @@ bin=$1
 home="$BULK_CACHE/demo"
 port=${BULK_DEMO_PORT:-54329}
 web_port=${BULK_DEMO_WEB_PORT:-54380}
+gateway_port=${BULK_DEMO_GATEWAY_PORT:-54381}
 examples="$BULK_CACHE/examples"
 # A server must not run as root.
 owner=$(if [ "$(id -u)" = 0 ]; then echo postgres; else id -un; fi)
@@ -25,9 +27,16 @@ if [ ! -e "$home/data/PG_VERSION" ]; then
     say "Making a cluster in $home"
     as_owner "$bin/initdb" -D "$home/data" -U postgres -A trust -E UTF8 --locale=C >/dev/null
 fi
+# The gateway is for those whom the server asks for a password, as it does on the loopback.
+listen=
+if [ "${2:-}" = http ]; then
+    listen=127.0.0.1
+    as_owner "$bin/pg_ctl" -D "$home/data" -w -m fast stop >/dev/null 2>&1 || true
+    as_owner tee "$home/data/pg_hba.conf" >/dev/null <<<$'local all all trust\nhost all all 127.0.0.1/32 scram-sha-256'
+fi
 if ! as_owner "$bin/pg_ctl" -D "$home/data" status >/dev/null; then
-    say "Starting PostgreSQL on port $port (socket in $home, no network)"
-    as_owner "$bin/pg_ctl" -D "$home/data" -l "$home/log" -w -o "-p $port -c listen_addresses= -c unix_socket_directories=$home" start >/dev/null
+    say "Starting PostgreSQL on port $port (socket in $home, ${listen:-no network})"
+    as_owner "$bin/pg_ctl" -D "$home/data" -l "$home/log" -w -o "-p $port -c listen_addresses=$listen -c unix_socket_directories=$home" start >/dev/null
 fi
 
 say "Starting a web server with the official HL7 R4 examples"
@@ -35,7 +44,7 @@ cat >"$home/nginx.conf" <<CONF
 daemon off; master_process off; pid $home/nginx.pid; error_log $home/nginx.log;
 events { worker_connections 64; }
 http { access_log off; client_body_temp_path $home/a; proxy_temp_path $home/b; fastcgi_temp_path $home/c; uwsgi_temp_path $home/d; scgi_temp_path $home/e;
-server { listen 127.0.0.1:$web_port; root $examples; } }
+server { listen 127.0.0.1:$web_port; root $examples; location /dump/ { root $home; } } }
 CONF
 "$BULK_CACHE/nginx/usr/sbin/nginx" -e "$home/nginx.log" -c "$home/nginx.conf" &
 web=$!
@@ -93,6 +102,28 @@ select :'verdict_format' not like '%OK' as failed \\gset
     \\quit 3
 \\endif
 SQL
+
+if [ "${2:-}" = http ]; then
+    mkdir -p "$home/storage"
+    chown "$owner" "$home/storage"
+    chmod -R a+rX "$dump"
+    psql <<SQL
+do \$\$ begin if to_regrole('"bulk-client"') is null then create role "bulk-client" login; end if; end \$\$;
+alter role "bulk-client" password 'secret';
+alter role "bulk-client" set search_path = demo;
+grant all on schema demo to "bulk-client";
+grant all on all tables in schema demo to "bulk-client";
+grant all on all sequences in schema demo to "bulk-client";
+grant bulk_remote, pg_read_server_files, pg_write_server_files to "bulk-client";
+load 'bulk';
+alter database postgres set bulk.allowed_hosts = '127.0.0.1';
+alter database postgres set bulk.storage_backend = 'file';
+alter database postgres set bulk.storage_file_directory = '$home/storage';
+SQL
+    say "The gateway answers on http://127.0.0.1:$gateway_port, for the role bulk-client with the password secret, until Ctrl-C. Try, as README.md goes on under Over HTTP:"
+    echo "   curl -u bulk-client:secret 'http://127.0.0.1:$gateway_port/Patient/\$dump'"
+    "$CARGO_TARGET_DIR/release/bulk-gateway" "127.0.0.1:$gateway_port" "host=127.0.0.1 port=$port dbname=postgres"
+fi
 
 say "The cluster goes on running. To look around:"
 echo "   $bin/psql -h $home -p $port -U postgres postgres"

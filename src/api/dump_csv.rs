@@ -1,5 +1,6 @@
 //! `bulk.dump_csv` and `bulk.dump_csv_bytes`: a type as a table of paths, by two passes over its rows under one snapshot.
 
+use super::dump;
 use crate::error::Error;
 use crate::fhir::{Format, definitions};
 use crate::op::csv::{Filler, PathFinder, Paths};
@@ -9,7 +10,7 @@ use crate::op::pipe::Pipe;
 use crate::pg::rows::Rows;
 use crate::pg::values::{Chunks, Lines, Varlena};
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, table};
+use crate::pg::{lifecycle, report, setting};
 use pgrx::prelude::*;
 
 /// The line of the columns' names, then a line a resource, without their ends.
@@ -27,16 +28,11 @@ fn dump_csv_bytes(resource_type: Option<&str>, gzip: Option<bool>, fcinfo: pg_sy
 
 fn open(resource_type: Option<&str>, form: Form, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn Iterator<Item = Piece>>, Error> {
     lifecycle::require_utf8()?;
-    let definitions = definitions::r4();
-    let resource_type = table::type_name(definitions, resource_type.ok_or(Error::Null("resource_type"))?)?;
-    let found = table::lookup(&resource_type)?;
-    if found.is_none() && definitions.resource(&resource_type).is_none() {
-        return Err(Error::UnknownType(resource_type));
-    }
+    let (resource_type, found) = dump::lookup(resource_type.ok_or(Error::Null("resource_type"))?)?;
     lifecycle::stop_threads_at_exit();
     let threads = setting::dump_threads();
     let recipe = Recipe {
-        definitions,
+        definitions: definitions::r4(),
         resource_type,
         table: found.as_ref().map(|found| found.plain_name.clone()).unwrap_or_default(),
         has_created_at: false,

@@ -1,7 +1,9 @@
 //! `bulk.export`, its status and its end. The answers are those of the HTTP operations.
 
 use crate::error::Error;
-use crate::job::export::{Answer, call, manifest};
+use crate::job::answer::Answer;
+use crate::job::export::params::Handling;
+use crate::job::export::{call, manifest};
 use crate::pg::argument::Json;
 use crate::pg::{lifecycle, report};
 use pgrx::JsonB;
@@ -11,14 +13,14 @@ use serde_json::{Value, json};
 /// An answer as SQL takes it apart.
 fn answer(answer: Result<Answer, Error>) -> JsonB {
     let answer = report::ok(answer);
-    JsonB(json!({"status": answer.status, "headers": answer.headers, "body": answer.body}))
+    JsonB(answer.into_json())
 }
 
 #[pg_extern(sql = false)]
 fn export(level: Option<&str>, params: Option<Json>, group_id: Option<&str>) -> JsonB {
     // What cannot be read is refused as what is no object.
     let params = params.map_or(Value::Null, |params| serde_json::from_str(&params.0).unwrap_or(json!(false)));
-    answer(call::start(level.unwrap_or("system"), &params, group_id))
+    answer(call::start(level.unwrap_or("system"), &params, group_id, Handling::Strict))
 }
 
 #[pg_extern(sql = false)]

@@ -1,19 +1,14 @@
 //! `bulk.import` and its status: sources loaded in the background. The answer is that of the HTTP operation.
 
 use crate::error::Error;
-use crate::job::import::action::{self, Answer, Version};
+use crate::job::answer::Answer;
+use crate::job::import::action::{self, Version};
 use crate::job::import::status;
 use crate::pg::argument::Json;
 use crate::pg::{jobs, lifecycle, report};
 use pgrx::JsonB;
 use pgrx::prelude::*;
-use serde_json::{Value, json};
-
-/// An answer as SQL takes it apart.
-fn answer(answer: Answer) -> JsonB {
-    let headers = answer.location.map_or(json!({}), |location| json!({"content-location": location}));
-    JsonB(json!({"status": answer.status, "headers": headers, "body": answer.body}))
-}
+use serde_json::Value;
 
 #[pg_extern(sql = false)]
 fn import(request: Option<Json>, fhir: Option<bool>) -> JsonB {
@@ -27,11 +22,11 @@ fn import(request: Option<Json>, fhir: Option<bool>) -> JsonB {
             Some(Err(_)) | None => Ok(Answer::refuse(400, "the body must be a JSON object")),
         }
     };
-    answer(report::ok(act()))
+    JsonB(report::ok(act()).into_json())
 }
 
 #[pg_extern(sql = false)]
 fn import_status(id: Option<&str>, version: i32) -> JsonB {
     let version = if version == 2 { Version::Two } else { Version::One };
-    answer(report::ok(id.ok_or(Error::Null("id")).and_then(|id| status::status(id, version))))
+    JsonB(report::ok(id.ok_or(Error::Null("id")).and_then(|id| status::status(id, version))).into_json())
 }

@@ -56,7 +56,8 @@ fn last_load_id() -> Option<String> {
     journal::last_load()
 }
 
-fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
+/// Loads what is asked for: the answer.
+pub(super) fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     lifecycle::require_utf8()?;
     lifecycle::require_writable(c"bulk.load");
     let LoadRequest { sources, resource_type, options } = request;
@@ -69,7 +70,7 @@ fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     let resource_type = resource_type.map(|name| table::type_name(definitions, &name)).transpose()?;
     let changes = loading::changes(&options)?;
     let journal = Journal::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": &options.shown}))?;
-    let destination = loading::destination(&options, resource_type.as_deref())?;
+    let destination = loading::destination(&options);
     let compression = destination.compression.clone();
     let mut sink: Box<dyn Sink> = match options.max_errors {
         0 => Box::new(Strict::new(destination, resource_type.as_deref())?),

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod dump_csv;
 pub mod dump_sql;
 pub mod export;
+mod http;
 pub mod import;
 pub mod job;
 pub mod load;

@@ -29,20 +29,35 @@ const METHODS: [(&str, Method); 7] = [
 
 #[pg_extern(sql = false)]
 fn rpc(request: Option<Json>) -> String {
-    let answer = || {
-        lifecycle::require_utf8()?;
-        match request.as_ref().map(|request| serde_json::from_str::<Value>(&request.0)) {
-            Some(Ok(Value::Array(calls))) => Ok(format!("[{}]", calls.iter().map(one).collect::<Result<Vec<String>, Error>>()?.join(","))),
-            Some(Ok(call)) => one(&call),
-            Some(Err(_)) | None => one(&Value::Null),
+    report::ok(answer(request.as_ref().map(|request| request.0.as_str()))).0
+}
+
+/// The answer as text, and for a call that is refused the SQLSTATE. Of several calls each has an answer of its own.
+pub(super) fn answer(request: Option<&str>) -> Result<(String, Option<String>), Error> {
+    lifecycle::require_utf8()?;
+    let call = match request.map(serde_json::from_str::<Value>) {
+        Some(Ok(Value::Array(calls))) => {
+            let answers: Vec<String> = calls.iter().map(|call| one(call).map(text)).collect::<Result<_, Error>>()?;
+            return Ok((format!("[{}]", answers.join(",")), None));
         }
+        Some(Ok(call)) => call,
+        Some(Err(_)) | None => Value::Null,
     };
-    report::ok(answer())
+    let reply = one(&call)?;
+    let refused = reply.as_ref().err().map(|error| error["code"].as_str().unwrap_or_default().to_owned());
+    Ok((text(reply), refused))
+}
+
+fn text(reply: import::Reply) -> String {
+    match reply {
+        Ok(result) => format!("{{\"result\":{result}}}"),
+        Err(error) => json!({"error": error}).to_string(),
+    }
 }
 
 /// Answers one call. Only what no call can be the cause of is an error.
-fn one(call: &Value) -> Result<String, Error> {
-    let refuse = |message: String, code: &str| Ok(json!({"error": {"message": message, "code": code, "source": "bulk"}}).to_string());
+fn one(call: &Value) -> Result<import::Reply, Error> {
+    let refuse = |message: String, code: &str| Ok(Err(json!({"message": message, "code": code, "source": "bulk"})));
     let Some(name) = call.get("method").and_then(Value::as_str) else {
         return refuse("a call is a JSON object with a method".to_owned(), "22023");
     };
@@ -57,8 +72,7 @@ fn one(call: &Value) -> Result<String, Error> {
         Some(_) => return refuse("params must be a JSON object".to_owned(), "22023"),
     };
     match method(params) {
-        Ok(Ok(result)) => Ok(format!("{{\"result\":{result}}}")),
-        Ok(Err(error)) => Ok(json!({"error": error}).to_string()),
+        Ok(reply) => Ok(reply),
         Err(error) if action::blame(&error).is_some() => refuse(error.to_string(), &report::state(&error)),
         Err(error) => Err(error),
     }

@@ -1,5 +1,6 @@
 //! Durable work: jobs that background workers do, part by part, each step with what it leaves behind in one transaction.
 
+pub mod answer;
 pub mod bucket;
 mod counting;
 pub mod export;

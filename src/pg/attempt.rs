@@ -42,10 +42,21 @@ impl Failure {
 
     /// The same with what PostgreSQL says in its DETAIL.
     pub fn whole_message(&self) -> String {
-        let Failure::Server { message, caught, .. } = self else { return self.message() };
+        self.detail().map_or_else(|| self.message(), |detail| format!("{}. {detail}", self.message()))
+    }
+
+    /// The same, but that no DETAIL shows a row, or a key other than id.
+    pub fn masked_message(&self) -> String {
+        let (Failure::Server { sqlstate, .. }, Some(detail)) = (self, self.detail()) else { return self.message() };
+        let masked = diagnostics::without_content(*sqlstate, detail.as_bytes()).map(|shown| shown.to_string_lossy());
+        format!("{}. {}", self.message(), masked.as_deref().unwrap_or(detail))
+    }
+
+    fn detail(&self) -> Option<&str> {
+        let Failure::Server { caught, .. } = self else { return None };
         let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. }) =
             &**caught;
-        report.detail().map_or_else(|| message.clone(), |detail| format!("{message}. {detail}"))
+        report.detail()
     }
 
     /// The same as an error of ours.
@@ -59,6 +70,11 @@ impl Failure {
     /// Whether somebody cancelled it.
     pub fn is_cancel(&self) -> bool {
         matches!(self, Failure::Server { sqlstate, .. } if report::sqlstate(*sqlstate) == "57014")
+    }
+
+    /// Whether whoever cancels, or the server's end, is the cause.
+    fn is_the_end(&self) -> bool {
+        matches!(self, Failure::Server { sqlstate, .. } if report::sqlstate(*sqlstate).starts_with("57"))
     }
 
     /// Whether the same may succeed when it is tried again: deadlocks, serialization failures.
@@ -78,6 +94,15 @@ impl Failure {
 /// Does work whose changes stay only if it succeeds, and whose memory of PostgreSQL's goes in any case. What it opens it must have closed by then.
 /// An error that no row is to blame for goes on, whole.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    attempt_but(|failure| !failure.is_about_a_row(), work)
+}
+
+/// The same, but that every error comes back, save those by which somebody ends the statement or the server.
+pub fn attempt_all<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    attempt_but(Failure::is_the_end, work)
+}
+
+fn attempt_but<T>(goes_on: fn(&Failure) -> bool, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     // SAFETY: reads a backend variable.
     let before = unsafe { pg_sys::CurrentMemoryContext };
     let memory = memory::child(before, c"bulk attempt");
@@ -105,7 +130,7 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure>
     unsafe { pg_sys::MemoryContextDelete(memory) };
     match done {
         // What completes the error is still on the stack.
-        Err(failure @ Failure::Server { .. }) if !failure.is_about_a_row() => failure.raise(),
+        Err(failure @ Failure::Server { .. }) if goes_on(&failure) => failure.raise(),
         done => {
             diagnostics::forget_since(context);
             done

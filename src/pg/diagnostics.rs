@@ -211,7 +211,9 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
             unsafe { pg_sys::err_generic_string(c_int::from(code), name) };
         }
     }
-    if let Some(detail) = without_content(first) {
+    // SAFETY: a field of ErrorData: null or NUL-terminated, and as long-lived as the rest.
+    let detail = (!first.detail.is_null()).then(|| unsafe { CStr::from_ptr(first.detail) });
+    if let Some(detail) = detail.and_then(|detail| without_content(first.sqlerrcode, detail.to_bytes())) {
         // SAFETY: as above; the text has no format signs.
         unsafe { errdetail(detail.as_ptr()) };
     }
@@ -225,15 +227,13 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
 
 /// What stands for a DETAIL that shows what a resource says, patients' data, which messages and logs must not hold: of the row as a whole, or of a
 /// key other than id.
-fn without_content(error: &pg_sys::ErrorData) -> Option<&'static CStr> {
+pub fn without_content(sqlstate: c_int, detail: &[u8]) -> Option<&'static CStr> {
     use pgrx::PgSqlErrorCode as Code;
-    let is = |code: Code| error.sqlerrcode == code as c_int;
-    // SAFETY: a field of ErrorData: null or NUL-terminated, and as long-lived as the rest.
-    let detail = (!error.detail.is_null()).then(|| unsafe { CStr::from_ptr(error.detail) })?;
+    let is = |code: Code| sqlstate == code as c_int;
     if is(Code::ERRCODE_NOT_NULL_VIOLATION) || is(Code::ERRCODE_CHECK_VIOLATION) || is(Code::ERRCODE_WITH_CHECK_OPTION_VIOLATION) {
         return Some(c"The failing row is not shown.");
     }
     let of_key =
         [Code::ERRCODE_UNIQUE_VIOLATION, Code::ERRCODE_EXCLUSION_VIOLATION, Code::ERRCODE_FOREIGN_KEY_VIOLATION].into_iter().any(is);
-    (of_key && !detail.to_bytes().starts_with(b"Key (id)=")).then_some(c"The key is not shown.")
+    (of_key && !detail.starts_with(b"Key (id)=")).then_some(c"The key is not shown.")
 }

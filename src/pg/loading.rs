@@ -1,7 +1,8 @@
 //! What a load is made of, by its options and this session's settings.
 
+use super::stage::Named;
 use super::upsert::{Destination, Ids};
-use super::{accounts, setting, stage};
+use super::{accounts, setting};
 use crate::error::Error;
 use crate::fhir::change::Changes;
 use crate::fhir::validate::Checks;
@@ -9,6 +10,7 @@ use crate::fhir::{Format, definitions, structure};
 use crate::op::batch::{Recipe, Rules};
 use crate::op::ledger;
 use crate::op::option::LoadOptions;
+use crate::op::policy::Policy;
 use crate::store::Source;
 use crate::store::account::azure_object;
 use crate::store::bucket::Bucket;
@@ -71,21 +73,11 @@ pub fn recipe(
 }
 
 /// Where its rows go.
-pub fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result<Destination, Error> {
-    let mut policy = options.policy;
-    let stage = match (&options.temp_table, resource_type) {
-        (None, _) => None,
-        (Some(name), Some(resource_type)) => {
-            let stage = stage::ensure(name, resource_type, policy)?;
-            // It has no history; what it is merged into may have.
-            policy.keep_history = false;
-            Some(stage)
-        }
-        (Some(_), None) => {
-            return Err(Error::InvalidOption { name: "temp_table", expected: "a resource type for the whole load beside it" });
-        }
-    };
-    Ok(Destination {
+pub fn destination(options: &LoadOptions) -> Destination {
+    let stage = options.temp_table.clone().map(|name| Named { name, policy: options.policy });
+    // A stage has no history; what it is merged into may have.
+    let policy = Policy { keep_history: options.policy.keep_history && stage.is_none(), ..options.policy };
+    Destination {
         definitions: definitions::r4(),
         create_tables: options.create_tables,
         policy,
@@ -97,5 +89,5 @@ pub fn destination(options: &LoadOptions, resource_type: Option<&str>) -> Result
         expect_new: false,
         ids: Ids::Any,
         found: Rc::default(),
-    })
+    }
 }

@@ -4,6 +4,7 @@
 use super::diagnostics;
 use super::memory;
 use super::progress::{Direction, Progress};
+use super::role;
 use crate::error::Error;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, pg_sys};
@@ -33,9 +34,12 @@ struct State {
     context: *mut pg_sys::ExprContext,
     progress: Progress,
     read_only: bool,
-    /// Whether the query's snapshot is active for a block of rows: to make it so for each of them costs as much as a small row does.
-    within_block: bool,
+    /// Of the block of rows that is fetched: entered once for all of them, since for each it would cost as much as a small row does.
+    block: Option<Block>,
 }
+
+/// The query's snapshot is active, and of a caller's query its rights are in force.
+struct Block(Option<Rights>);
 
 /// A query inside another.
 #[derive(Debug)]
@@ -58,12 +62,9 @@ impl Nested {
         let query_memory = unsafe { (*context).ecxt_per_query_memory };
         let memory = memory::child(query_memory, c"bulk dump");
         let read_only = matches!(statement, Statement::Callers(_));
-        let place = read_only.then_some("query of bulk.dump_sql");
-        // Also what planning runs: functions that promise to be stable.
-        let started = memory::within(memory, || diagnostics::keep(place, || within_rights(read_only, || start(statement))));
-        let query = started??;
+        let query = memory::within(memory, || start_within_rights(statement, pg_sys::EXEC_FLAG_SKIP_TRIGGERS))?;
         let progress = Progress::start(Direction::Dump, table);
-        let state = memory::within(query_memory, || remember(State { query, memory, context, progress, read_only, within_block: false }));
+        let state = memory::within(query_memory, || remember(State { query, memory, context, progress, read_only, block: None }));
         Ok(Nested { state })
     }
 
@@ -81,7 +82,7 @@ impl Nested {
         unsafe { self.state.as_ref() }.map(|state| state.memory)
     }
 
-    /// Before a block of rows is fetched, and what `surroundings` runs.
+    /// Before a block of rows is fetched, and what is done with them: output functions, casts.
     pub fn begin_block(&mut self) {
         // SAFETY: as in `columns`.
         if let Some(state) = unsafe { self.state.as_mut() } {
@@ -89,22 +90,21 @@ impl Nested {
             let snapshot = unsafe { (*state.query).snapshot };
             // SAFETY: registered by the query for its whole life.
             unsafe { pg_sys::PushActiveSnapshot(snapshot) };
-            state.within_block = true;
+            state.block = Some(Block(state.read_only.then(Rights::enter)));
         }
     }
 
     /// After it. After an ERROR the (sub)transaction's end does it.
-    pub fn end_block(&mut self) {
+    pub fn end_block(&mut self) -> Result<(), Error> {
         // SAFETY: as in `columns`.
-        if let Some(state) = unsafe { self.state.as_mut() }
-            && std::mem::take(&mut state.within_block)
-        {
-            // SAFETY: pushed by `begin_block`.
-            unsafe { pg_sys::PopActiveSnapshot() };
-        }
+        let Some(Block(rights)) = (unsafe { self.state.as_mut() }).and_then(|state| state.block.take()) else { return Ok(()) };
+        let left = rights.map_or(Ok(()), Rights::leave);
+        // SAFETY: pushed by `begin_block`.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        left
     }
 
-    /// The next row, all its columns read; valid until the one after it. None at the end: nothing more may be asked then, but `end`.
+    /// The next row of a block, all its columns read; valid until the one after it. None at the end: nothing more may be asked then, but `end`.
     pub fn next(&mut self) -> Result<Option<*mut pg_sys::TupleTableSlot>, Error> {
         // SAFETY: as in `columns`.
         let Some(state) = (unsafe { self.state.as_ref() }) else { return Ok(None) };
@@ -121,19 +121,6 @@ impl Nested {
             unsafe { pg_sys::slot_getsomeattrs_int(slot, columns) };
         }
         Ok(Some(slot))
-    }
-
-    /// For work on what was fetched.
-    pub fn surroundings(&self) -> Surroundings {
-        // SAFETY: as in `columns`.
-        match unsafe { self.state.as_ref() } {
-            Some(state) => {
-                // SAFETY: a running query.
-                let snapshot = unsafe { (*state.query).snapshot };
-                Surroundings { snapshot, read_only: state.read_only, within_block: state.within_block }
-            }
-            None => Surroundings { snapshot: ptr::null_mut(), read_only: false, within_block: false },
-        }
     }
 
     /// Counts what was read, for whoever watches.
@@ -155,34 +142,34 @@ impl Nested {
     }
 }
 
-/// What a query runs under.
-#[derive(Debug, Clone, Copy)]
-pub struct Surroundings {
-    snapshot: pg_sys::Snapshot,
-    read_only: bool,
-    within_block: bool,
+/// Whether a query can begin: it is planned, and rights on what it reads are checked, but nothing of it is run. `look` sees its columns.
+pub fn check(statement: Statement, look: impl FnOnce(pg_sys::TupleDesc) -> Result<(), Error>) -> Result<(), Error> {
+    memory::temporary(c"bulk check", || {
+        let query = start_within_rights(statement, pg_sys::EXEC_FLAG_EXPLAIN_ONLY)?;
+        // SAFETY: a query that has begun.
+        let looked = look(unsafe { (*query).tupDesc });
+        // SAFETY: as above; it was not run.
+        unsafe { pg_sys::ExecutorEnd(query) };
+        // SAFETY: as above.
+        unsafe { pg_sys::FreeQueryDesc(query) };
+        looked
+    })
 }
 
-impl Surroundings {
-    /// Runs `work` on what was fetched (output functions, casts) as the query itself runs.
-    pub fn run<T>(self, work: impl FnOnce() -> T) -> Result<T, Error> {
-        if self.snapshot.is_null() {
-            return Ok(work());
-        }
-        if self.within_block {
-            return within_rights(self.read_only, work);
-        }
-        // SAFETY: registered by the query for its whole life.
-        unsafe { pg_sys::PushActiveSnapshot(self.snapshot) };
-        let result = within_rights(self.read_only, work);
-        // SAFETY: pushed above.
-        unsafe { pg_sys::PopActiveSnapshot() };
-        result
-    }
+/// Plans and starts a query, in the current memory context; a caller's so that it can write nothing.
+fn start_within_rights(statement: Statement, flags: u32) -> Result<*mut pg_sys::QueryDesc, Error> {
+    let read_only = matches!(statement, Statement::Callers(_));
+    let place = read_only.then_some("query of bulk.dump_sql");
+    // Also what planning runs: functions that promise to be stable.
+    diagnostics::keep(place, || {
+        let rights = read_only.then(Rights::enter);
+        let started = start(statement, flags);
+        rights.map_or(Ok(()), Rights::leave)?;
+        started
+    })
 }
 
-/// Plans and starts a query, in the current memory context.
-fn start(statement: Statement) -> Result<*mut pg_sys::QueryDesc, Error> {
+fn start(statement: Statement, flags: u32) -> Result<*mut pg_sys::QueryDesc, Error> {
     let (text, since) = match statement {
         Statement::Ours(text, since) => (text, since),
         Statement::Callers(text) => (text, None),
@@ -216,7 +203,7 @@ fn start(statement: Statement) -> Result<*mut pg_sys::QueryDesc, Error> {
     // SAFETY: registers the snapshot with the calling query's resource owner.
     let query = unsafe { pg_sys::CreateQueryDesc(plan, text, snapshot, ptr::null_mut(), nowhere, parameters, ptr::null_mut(), 0) };
     // SAFETY: checks the caller's rights and opens the relations; there are no triggers to fire.
-    unsafe { pg_sys::ExecutorStart(query, pg_sys::EXEC_FLAG_SKIP_TRIGGERS as c_int) };
+    unsafe { pg_sys::ExecutorStart(query, flags as c_int) };
     Ok(query)
 }
 
@@ -257,28 +244,44 @@ fn not_reading(raw: *mut pg_sys::RawStmt) -> Error {
     Error::NotReadOnly(name.to_string_lossy().into_owned())
 }
 
-/// The transaction as it was before a caller's query ran in it read-only.
-struct Writable(bool);
+/// What a caller's query runs under: whatever it calls finds the transaction read-only, cannot become another role (a session may be one of a
+/// pool, whose user may become many), and leaves no setting behind. After an ERROR the (sub)transaction's end takes all of it back.
+struct Rights {
+    was_read_only: bool,
+    user: pg_sys::Oid,
+    context: c_int,
+    /// Of settings.
+    level: c_int,
+}
 
-impl Drop for Writable {
-    fn drop(&mut self) {
-        // SAFETY: writes a backend variable. After an ERROR it is also what the transaction or savepoint goes back to.
-        unsafe { pg_sys::XactReadOnly = self.0 };
+impl Rights {
+    fn enter() -> Rights {
+        // SAFETY: reads a backend variable.
+        let was_read_only = unsafe { pg_sys::XactReadOnly };
+        // SAFETY: writes a backend variable, as below.
+        unsafe { pg_sys::XactReadOnly = true };
+        // SAFETY: opens a level of settings.
+        let level = unsafe { pg_sys::NewGUCNestLevel() };
+        let (user, context) = role::enter(role::current(), pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
+        Rights { was_read_only, user, context, level }
+    }
+
+    /// An error when the transaction is not read-only any more.
+    fn leave(self) -> Result<(), Error> {
+        let kept = is_read_only();
+        role::leave(self.user, self.context);
+        // SAFETY: the level of `enter`; what was set in it is taken back.
+        unsafe { pg_sys::AtEOXact_GUC(false, self.level) };
+        // SAFETY: writes a backend variable.
+        unsafe { pg_sys::XactReadOnly = self.was_read_only };
+        kept
     }
 }
 
-/// Runs `work`; where that is asked for, whatever it calls finds the transaction read-only. An error when it is not so any more at the end:
-/// PostgreSQL 15 lets RESET undo it.
-fn within_rights<T>(read_only: bool, work: impl FnOnce() -> T) -> Result<T, Error> {
+/// An error when a query has undone it: PostgreSQL 15 lets RESET do so.
+fn is_read_only() -> Result<(), Error> {
     // SAFETY: reads a backend variable.
-    let before = unsafe { pg_sys::XactReadOnly };
-    let _restored = Writable(before);
-    // SAFETY: writes a backend variable; undone above.
-    unsafe { pg_sys::XactReadOnly = before || read_only };
-    let result = work();
-    // SAFETY: reads a backend variable.
-    let kept = unsafe { pg_sys::XactReadOnly };
-    if read_only && !kept { Err(Error::Unprotected) } else { Ok(result) }
+    if unsafe { pg_sys::XactReadOnly } { Ok(()) } else { Err(Error::Unprotected) }
 }
 
 /// Has the query ended when the calling one is, in whose memory this is called.
@@ -323,14 +326,10 @@ fn next_slot(state: &State) -> Result<*mut pg_sys::TupleTableSlot, Error> {
     memory::reset_per_tuple(query.estate);
     // SAFETY: the executor's state of a running query.
     let estate = unsafe { &*query.estate };
-    if !state.within_block {
-        // SAFETY: registered by the query for its whole life.
-        unsafe { pg_sys::PushActiveSnapshot(query.snapshot) };
-    }
     let slot = memory::within(estate.es_query_cxt, || {
         // SAFETY: the plan of a running query.
         let node = unsafe { &*query.planstate };
-        let Some(execute) = node.ExecProcNode else { return Ok(ptr::null_mut()) };
+        let Some(execute) = node.ExecProcNode else { return ptr::null_mut() };
         let run = || {
             // SAFETY: what the executor calls for this node.
             let slot = unsafe { execute(query.planstate) };
@@ -341,13 +340,12 @@ fn next_slot(state: &State) -> Result<*mut pg_sys::TupleTableSlot, Error> {
             unsafe { ExecFilterJunk(estate.es_junkFilter, slot) }
         };
         // SAFETY: turns an ERROR of the call into an unwinding; the closure holds nothing to drop.
-        within_rights(state.read_only, || unsafe { pg_sys::ffi::pg_guard_ffi_boundary(run) })
+        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(run) }
     });
-    if !state.within_block {
-        // SAFETY: pushed above.
-        unsafe { pg_sys::PopActiveSnapshot() };
+    if state.read_only {
+        is_read_only()?;
     }
-    slot.map(|slot| if is_empty(slot) { ptr::null_mut() } else { slot })
+    Ok(if is_empty(slot) { ptr::null_mut() } else { slot })
 }
 
 fn is_empty(slot: *mut pg_sys::TupleTableSlot) -> bool {

@@ -3,7 +3,7 @@
 
 use super::diagnostics;
 use super::memory;
-use super::nested::{Nested, Statement};
+use super::nested::{self, Nested, Statement};
 use super::setting;
 use crate::error::Error;
 use crate::jsonb::text::Style;
@@ -136,6 +136,15 @@ const MOST_NAME: usize = 512;
 const MAX_DEPTH: usize = 1000;
 /// Bytes that reused memory may keep from one row to the next.
 const KEEP: usize = 1 << 20;
+
+/// Whether a query of the caller's can begin, and its rows be printed in a format.
+pub fn check(query: &str, format: Format) -> Result<(), Error> {
+    nested::check(Statement::Callers(query), |descriptor| {
+        // SAFETY: the descriptor of a query.
+        let descriptor = unsafe { PgTupleDesc::from_pg_copy(descriptor) };
+        shape(format, &columns(&descriptor), &descriptor).map(drop)
+    })
+}
 
 impl Printer {
     /// Starts a query of the caller's; an error if it does more than read.
@@ -307,7 +316,7 @@ impl Printer {
 
     fn print(&mut self, values: &[pg_sys::Datum], nulls: &[bool], piece: &mut Piece) -> Result<(), Error> {
         let scratch = self.scratch;
-        self.query.surroundings().run(|| memory::within(scratch, || self.row(values, nulls, piece)))??;
+        memory::within(scratch, || self.row(values, nulls, piece))?;
         // SAFETY: nothing in it is used any more.
         unsafe { pg_sys::MemoryContextReset(scratch) };
         Ok(())
@@ -337,8 +346,9 @@ impl Feed for Printer {
             let is_sql = matches!(self.shape, Shape::Sql { .. });
             self.query.begin_block();
             let filled = if is_sql { self.fill_unambiguously(size, &mut piece) } else { self.fill(size, &mut piece) };
-            self.query.end_block();
+            let left = self.query.end_block();
             let (rows, more) = filled?;
+            left?;
             self.query.show(rows as u64, piece.bytes.len() as u64);
             if !more {
                 self.query.end();

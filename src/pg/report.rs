@@ -186,6 +186,12 @@ fn hint(error: &Error) -> Option<String> {
     }
 }
 
+/// All that is to be said of an error: what, where, what to do.
+pub fn told(error: &Error) -> String {
+    let parts = [Some(error.to_string()), detail(error), hint(error)];
+    parts.iter().flatten().map(|part| part.trim_end_matches('.')).collect::<Vec<_>>().join(". ")
+}
+
 /// Ends the statement with an error.
 pub fn raise(error: &Error) -> ! {
     let mut report = ErrorReport::new(code(error), error.to_string(), function_name!());

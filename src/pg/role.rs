@@ -72,15 +72,26 @@ pub fn within<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
 
 /// Does work as another role, under more restrictions. After an ERROR the end of the (sub)transaction sets both back.
 pub fn acting_as<T>(role: pg_sys::Oid, restrictions: c_int, work: impl FnOnce() -> T) -> T {
+    let (before, context) = enter(role, restrictions);
+    let done = work();
+    leave(before, context);
+    done
+}
+
+/// Becomes another role, under more restrictions: what to `leave` it with.
+pub fn enter(role: pg_sys::Oid, restrictions: c_int) -> (pg_sys::Oid, c_int) {
     let (mut before, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: where the two values go.
     unsafe { pg_sys::GetUserIdAndSecContext(&mut before, &mut context) };
     // SAFETY: a role that exists.
     unsafe { pg_sys::SetUserIdAndSecContext(role, context | restrictions) };
-    let done = work();
+    (before, context)
+}
+
+/// Goes back to what `enter` gave.
+pub fn leave(before: pg_sys::Oid, context: c_int) {
     // SAFETY: what was set before.
     unsafe { pg_sys::SetUserIdAndSecContext(before, context) };
-    done
 }
 
 /// The current user.

@@ -1,7 +1,7 @@
 //! Stored rows of a table, one after another, by a query inside the one that calls us.
 
 use super::diagnostics;
-use super::nested::{Nested, Statement};
+use super::nested::{self, Nested, Statement};
 use super::table::Table;
 use crate::error::Error;
 use crate::op::pipe::{Fed, Feed, Size};
@@ -19,14 +19,24 @@ pub struct Rows {
     table: String,
 }
 
+/// The statement of a dump. `since` keeps what was created after it.
+fn current(table: &Table, since: Option<TimestampWithTimeZone>) -> Result<String, Error> {
+    match since {
+        Some(_) if !table.has_cts => Err(Error::NoCreationTime(table.plain_name.clone())),
+        Some(_) => Ok(query(table, "cts operator(pg_catalog.>) $1")),
+        None => Ok(query(table, "true")),
+    }
+}
+
+/// Whether a dump can begin: what the caller may not read, and what the table does not have, is an error.
+pub fn check(table: &Table, since: Option<TimestampWithTimeZone>) -> Result<(), Error> {
+    nested::check(Statement::Ours(&current(table, since)?, since), |_| Ok(()))
+}
+
 impl Rows {
     /// Starts the query. `since` keeps what was created after it.
     pub fn open(table: &Table, since: Option<TimestampWithTimeZone>, fcinfo: pg_sys::FunctionCallInfo) -> Result<Rows, Error> {
-        if since.is_some() && !table.has_cts {
-            return Err(Error::NoCreationTime(table.plain_name.clone()));
-        }
-        let filter = if since.is_some() { "cts operator(pg_catalog.>) $1" } else { "true" };
-        let query = Nested::open(Statement::Ours(&query(table, filter), since), table.oid, fcinfo)?;
+        let query = Nested::open(Statement::Ours(&current(table, since)?, since), table.oid, fcinfo)?;
         Ok(Rows { query, table: table.plain_name.clone() })
     }
 
@@ -74,7 +84,7 @@ impl Feed for Rows {
                     None => more = false,
                 }
             }
-            self.query.end_block();
+            self.query.end_block()?;
             let bytes = block.size();
             self.query.show(block.len() as u64, bytes as u64);
             if !more {

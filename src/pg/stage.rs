@@ -24,6 +24,15 @@ pub struct Stage {
     pub policy: Policy,
 }
 
+/// A stage that a load is to fill: what it is of is the type of the first line.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// As SQL spells it.
+    pub name: String,
+    /// By which it is to be merged.
+    pub policy: Policy,
+}
+
 /// The stage of this name for a type, made where it is missing.
 pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, Error> {
     let plain = resource_type.to_ascii_lowercase();
@@ -43,7 +52,9 @@ pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, 
     if stage.resource_type != resource_type {
         return Err(Error::OtherStage { name: name.to_owned(), resource_type: stage.resource_type });
     }
-    describe(&stage.table, resource_type, policy);
+    if stage.policy != policy {
+        describe(&stage.table, resource_type, policy);
+    }
     Ok(stage.table)
 }
 

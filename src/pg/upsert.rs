@@ -6,6 +6,7 @@ use super::eligible;
 use super::entries::Waiting;
 use super::general::{Facts, General, OnExisting};
 use super::heap::Given;
+use super::stage::{self, Named};
 use super::straight::{Expect, Straight};
 use super::table::{self, Table};
 use super::{batch_rows, compression, setting, update};
@@ -29,8 +30,8 @@ pub struct Destination {
     pub method: Method,
     /// Told to the encode threads for tables that rows go straight into.
     pub compression: Rules,
-    /// The table that takes the place of the type's.
-    pub stage: Option<Table>,
+    /// The table that takes the place of the one type's.
+    pub stage: Option<Named>,
     /// Types of which the caller was told that their history cannot be read.
     pub said: Rc<RefCell<HashSet<String>>>,
     /// Where lines come in any order, how it is told.
@@ -113,7 +114,7 @@ impl Upsert {
         let Destination { expect_new, order, ids, .. } = self.destination;
         let key = if alone && plain && ids == Ids::Any { Key::Later } else { Key::AtOnce };
         let found = match &self.destination.stage {
-            Some(stage) => Some(stage.clone()),
+            Some(Named { name, policy }) => Some(stage::ensure(name, resource_type, *policy)?),
             None => table::lookup_for_writing(resource_type)?,
         };
         let (found, key) = match found {
@@ -190,7 +191,7 @@ impl Upsert {
             match self.prepare(resource_type) {
                 Ok(()) => {}
                 // What a line says its type is is the line's fault.
-                Err(error @ (Error::UnknownType(_) | Error::WrongShape { .. } | Error::SameTable(_))) => {
+                Err(error @ (Error::UnknownType(_) | Error::WrongShape { .. } | Error::SameTable(_) | Error::OtherStage { .. })) => {
                     let reason = match error {
                         Error::UnknownType(name) => Reason::Fault(Fault::UnknownType(name)),
                         error => Reason::Fault(Fault::WrongTable(Box::new(error))),

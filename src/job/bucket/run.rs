@@ -142,7 +142,7 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
         }
         lifecycle::require_utf8()?;
         Right::to_list(&load.bucket).require()?;
-        let destination = destination(&options, load, resource_type.as_deref())?;
+        let destination = destination(&options, load);
         // The table is there, and seen by others, before the file's own transaction begins.
         Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
         let given = job.secret.as_ref().and_then(|secret| secret.get("account"));
@@ -180,9 +180,9 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
     })
 }
 
-fn destination(options: &LoadOptions, load: &BucketLoad, resource_type: Option<&str>) -> Result<Destination, Error> {
+fn destination(options: &LoadOptions, load: &BucketLoad) -> Destination {
     let ids = if load.upsert { Ids::Once } else { Ids::New { checked: !load.drop_key } };
-    Ok(Destination { ids, ..loading::destination(options, resource_type)? })
+    Destination { ids, ..loading::destination(options) }
 }
 
 /// Puts an index back. One that cannot be stays off, and why is written down with it.

@@ -1,10 +1,10 @@
 //! The call: what is asked for becomes a job, or is refused.
 
+use super::super::answer::{Answer, Refusal, Wrong};
 use super::super::plan::{Export, Plan, Sink, Whose, Work};
 use super::super::storage;
 use super::cleanup;
-use super::outcome::{Answer, Refusal};
-use super::params::{Level, Params, short};
+use super::params::{Handling, Level, Params, short};
 use super::patients;
 use crate::error::Error;
 use crate::fhir::definitions;
@@ -27,41 +27,23 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 /// Types with their tables.
 type Tables = Vec<(String, Table)>;
 
-/// What is wrong with a call, as an answer or an error.
-enum Wrong {
-    Refused(Refusal),
-    Failed(Error),
-}
-
-impl From<Refusal> for Wrong {
-    fn from(refusal: Refusal) -> Wrong {
-        Wrong::Refused(refusal)
-    }
-}
-
-impl From<Error> for Wrong {
-    fn from(error: Error) -> Wrong {
-        Wrong::Failed(error)
-    }
-}
-
 /// Starts an export: 202, or a refusal. Only what no request can be the cause of is an error.
-pub fn start(level: &str, params: &Value, group: Option<&str>) -> Result<Answer, Error> {
+pub fn start(level: &str, params: &Value, group: Option<&str>, handling: Handling) -> Result<Answer, Error> {
     lifecycle::require_utf8()?;
     lifecycle::require_writable(c"bulk.export");
     lifecycle::stop_threads_at_exit();
     jobs::start_waiting()?;
-    match begin(level, params, group) {
+    match begin(level, params, group, handling) {
         Ok(answer) => Ok(answer),
         Err(Wrong::Refused(refusal)) => Ok(refusal.into()),
         Err(Wrong::Failed(error)) => Answer::of_error(error),
     }
 }
 
-fn begin(word: &str, given: &Value, group: Option<&str>) -> Result<Answer, Wrong> {
+fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> Result<Answer, Wrong> {
     let definitions = definitions::r4();
     let level = Level::read(word).ok_or_else(|| Refusal::new(400, "invalid", "level must be system, patient or group"))?;
-    let read = Params::read(definitions, level, given);
+    let read = Params::read(definitions, level, given, handling);
     // Before all else, whatever is wrong beside it.
     let overrides = read.as_ref().map(|params| params.storage.clone()).unwrap_or_default();
     let storage = storage::configured(&overrides)?.map_err(|message| Refusal::new(500, "exception", message))?;
@@ -129,7 +111,7 @@ fn tables(level: Level, params: &Params) -> Result<(Tables, Vec<String>), Wrong>
         Level::Patient | Level::Group => search::r4().compartment_types().into_iter().map(str::to_owned).collect(),
     };
     names.sort_unstable();
-    let mut warnings = Vec::new();
+    let mut warnings = params.ignored.clone();
     if let Some(asked) = &params.types {
         let (within, outside): (Vec<&String>, Vec<&String>) = asked.iter().partition(|name| names.contains(name));
         if within.is_empty() && !outside.is_empty() {

@@ -1,7 +1,7 @@
 //! How an export stands: on its way, or its manifest.
 
+use super::super::answer::{Answer, Refusal};
 use super::super::plan::{Export, Plan, Work};
-use super::outcome::{Answer, Refusal};
 use super::params::short;
 use super::part;
 use crate::error::Error;

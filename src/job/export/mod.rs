@@ -4,9 +4,6 @@ pub mod call;
 pub mod cleanup;
 pub mod keeper;
 pub mod manifest;
-mod outcome;
-mod params;
+pub mod params;
 pub mod part;
 mod patients;
-
-pub use outcome::Answer;

@@ -1,7 +1,7 @@
 //! The parameters of an export: those of a query string, as strings and lists of them, or a Parameters resource.
 
+use super::super::answer::Refusal;
 use super::super::storage::Overrides;
-use super::outcome::Refusal;
 use crate::fhir::definitions::Definitions;
 use crate::fhir::elements::Elements;
 use crate::fhir::filter::Filter;
@@ -49,6 +49,8 @@ pub struct Params {
     pub patients: Vec<Patient>,
     pub ignores_patient_errors: bool,
     pub storage: Overrides,
+    /// What is said of those that are not known, where that is to be borne.
+    pub ignored: Vec<String>,
     /// As they stand in a query string, without secrets.
     pub query: Vec<(String, String)>,
 }
@@ -63,7 +65,7 @@ pub struct Patient {
 }
 
 /// Names, and the member of a Parameters resource that holds the value.
-const KNOWN: [(&str, &str); 13] = [
+const KNOWN: [Known; 13] = [
     ("_outputFormat", "valueString"),
     ("_type", "valueString"),
     ("_since", "valueInstant"),
@@ -90,6 +92,11 @@ const GZIPPED: [&str; 6] = [
     "application/gzip+ndjson+fhir",
 ];
 
+/// One of these.
+type Known = (&'static str, &'static str);
+/// Whether what is not known is borne.
+type Ignore<'a> = dyn FnMut(Result<Known, Refusal>) -> Result<Option<Known>, Refusal> + 'a;
+
 /// A parameter as it is given.
 struct Given {
     name: &'static str,
@@ -106,7 +113,14 @@ fn wrong_type(name: &str, expected: &str, expression: String) -> Refusal {
     Refusal::new(422, "wrong-union-type", format!("parameter {name} must have a {expected}")).at(expression)
 }
 
-fn known(name: &str, expression: &str) -> Result<(&'static str, &'static str), Refusal> {
+/// What becomes of parameters that are not known: `Prefer: handling=…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    Strict,
+    Lenient,
+}
+
+fn known(name: &str, expression: &str) -> Result<Known, Refusal> {
     KNOWN.into_iter().find(|(known, _)| *known == name).ok_or_else(|| {
         let names: Vec<&str> = KNOWN.iter().map(|(name, _)| *name).collect();
         let text = format!("parameter \"{}\" is unknown or not supported: known are {}", short(name), names.join(", "));
@@ -115,10 +129,10 @@ fn known(name: &str, expression: &str) -> Result<(&'static str, &'static str), R
 }
 
 /// Of a JSON object as a query string has it.
-fn of_query(object: &serde_json::Map<String, Value>) -> Result<Vec<Given>, Refusal> {
+fn of_query(object: &serde_json::Map<String, Value>, ignore: &mut Ignore) -> Result<Vec<Given>, Refusal> {
     let mut given = Vec::new();
     for (name, value) in object {
-        let (name, _) = known(name, name)?;
+        let Some((name, _)) = ignore(known(name, name))? else { continue };
         let values: Vec<&Value> = match value {
             Value::Null => continue,
             Value::Array(values) => values.iter().collect(),
@@ -126,14 +140,17 @@ fn of_query(object: &serde_json::Map<String, Value>) -> Result<Vec<Given>, Refus
         };
         for value in values {
             let value = value.as_str().ok_or_else(|| wrong_type(name, "string", name.to_owned()))?;
-            given.push(Given { name, value: value.to_owned(), expression: name.to_owned() });
+            // In a query string a plus may have become a space; none of these has one.
+            let spaced = ["_outputFormat", "_since", "_until"].contains(&name);
+            let value = if spaced { value.replace(' ', "+") } else { value.to_owned() };
+            given.push(Given { name, value, expression: name.to_owned() });
         }
     }
     Ok(given)
 }
 
 /// Of a Parameters resource.
-fn of_resource(resource: &Value) -> Result<Vec<Given>, Refusal> {
+fn of_resource(resource: &Value, ignore: &mut Ignore) -> Result<Vec<Given>, Refusal> {
     let list = match &resource["parameter"] {
         Value::Null => return Ok(Vec::new()),
         Value::Array(list) => list,
@@ -141,29 +158,37 @@ fn of_resource(resource: &Value) -> Result<Vec<Given>, Refusal> {
     };
     let read = |(index, parameter): (usize, &Value)| {
         let expression = format!("Parameters.parameter[{index}]");
-        let (name, member) = known(parameter["name"].as_str().unwrap_or_default(), &expression)?;
+        let Some((name, member)) = ignore(known(parameter["name"].as_str().unwrap_or_default(), &expression))? else { return Ok(None) };
         let value = match &parameter[member] {
             Value::Object(reference) if member == "valueReference" => reference.get("reference").and_then(Value::as_str),
             value if member != "valueReference" => value.as_str(),
             _ => None,
         };
         let value = value.ok_or_else(|| wrong_type(name, member, expression.clone()))?.to_owned();
-        Ok(Given { name, value, expression })
+        Ok(Some(Given { name, value, expression }))
     };
-    list.iter().enumerate().map(read).collect()
+    list.iter().enumerate().map(read).filter_map(Result::transpose).collect()
 }
 
 impl Params {
     /// Reads them for a level.
-    pub fn read(definitions: &Definitions, level: Level, params: &Value) -> Result<Params, Refusal> {
+    pub fn read(definitions: &Definitions, level: Level, params: &Value, handling: Handling) -> Result<Params, Refusal> {
         let is_resource = params["resourceType"] == json!("Parameters");
+        let mut read = Params::default();
+        let mut ignore = |found: Result<Known, Refusal>| match (found, handling) {
+            (Ok(known), _) => Ok(Some(known)),
+            (Err(refusal), Handling::Strict) => Err(refusal),
+            (Err(refusal), Handling::Lenient) => {
+                read.ignored.push(format!("ignored: {}", refusal.text));
+                Ok(None)
+            }
+        };
         let given = match params {
             Value::Null => Vec::new(),
-            resource if is_resource => of_resource(resource)?,
-            Value::Object(object) => of_query(object)?,
+            resource if is_resource => of_resource(resource, &mut ignore)?,
+            Value::Object(object) => of_query(object, &mut ignore)?,
             _ => return Err(Refusal::new(400, "invalid", "parameters must be a JSON object")),
         };
-        let mut read = Params::default();
         let mut seen: Vec<&str> = Vec::new();
         for Given { name, value, expression } in given {
             let refuse = |status: u16, text: String| Err(Refusal::new(status, "value", text).at(expression.clone()));
@@ -181,8 +206,7 @@ impl Params {
             };
             let listed = || value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned);
             match name {
-                // In a query string a plus may have become a space.
-                "_outputFormat" => match value.replace(' ', "+").as_str() {
+                "_outputFormat" => match value.as_str() {
                     format if PLAIN.contains(&format) => read.gzip = false,
                     format if GZIPPED.contains(&format) => read.gzip = true,
                     _ => return refuse(422, format!("_outputFormat \"{}\" is not supported", short(&value))),
@@ -281,7 +305,7 @@ mod tests {
     use crate::fhir::definitions::r4;
 
     fn read(level: Level, params: Value) -> Params {
-        Params::read(r4(), level, &params).unwrap()
+        Params::read(r4(), level, &params, Handling::Strict).unwrap()
     }
 
     #[test]
@@ -312,6 +336,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_is_borne_on_demand() {
+        let params = json!({"nonsense": ["1"], "_type": "Patient"});
+        let read = Params::read(r4(), Level::System, &params, Handling::Lenient).unwrap();
+        assert_eq!((read.types, read.ignored.len()), (Some(vec!["Patient".to_owned()]), 1));
+        let wrong = json!({"_since": "yesterday"});
+        assert!(Params::read(r4(), Level::System, &wrong, Handling::Lenient).is_err());
+    }
+
+    #[test]
     fn what_is_wrong_is_refused() {
         let resource =
             |name: &str, member: &str, value: Value| json!({"resourceType": "Parameters", "parameter": [{"name": name, member: value}]});
@@ -334,7 +367,7 @@ mod tests {
             (Level::Patient, json!({"onPatientError": "x"}), 422, "value"),
             (Level::Patient, json!({"_aidbox.storageAccount": "x"}), 422, "value"),
         ] {
-            let refusal = Params::read(r4(), level, &params).unwrap_err();
+            let refusal = Params::read(r4(), level, &params, Handling::Strict).unwrap_err();
             assert_eq!((refusal.status, refusal.code), (status, code), "{params}: {}", refusal.text);
         }
     }

@@ -1,5 +1,6 @@
 //! What a session can be told, and what is answered: the table of states of the 2019 page.
 
+use super::super::answer::Answer;
 use super::super::plan::{Import, Plan, Work};
 use super::request::{Action, Mode, Request, Shape, Start};
 use crate::error::Error;
@@ -11,24 +12,6 @@ use crate::pg::role::Right;
 use crate::pg::{loading, setting, table};
 use crate::store::Source;
 use serde_json::{Value, json};
-
-/// An answer as HTTP has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
-    pub status: u16,
-    pub location: Option<String>,
-    pub body: Value,
-}
-
-impl Answer {
-    pub fn refuse(status: u16, message: impl Into<String>) -> Answer {
-        Answer { status, location: None, body: json!({"message": message.into()}) }
-    }
-
-    fn of(status: u16, id: &str) -> Answer {
-        Answer { status, location: None, body: json!({"id": id}) }
-    }
-}
 
 /// Which of the two interfaces is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +80,7 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
         Version::One => (if id.is_none() { 201 } else { 200 }, "/BulkImportStatus/"),
         Version::Two => (200, "/v2/$import/"),
     };
-    Ok(Answer { location: Some(format!("{}{path}{}", setting::base_url(), escaped(&made))), ..Answer::of(status, &made) })
+    Ok(Answer::new(status, json!({"id": made})).with("content-location", format!("{}{path}{}", setting::base_url(), escaped(&made))))
 }
 
 /// Enters a session, whose request is shown as it is made of its inputs: its id. None when the id is a job's already.
@@ -221,7 +204,7 @@ fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Err
         Action::ForceResume => return not_now("resumed"),
         Action::Start(_) => {}
     }
-    Ok(Answer::of(200, id))
+    Ok(Answer::new(200, json!({"id": id})))
 }
 
 fn is_one_transaction(standing: &Standing) -> Result<bool, Error> {

@@ -81,7 +81,7 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
             return Err(Error::NoRole);
         }
         let session = Session::new(job, import)?;
-        let destination = loading::destination(&session.options, resource_type.as_deref())?;
+        let destination = loading::destination(&session.options);
         // The table is there, and how its rows are compressed is known, before the first is made.
         Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
         Ok((session, destination))
@@ -162,7 +162,7 @@ pub fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, 
 
 fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
     let resource_type = part.resource_type.clone();
-    let destination = loading::destination(&session.options, resource_type.as_deref())?;
+    let destination = loading::destination(&session.options);
     let most = session.options.max_errors;
     let journal = Journal::of_input(&session.job.id, part.ordinal);
     let mut ledger = Ledger::new(most);

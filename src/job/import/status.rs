@@ -1,7 +1,8 @@
 //! How a session stands: the BulkImportStatus resource, in the shape of its request, and what `/v2` shows.
 
+use super::super::answer::Answer;
 use super::super::plan::{Import, Plan, Work};
-use super::action::{Answer, Version, word};
+use super::action::{Version, word};
 use crate::error::Error;
 use crate::pg::jobs;
 use serde_json::{Map, Value, json};
@@ -22,7 +23,7 @@ pub fn status(id: &str, version: Version) -> Result<Answer, Error> {
         Version::One => resource(id, &standing.state, &import, &facts, &inputs),
         Version::Two => of_version_two(&facts, &inputs),
     };
-    Ok(Answer { status: 200, location: None, body })
+    Ok(Answer::new(200, body))
 }
 
 /// Members of `value` by name, where they are not null.

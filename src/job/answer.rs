@@ -28,9 +28,33 @@ impl Refusal {
         Refusal { status, code, text: text.into(), expression: None }
     }
 
+    /// Of a path that is none.
+    pub fn not_found() -> Refusal {
+        Refusal::new(404, "not-found", "there is no such path")
+    }
+
     /// The same, of that part of the request.
     pub fn at(self, expression: impl Into<String>) -> Refusal {
         Refusal { expression: Some(expression.into()), ..self }
+    }
+}
+
+/// What is wrong with a call, as an answer or an error.
+#[derive(Debug)]
+pub enum Wrong {
+    Refused(Refusal),
+    Failed(Error),
+}
+
+impl From<Refusal> for Wrong {
+    fn from(refusal: Refusal) -> Wrong {
+        Wrong::Refused(refusal)
+    }
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Wrong {
+        Wrong::Failed(error)
     }
 }
 
@@ -45,10 +69,20 @@ impl Answer {
         Answer { status, headers: Map::new(), body }
     }
 
+    /// A refusal in a sentence, as imports have them.
+    pub fn refuse(status: u16, message: impl Into<String>) -> Answer {
+        Answer::new(status, json!({"message": message.into()}))
+    }
+
     /// The same with a header.
     pub fn with(mut self, name: &str, value: impl ToString) -> Answer {
         self.headers.insert(name.to_owned(), json!(value.to_string()));
         self
+    }
+
+    /// As SQL takes it apart.
+    pub fn into_json(self) -> Value {
+        json!({"status": self.status, "headers": self.headers, "body": self.body})
     }
 
     /// What a request can be the cause of; anything else stays an error.

@@ -1,0 +1,111 @@
+//! The call: a request is routed, its operation done in a savepoint of its own, what went wrong answered.
+
+use super::super::option::LoadRequest;
+use super::super::{load, rpc};
+use super::reply::Reply;
+use super::request::Request;
+use super::route::{self, From, Missing, Route};
+use super::{failure, stream};
+use crate::job::answer::{Answer, Refusal, Wrong};
+use crate::job::export::{call as export, manifest};
+use crate::job::import::{action, status};
+use crate::pg::argument::Json;
+use crate::pg::attempt::attempt_all;
+use crate::pg::{jobs, lifecycle};
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde_json::{Value, json};
+
+#[pg_extern(sql = false)]
+fn http(method: Option<&str>, path: Option<&str>, query: Option<Json>, headers: Option<Json>, body: Option<Json>) -> String {
+    let text = |json: Option<Json>| json.map_or_else(|| "null".to_owned(), |json| json.0);
+    let body = body.map(|body| body.0);
+    let path = path.unwrap_or_default();
+    let request = Request::read(method.unwrap_or_default(), path, &text(query), &text(headers), body);
+    request.map_or_else(|refusal| refused(route::is_import(path), refusal), |request| answer(&request, route::is_import(path))).into_json()
+}
+
+/// The answer to a request that failed outside of `bulk.http`, by its SQLSTATE.
+#[pg_extern(sql = false)]
+fn http_error(sqlstate: Option<&str>, message: Option<&str>) -> JsonB {
+    let answer = failure::of_outside(sqlstate.unwrap_or_default(), message.unwrap_or_default());
+    JsonB(answer.with("content-type", "application/fhir+json").into_json())
+}
+
+fn answer(request: &Request, is_import: bool) -> Reply {
+    let route = match route::find(&request.method, &request.path) {
+        Ok(route) => route,
+        Err(missing) => {
+            let reply = refused(is_import, missing.refusal());
+            return if let Missing::Method(allowed) = &missing { reply.with("allow", allowed.join(", ")) } else { reply };
+        }
+    };
+    let done = attempt_all(|| match perform(&route, request) {
+        Ok(reply) => Ok(reply),
+        Err(Wrong::Refused(refusal)) => Ok(refused(is_import, refusal)),
+        Err(Wrong::Failed(error)) => Err(error),
+    });
+    done.unwrap_or_else(|failed| refused(is_import, failure::refusal(&failed)))
+}
+
+/// Imports have words of their own.
+fn refused(is_import: bool, refusal: Refusal) -> Reply {
+    if is_import { Answer::refuse(refusal.status, refusal.text).into() } else { refusal.into() }
+}
+
+fn perform(route: &Route, request: &Request) -> Result<Reply, Wrong> {
+    lifecycle::require_utf8()?;
+    let query = &request.query;
+    if !matches!(route, Route::Dump { .. } | Route::DumpCsv { .. } | Route::DumpSql | Route::Export { from: From::Query, .. }) {
+        query.only(&[])?;
+    }
+    let body = request.body.as_deref();
+    match route {
+        Route::Dump { resource_type } => stream::dump(resource_type, query),
+        Route::DumpCsv { resource_type } => stream::dump_csv(resource_type, query),
+        Route::DumpSql => stream::dump_sql(query, body),
+        Route::Load { resource_type, fhir } => {
+            let mut wanted = LoadRequest::read(body.unwrap_or("null"), super::super::option::NONE)?;
+            wanted.resource_type = resource_type.clone().or(wanted.resource_type);
+            Ok(Reply::json(200, load::run(wanted, *fhir)?.to_string()))
+        }
+        Route::Import { fhir, version } => {
+            lifecycle::require_writable(c"$import");
+            jobs::start_waiting()?;
+            Ok(action::act(&value(body)?, *fhir, *version)?.into())
+        }
+        Route::ImportStatus { id, version } => Ok(status::status(id, *version)?.into()),
+        Route::Export { level, group, from } => {
+            let params = match from {
+                From::Query => query.to_json(),
+                From::Body => parameters(value(body)?)?,
+            };
+            Ok(export::start(level.word(), &params, group.as_deref(), request.handling)?.into())
+        }
+        Route::ExportStatus { id } => Ok(manifest::status(id)?.into()),
+        Route::ExportCancel { id } => {
+            lifecycle::require_writable(c"$export-status");
+            Ok(export::cancel(id)?.into())
+        }
+        Route::Rpc => {
+            let (text, refused) = rpc::answer(body)?;
+            let status = refused.map_or(200, |code| if code == "42501" { 403 } else { 422 });
+            Ok(Reply::json(status, text))
+        }
+    }
+}
+
+/// A body, null where there is none.
+fn value(body: Option<&str>) -> Result<Value, Refusal> {
+    let read = body.map_or(Ok(Value::Null), serde_json::from_str);
+    // What PostgreSQL reads as JSON and serde_json does not is nested out of all measure.
+    read.map_err(|_| Refusal::new(400, "structure", "the body cannot be read"))
+}
+
+/// The body of a POST to `$export`.
+fn parameters(body: Value) -> Result<Value, Refusal> {
+    if body.is_null() || body["resourceType"] == json!("Parameters") {
+        return Ok(body);
+    }
+    Err(Refusal::new(422, "invalid", "Request body must be a Parameters resource"))
+}
