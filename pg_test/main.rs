@@ -16,6 +16,7 @@ mod dump_sql;
 mod errors;
 mod export;
 mod export_faults;
+mod export_guide;
 mod fast;
 mod front;
 mod gateway;
@@ -66,6 +67,7 @@ fn main() {
         errors::tests(),
         export::tests(),
         export_faults::tests(),
+        export_guide::tests(),
         fast::tests(),
         gateway::tests(),
         http::tests(),

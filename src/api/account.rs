@@ -1,7 +1,7 @@
 //! `bulk.set_account` and `bulk.drop_account`: who the database is at stores.
 
 use crate::error::Error;
-use crate::op::option::{check_keys, object, value};
+use crate::op::option::{object, value};
 use crate::pg::accounts::{self, Entry};
 use crate::pg::argument::Json;
 use crate::pg::role::Right;
@@ -18,25 +18,8 @@ const SHAPES: [Shape; 4] = [
     ("AzureAccount", &["key"], &[]),
     ("AzureContainer", &["storage", "container", "account"], &["host"]),
 ];
-const KEYS: &[&str] = &[
-    "resourceType",
-    "id",
-    "meta",
-    "region",
-    "access-key-id",
-    "secret-access-key",
-    "session-token",
-    "host",
-    "path-style",
-    "use-ssl",
-    "service-account-email",
-    "private-key",
-    "private-key-id",
-    "key",
-    "storage",
-    "container",
-    "account",
-];
+/// Keys of every shape.
+const COMMON: [&str; 3] = ["resourceType", "id", "meta"];
 const SECRETS: [&str; 4] = ["secret-access-key", "session-token", "private-key", "key"];
 const FLAGS: [&str; 2] = ["path-style", "use-ssl"];
 
@@ -48,14 +31,22 @@ fn set_account(account: Json) {
 
 fn set(text: &str) -> Result<(), Error> {
     let account = object(&value(text, "account")?, "account")?;
-    check_keys(&account, KEYS)?;
     let text = |key: &'static str| match account.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.as_str()),
         _ => Err(Error::InvalidOption { name: key, expected: "a string that is not empty" }),
     };
     let resource_type = text("resourceType")?;
     let wrong = Error::InvalidOption { name: "resourceType", expected: "AwsAccount, GcpServiceAccount, AzureAccount or AzureContainer" };
-    let (_, required, optional) = SHAPES.iter().find(|(name, ..)| *name == resource_type).ok_or(wrong)?;
+    let shape @ (_, required, optional) = SHAPES.iter().find(|(name, ..)| *name == resource_type).ok_or(wrong)?;
+    let has = |(_, required, optional): &Shape, key: &str| required.contains(&key) || optional.contains(&key);
+    // A key of another shape may be there as null.
+    let foreign = account.iter().find(|(key, given)| {
+        let elsewhere = given.is_null() && SHAPES.iter().any(|other| has(other, key));
+        !COMMON.contains(&key.as_str()) && !has(shape, key) && !elsewhere
+    });
+    if let Some((key, _)) = foreign {
+        return Err(Error::UnknownOption { name: key.chars().take(100).collect(), known: required });
+    }
     let id = text("id")?;
     let (mut open, mut secret) = (Map::new(), Map::new());
     for (key, is_required) in required.iter().map(|key| (key, true)).chain(optional.iter().map(|key| (key, false))) {
@@ -74,16 +65,7 @@ fn set(text: &str) -> Result<(), Error> {
             to.insert((*key).to_owned(), given.clone());
         }
     }
-    let foreign = account.keys().find(|key| {
-        !["resourceType", "id", "meta"].contains(&key.as_str())
-            && !open.contains_key(*key)
-            && !secret.contains_key(*key)
-            && !account[*key].is_null()
-    });
-    match foreign {
-        Some(key) => Err(Error::UnknownOption { name: key.clone(), known: required }),
-        None => accounts::set(Entry { resource_type, id, open, secret }),
-    }
+    accounts::set(Entry { resource_type, id, open, secret })
 }
 
 #[pg_extern(sql = false)]

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 use ureq::Body;
 use ureq::config::Config;
+use ureq::http::request::Builder;
 use ureq::http::{Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -66,6 +67,16 @@ impl Client {
             attempt += 1;
         }
     }
+}
+
+/// Sends what is built of a request, with a body or none; one that is empty is a body, whose length is told.
+pub fn send(agent: &ureq::Agent, request: Builder, body: Option<&[u8]>) -> Result<Response<Body>, SourceFault> {
+    let unsupported = |_| SourceFault::Unsupported;
+    match body {
+        Some(body) => agent.run(request.body(body).map_err(unsupported)?),
+        None => agent.run(request.body(()).map_err(unsupported)?),
+    }
+    .map_err(fault)
 }
 
 /// An answer that is none of its store's shapes.

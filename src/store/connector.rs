@@ -32,12 +32,7 @@ impl Connector {
             for (name, value) in head.headers.iter().filter(|(name, _)| **name != HOST && **name != CONTENT_LENGTH) {
                 request = request.header(name, value);
             }
-            let unsupported = |_| SourceFault::Unsupported;
-            match body {
-                [] if head.method.is_safe() => agent.run(request.body(()).map_err(unsupported)?),
-                body => agent.run(request.body(body).map_err(unsupported)?),
-            }
-            .map_err(client::fault)
+            client::send(agent, request, (!body.is_empty() || !head.method.is_safe()).then_some(body))
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
         if !status.is_success() {

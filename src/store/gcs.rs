@@ -102,12 +102,7 @@ impl Gcs {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            let unsupported = |_| SourceFault::Unsupported;
-            match body {
-                Some(body) => agent.run(request.body(body).map_err(unsupported)?),
-                None => agent.run(request.body(()).map_err(unsupported)?),
-            }
-            .map_err(client::fault)
+            client::send(agent, request, body)
         })?;
         match response.status().as_u16() {
             // 308 is that of an upload that is to go on.

@@ -106,12 +106,7 @@ fn ask(client: &Client, method: Method, url: &str, headers: &[(&str, &str)]) -> 
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let unsupported = |_| SourceFault::Unsupported;
-        match method.is_safe() {
-            true => agent.run(request.body(()).map_err(unsupported)?),
-            false => agent.run(request.body(&[][..]).map_err(unsupported)?),
-        }
-        .map_err(client::fault)
+        client::send(agent, request, (!method.is_safe()).then_some(&[]))
     })?;
     match response.status().as_u16() {
         200 => response.into_body().into_with_config().limit(MOST).read_to_string().map_err(client::fault),

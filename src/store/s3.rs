@@ -89,12 +89,7 @@ impl S3 {
             for (name, value) in signed.iter().filter(|(name, _)| **name != HOST) {
                 request = request.header(name, value);
             }
-            let unsupported = |_| SourceFault::Unsupported;
-            match body {
-                Some(body) => agent.run(request.body(body).map_err(unsupported)?),
-                None => agent.run(request.body(()).map_err(unsupported)?),
-            }
-            .map_err(client::fault)
+            client::send(agent, request, body)
         })?;
         match response.status().as_u16() {
             200..=299 => Ok(response),

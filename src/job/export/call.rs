@@ -52,15 +52,15 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let sink = Sink { bucket: storage.bucket, account: storage.account };
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = table::lookup("Patient")?;
-    let whose = whose(level, &params, group, patient_table.as_ref())?;
+    let (whose, members) = whose(level, &params, group, patient_table.as_ref())?;
     if !files::lock() || jobs::live("export")?.len() >= setting::max_exports() {
         let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
     }
-    let (whose, patient_errors) = whose_is_there(whose, &params, patient_table.as_ref())?;
+    let (whose, patient_errors) = whose_is_there(whose, &members, &params, patient_table.as_ref())?;
     let nobody = matches!(&whose, Whose::Patients(list) if list.is_empty())
         || matches!(&whose, Whose::Members { of_them: Some(list), .. } if list.is_empty());
-    propose_indexes(&tables, &whose)?;
+    propose_indexes(&tables, &whose, &members)?;
     let path = path(level, group, &params);
     let mut request = json!({"level": level.word(), "url": format!("{}{path}", setting::base_url())});
     for (name, value) in [("params", json!(params.query)), ("patient-errors", json!(patient_errors)), ("warnings", json!(warnings))] {
@@ -133,17 +133,17 @@ fn tables(level: Level, params: &Params) -> Result<(Tables, Vec<String>), Wrong>
     Ok((tables, warnings))
 }
 
-/// Whose resources are asked for, not yet looked at.
-fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<Whose, Wrong> {
+/// Whose resources are asked for, not yet looked at, and the members of the Group.
+fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<(Whose, Vec<String>), Wrong> {
     if let Some(table) = patient_table
         && level != Level::System
     {
         table::require_readable(table)?;
     }
     match level {
-        Level::System => Ok(Whose::Everybodys),
-        Level::Patient if params.patients.is_empty() => Ok(Whose::AllPatients),
-        Level::Patient => Ok(Whose::Patients(Vec::new())),
+        Level::System => Ok((Whose::Everybodys, Vec::new())),
+        Level::Patient if params.patients.is_empty() => Ok((Whose::AllPatients, Vec::new())),
+        Level::Patient => Ok((Whose::Patients(Vec::new()), Vec::new())),
         Level::Group => {
             let group =
                 group.filter(|group| !group.is_empty()).ok_or_else(|| Refusal::new(400, "required", "the id of the Group is missing"))?;
@@ -151,14 +151,14 @@ fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Opti
             let table = table::lookup("Group")?.ok_or_else(unknown)?;
             table::require_readable(&table)?;
             let with_group = params.types.as_ref().is_some_and(|types| types.iter().any(|name| name == "Group"));
-            patients::members(&table, group)?.ok_or_else(unknown)?;
-            Ok(Whose::Members { group: group.to_owned(), table: table.name, of_them: None, with_group })
+            let members = patients::members(&table, group)?.ok_or_else(unknown)?;
+            Ok((Whose::Members { group: group.to_owned(), table: table.name, of_them: None, with_group }, members))
         }
     }
 }
 
 /// The patients of the request who are there; what is wrong with the others, where that is to be borne.
-fn whose_is_there(whose: Whose, params: &Params, patient_table: Option<&Table>) -> Result<(Whose, Vec<Value>), Wrong> {
+fn whose_is_there(whose: Whose, members: &[String], params: &Params, patient_table: Option<&Table>) -> Result<(Whose, Vec<Value>), Wrong> {
     if params.patients.is_empty() {
         return Ok((whose, Vec::new()));
     }
@@ -167,24 +167,15 @@ fn whose_is_there(whose: Whose, params: &Params, patient_table: Option<&Table>) 
         Some(table) => ids::of_these(table, &wanted)?.into_iter().collect(),
         None => HashSet::new(),
     };
-    let members: Option<HashSet<String>> = match &whose {
-        Whose::Members { group, table, .. } => {
-            let table = table::find_qualified(table)?.map(table::describe).transpose()?;
-            let listed = table.map(|table| patients::members(&table, group)).transpose()?.flatten();
-            Some(listed.unwrap_or_default().into_iter().collect())
-        }
-        _ => None,
-    };
     let (mut kept, mut errors) = (Vec::new(), Vec::new());
     for patient in &params.patients {
         let named = short(&patient.reference);
         let (code, text) = match &patient.id {
             None => ("value", format!("Patient reference ignored: invalid format ({named})")),
             Some(id) if !there.contains(id) => ("not-found", format!("Patient/{} ignored: not found", short(id))),
-            Some(id) => match &members {
-                Some(members) if !members.contains(id) => {
-                    let group = if let Whose::Members { group, .. } = &whose { short(group) } else { String::new() };
-                    ("business-rule", format!("Patient/{} ignored: not a member of Group/{group}", short(id)))
+            Some(id) => match &whose {
+                Whose::Members { group, .. } if members.binary_search(id).is_err() => {
+                    ("business-rule", format!("Patient/{} ignored: not a member of Group/{}", short(id), short(group)))
                 }
                 _ => {
                     kept.push(id.clone());
@@ -207,13 +198,10 @@ fn whose_is_there(whose: Whose, params: &Params, patient_table: Option<&Table>) 
 }
 
 /// Says where an index would save looking through all of a table for a few patients.
-fn propose_indexes(tables: &[(String, Table)], whose: &Whose) -> Result<(), Error> {
+fn propose_indexes(tables: &[(String, Table)], whose: &Whose, members: &[String]) -> Result<(), Error> {
     let few = match whose {
         Whose::Patients(list) => list.len(),
-        Whose::Members { group, table, of_them: None, .. } => match table::find_qualified(table)? {
-            Some(oid) => patients::members(&table::describe(oid)?, group)?.map_or(0, |list| list.len()),
-            None => 0,
-        },
+        Whose::Members { of_them: None, .. } => members.len(),
         Whose::Members { of_them: Some(list), .. } => list.len(),
         Whose::Everybodys | Whose::AllPatients => return Ok(()),
     };

@@ -71,7 +71,7 @@ pub fn of(whose: &Whose, patients: Option<&Table>) -> Result<Option<Patients>, E
     Ok(Some(Patients::of(list)))
 }
 
-/// The patients who are members of a Group, but for those who are not any more; None for no such Group.
+/// The patients who are members of a Group, in order, but for those who are not any more; None for no such Group.
 pub fn members(table: &Table, group: &str) -> Result<Option<Vec<String>>, Error> {
     let mut filter = Filter::default();
     filter.one_of(vec![group.to_owned()], Vec::new());
