@@ -122,10 +122,11 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
     Ok(found.into_iter().next())
 }
 
-/// Enters that a job is at work, if it is not yet.
+/// Enters that a job is at work, if it is not yet: since its first part is.
 pub fn begin(job: &Job) -> Result<(), Error> {
     let begun = owner::query(
-        "update bulk.job_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
+        "update bulk.job_entry set state = 'in-progress', \
+         started = coalesce(started, (select min(f.started) from bulk.job_file_entry f where f.job = $1), clock_timestamp()) \
          where number = $1 and state = 'waiting' returning true",
         &[job.number.into()],
         |_| Ok(()),
