@@ -487,7 +487,7 @@ fn faults() {
         // What passes.
         assert_eq!(see(Trouble::Refuse, 3, json!({})), ("done 20000".to_owned(), 4));
         assert_eq!(see(Trouble::Cut(50_000), 2, json!({})), ("done 20000".to_owned(), 3));
-        assert_eq!(see(Trouble::Stall(50_000), 1, json!({"read-timeout": 300})), ("done 20000".to_owned(), 2));
+        assert_eq!(see(Trouble::Stall(50_000), 1, json!({"read-timeout": 2000})), ("done 20000".to_owned(), 2));
         assert_eq!(see(Trouble::Lie(1000), 1, json!({})), ("done 20000".to_owned(), 2));
         // A line's end, where nothing but the length tells that there is more.
         let last = content.len() as i64 - lines(0, 19_999).len() as i64;
@@ -506,11 +506,12 @@ fn faults() {
     let path = server.bucket("bucket").join("Patient.ndjson");
     let _ = fs::remove_file(server.bucket("bucket").join("Patient.ndjson.gz"));
     put(&server, "Patient.ndjson", &content);
-    proxy.trouble(Trouble::Slow(Duration::from_millis(10)), 1);
+    let other = lines(20_000, 50_000);
+    proxy.trouble(Trouble::Slow(Duration::from_millis(30)), 1);
     let answer = load(&mut client, &proxy.host(), json!({}));
     wait_until("it is at work", || value(&mut client, "select status from bulk.loader_file") == "in-progress");
     std::thread::sleep(Duration::from_millis(200));
-    replace(&path, &lines(20_000, 50_000));
+    replace(&path, &other);
     done(&mut client, &answer);
     assert_eq!(value(&mut client, "select concat_ws(' ', status, loaded) from bulk.loader_file"), "done 30000");
     assert_eq!(value(&mut client, "select min(substr(id, 3)::int) || ' ' || count(*) from patient"), "20000 30000");

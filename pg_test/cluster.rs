@@ -1,6 +1,6 @@
 //! Throw-away clusters: one that most tests share, each in a database of its own, and private ones for those that stop it.
 
-use crate::source::free_port;
+use crate::servers::free_port;
 use postgres::{Client, Config, NoTls};
 use std::fs;
 use std::io::Write;
@@ -122,7 +122,7 @@ impl Cluster {
         let port = self.port;
         let data = self.data_directory();
         checked(self.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]));
-        let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";
+        let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\ntimezone = UTC\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";
         let fast_path = std::env::var("BULK_TEST_FAST_PATH").unwrap_or_else(|_| "on".to_owned());
         let file = data.join("postgresql.conf");
         let text = fs::read_to_string(&file).unwrap();

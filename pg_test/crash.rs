@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
@@ -50,14 +50,24 @@ pub enum Fault {
 
 pub const FAULTS: [Fault; 4] = [Fault::WorkerKilled, Fault::WorkerTerminated, Fault::ImmediateStop, Fault::PostmasterKilled];
 
+/// kill -9; false if it had ended by itself, of which the server makes nothing.
+fn kill(pid: &str) -> bool {
+    let signal = |name: &str| Command::new("kill").args([name, pid]).stderr(Stdio::null()).status().unwrap().success();
+    let state = || fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| stat.rsplit(") ").next()?.chars().next());
+    if !signal("-STOP") {
+        return false;
+    }
+    wait_until("it stands still", || matches!(state(), None | Some('T' | 'Z' | 'X')));
+    state() == Some('T') && signal("-KILL")
+}
+
 /// Has it happen to a worker, or to its server, and comes back to the database.
 pub fn happen(fault: Fault, pid: &str, database: &Database, client: &mut Client) {
     let cluster = database.cluster;
     match fault {
         Fault::WorkerKilled => {
             let before = cluster.log().matches("all server processes terminated; reinitializing").count();
-            // It may have ended by now.
-            if !Command::new("kill").args(["-9", pid]).status().unwrap().success() {
+            if !kill(pid) {
                 return;
             }
             wait_until("the server has noticed", || {

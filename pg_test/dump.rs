@@ -206,7 +206,7 @@ fn early_ends() {
         .batch_execute("declare c cursor for select bulk.dump('Patient'); fetch 5 c; savepoint t; fetch 300 c; rollback to t; commit")
         .unwrap();
     nothing_left(&mut client);
-    client.batch_execute("set statement_timeout = 20").unwrap();
+    client.batch_execute("set statement_timeout = 200").unwrap();
     let error = client.batch_execute("select sum(length(bulk.dump('Patient'))) from generate_series(1, 1000000)").unwrap_err();
     assert!(error.code().is_some());
     let error = client.batch_execute("select count(*) from (select bulk.dump('Patient'), pg_sleep(1)) x").unwrap_err();

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
 
 pub fn tests() -> Vec<Trial> {
@@ -222,26 +224,30 @@ fn snapshot() {
     load(&mut client, "Patient", &people);
     load(&mut client, "Basic", &values);
     // Each transaction changes one of each, to its own number.
+    let (written, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writer = {
         let mut writer = database.connect();
+        let (written, stop) = (Arc::clone(&written), Arc::clone(&stop));
         std::thread::spawn(move || {
             let mut state = 1;
-            let began = std::time::Instant::now();
-            let mut count = 0_u64;
-            while began.elapsed().as_millis() < 2500 && count < 100_000 {
-                count += 1;
+            for count in 1..=1_000_000_u64 {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
                 let (p, b) = (next(&mut state) % 2000, next(&mut state) % 2000);
                 let text = format!(
                     "begin; update patient set ts = now(), resource = jsonb_set(resource, '{{multipleBirth,integer}}', '{count}') where id = 'p{p}';
                      update basic set ts = now(), resource = jsonb_set(resource, '{{code,text}}', '\"{count}\"') where id = 'b{b}'; commit"
                 );
                 writer.batch_execute(&text).unwrap();
+                written.store(count, Ordering::Relaxed);
             }
-            count
         })
     };
     let mut seen = BTreeSet::new();
     for _ in 0..5 {
+        let before = written.load(Ordering::Relaxed);
+        wait_until("the writer goes on", || written.load(Ordering::Relaxed) > before + 20);
         let exported = exported(&mut client, "system", json!({}), None);
         let number =
             |line: &Value| line["multipleBirthInteger"].as_u64().unwrap_or_else(|| line["code"]["text"].as_str().unwrap().parse().unwrap());
@@ -260,8 +266,9 @@ fn snapshot() {
         }
         assert_eq!(exported.values().map(Vec::len).sum::<usize>(), 4000);
     }
-    let written = writer.join().unwrap();
-    assert!(seen.len() > 2 && written > 100, "{seen:?} of {written}");
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert_eq!(seen.len(), 5, "{seen:?}");
 }
 
 fn chain() {

@@ -2,7 +2,8 @@
 
 use crate::cluster::{checked, failure, server_directory, shared, value};
 use crate::proxy::Tunnel;
-use crate::source::{Faulty, Nginx, Then, free_port, gzip};
+use crate::servers::free_port;
+use crate::source::{Faulty, Nginx, Then, gzip};
 use crate::test;
 use libtest_mimic::Trial;
 use std::fs;

@@ -295,7 +295,8 @@ fn status() {
     for table in ["job_entry", "job_plan", "job_file_entry", "load_error"] {
         assert_eq!(value(&mut client, &format!("select count(*) from bulk.{table} t where t::text ~ 'SECRET'")), "0", "{table}");
     }
-    let activity = "select count(*) from pg_stat_activity where pid <> pg_backend_pid() and query ~ 'SECRET'";
+    let activity =
+        "select count(*) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database() and query ~ 'SECRET'";
     assert_eq!(value(&mut client, activity), "0");
     let dump = checked(database.cluster.client("pg_dump", &database.name).arg("--no-sync")).stdout;
     assert!(!String::from_utf8_lossy(&dump).contains("SECRET"));
@@ -424,7 +425,7 @@ fn ranges() {
     source.replace(broken, "other");
     assert_eq!(call(&mut client, &json!({"id": "first", "inputs": patient_input(&source.url())})).0, 200);
     assert_eq!(wait(&mut client, "first"), "error");
-    let states = "select string_agg(distinct state, ' ') || ' ' || (sum(read) < 10000) from bulk.job_file where job_id = 'first'";
+    let states = "select string_agg(distinct state, ' ') || ' ' || (sum(read) < 30000) from bulk.job_file where job_id = 'first'";
     assert!(matches!(value(&mut client, states).as_str(), "error true" | "done error true"), "{}", value(&mut client, states));
     source.replace(lines.clone(), "other");
     assert_eq!(act(&mut client, "first", "force-resume").0, 200);
@@ -557,7 +558,8 @@ fn paused(client: &mut Client, source: &Slow, id: &str) -> i64 {
     assert_eq!(wait(client, id), "paused");
     let working = "select count(*) from pg_stat_activity where backend_type = 'bulk worker' and datname = current_database()";
     wait_until("no worker is left", || value(client, working) == "0");
-    assert!(began.elapsed() < Duration::from_secs(3));
+    // The source hangs for longer.
+    assert!(began.elapsed() < Duration::from_secs(20));
     value(client, &stored).parse().unwrap()
 }
 

@@ -362,7 +362,7 @@ fn shared_by_loads() {
     client.batch_execute("reset lock_timeout").unwrap();
     let (mut other, params) = (database.connect(), json!({"bucket": directory.path(), "disable-idx?": true}));
     let waiting = std::thread::spawn(move || call(&mut other, &params));
-    let waits = "select count(*) from pg_locks where locktype = 'relation' and not granted";
+    let waits = "select count(*) from pg_locks where locktype = 'relation' and not granted and database = (select oid from pg_database where datname = current_database())";
     wait_until("it waits for the other's file", || value(&mut client, waits) == "1");
     slow.let_go();
     let second = waiting.join().unwrap();

@@ -54,7 +54,9 @@ fn test(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
 }
 
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // The shared cluster has room for the sessions and workers of so many at once.
+    arguments.test_threads = arguments.test_threads.or(Some(std::thread::available_parallelism().map_or(2, |count| count.get().min(4))));
     let tests = [
         bucket::tests(),
         compartment::tests(),

@@ -657,6 +657,6 @@ fn timeouts() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 311\r\n\r\n";
     let body = format!("{{\"id\":\"1\",\"x\":\"{}\"}}\n", "x".repeat(311 - 18));
     let server = Faulty::start([head, &body].concat().into_bytes(), Then::Trickle(head.len()));
-    let load = format!("bulk.load('{}', 'Patient', options => '{{\"read-timeout\": 300, \"connect-timeout\": 1000}}')", server.url());
+    let load = format!("bulk.load('{}', 'Patient', options => '{{\"read-timeout\": 700, \"connect-timeout\": 1000}}')", server.url());
     assert_eq!(value(&mut client, &load), r#"{"total": 1}"#);
 }

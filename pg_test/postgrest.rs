@@ -74,13 +74,6 @@ fn contract() {
     let base = base.trim_end_matches('/');
     front::wait_for(&of_role(base, "bulk-client"));
     front::contract(&of_role(base, "bulk-client"), &of_role(base, "poor"), &mut client);
-    // A function that runs too long is cancelled by a timeout of the role's, which is an answer too.
-    client.batch_execute(&format!("alter role authenticator in database {} set statement_timeout = '500ms'", database.name)).unwrap();
-    client.batch_execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'authenticator'").unwrap();
-    wait_until("a query takes too long", || {
-        let slow = of_role(base, "bulk-client").post("/$dump-sql", &json!({"query": "select pg_sleep(5)"}));
-        slow.status == 503 && slow.json()["issue"][0]["code"] == "transient"
-    });
     // Who brings no token, a forged one, an old one, or one for a role that is not granted.
     let target = "/Patient/$dump";
     assert_eq!(Front { base: base.to_owned(), authorization: None }.get(target).status, 401);
@@ -90,6 +83,13 @@ fn contract() {
     let old = token(&json!({"role": "bulk-client", "exp": 1}));
     assert_eq!(Front { base: base.to_owned(), authorization: Some(format!("authorization: Bearer {old}")) }.get(target).status, 401);
     assert_eq!(of_role(base, "postgres").get(target).status, 403);
+    // A function that runs too long is cancelled by a timeout of the role's, which is an answer too.
+    client.batch_execute(&format!("alter role authenticator in database {} set statement_timeout = '500ms'", database.name)).unwrap();
+    client.batch_execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'authenticator'").unwrap();
+    wait_until("a query takes too long", || {
+        let slow = of_role(base, "bulk-client").post("/$dump-sql", &json!({"query": "select pg_sleep(5)"}));
+        slow.status == 503 && slow.json()["issue"][0]["code"] == "transient"
+    });
 }
 
 fn alone() {

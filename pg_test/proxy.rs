@@ -138,6 +138,13 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
     } else {
         None
     };
+    let length = request.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|(_, length)| length.trim().parse::<u64>().ok()).unwrap_or_default();
+    let rest = length.saturating_sub(body.len() as u64);
+    if matches!(trouble, Some(Trouble::Deny(..) | Trouble::Refuse)) {
+        // What lies unread when a connection is closed takes the answer with it.
+        std::io::copy(&mut (&client).take(rest), &mut std::io::sink())?;
+    }
     if let Some(Trouble::Deny(status, code)) = trouble {
         let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
         let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
@@ -152,13 +159,11 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
     let request = request.collect::<Vec<_>>().join("\r\n") + "\r\nConnection: close\r\n\r\n";
     server.write_all(request.as_bytes())?;
     server.write_all(&body)?;
-    let length = request.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|(_, length)| length.trim().parse::<u64>().ok()).unwrap_or_default();
     if let Some(Trouble::Cut(bytes)) = trouble.filter(|_| length > 0) {
         std::io::copy(&mut (&client).take(bytes as u64), &mut server)?;
         return client.shutdown(Shutdown::Both);
     }
-    std::io::copy(&mut (&client).take(length.saturating_sub(body.len() as u64)), &mut server)?;
+    std::io::copy(&mut (&client).take(rest), &mut server)?;
     let (mut answer, mut rest) = head(&mut server)?;
     if let Some(Trouble::Lie(more)) = trouble {
         let lines = answer.trim_end().lines().map(|line| match line.split_once(':') {

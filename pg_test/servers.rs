@@ -1,5 +1,6 @@
-//! Stores that the tests start, from the registries alone (`scripts/provision.sh stores`). Shared by the tests of the library.
+//! Servers that the tests start: stores, from the registries alone (`scripts/provision.sh stores`). Shared by the tests of the library.
 
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -18,19 +19,42 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(command: impl FnOnce(u16) -> Command) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = command(port);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's program is there");
-        let server = Server { process, port };
-        for _ in 0..3000 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return server;
+    pub fn start(command: impl Fn(u16) -> Command) -> Server {
+        for _ in 0..5 {
+            let port = free_port();
+            let mut command = command(port);
+            let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's program is there");
+            let mut server = Server { process, port };
+            for _ in 0..3000 {
+                // It ends where another has taken the port.
+                if server.process.try_wait().unwrap().is_some() {
+                    break;
+                }
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return server;
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("{command:?} does not answer");
+        panic!("{:?} does not answer", command(0));
     }
+}
+
+/// A free port of the loopback.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The head of a request, to its end: closing a connection on which bytes lie unread takes the answer with it.
+pub fn read_head(connection: &mut TcpStream) -> String {
+    let (mut head, mut some) = (Vec::new(), [0; 4096]);
+    while !head.ends_with(b"\r\n\r\n") && head.len() < 64 * 1024 {
+        match connection.read(&mut some) {
+            Ok(count) if count > 0 => head.extend_from_slice(&some[..count]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&head).into_owned()
 }
 
 impl Drop for Server {
@@ -53,7 +77,7 @@ impl S3Server {
         let directory = tempfile::tempdir().unwrap();
         buckets.iter().for_each(|bucket| std::fs::create_dir(directory.path().join(bucket)).unwrap());
         let server = Server::start(|port| {
-            let mut command = Command::new(program);
+            let mut command = Command::new(&program);
             command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--access-key", "KEY", "--secret-key", "SECRET"]);
             command.arg(directory.path());
             command
@@ -95,7 +119,7 @@ impl AzureServer {
         let directory = tempfile::tempdir().unwrap();
         let server = Server::start(|port| {
             let mut command = Command::new("node");
-            command.arg(program).args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"]).arg(directory.path());
+            command.arg(&program).args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"]).arg(directory.path());
             command.args(["--skipApiVersionCheck", "--disableTelemetry", "--silent"]);
             command
         });
@@ -120,7 +144,7 @@ impl GcsServer {
         let packages = cache()?.join("gcs");
         Some(GcsServer(Server::start(|port| {
             let mut command = Command::new("python3");
-            command.env("PYTHONPATH", packages).args(["-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1"]);
+            command.env("PYTHONPATH", &packages).args(["-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1"]);
             command.args(["--port", &port.to_string(), "--in-memory", "--default-bucket", "bucket"]);
             command
         })))

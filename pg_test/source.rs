@@ -1,14 +1,15 @@
 //! Sources for tests: files of the server, gzip, nginx, and a server that misbehaves.
 
 use crate::cluster::{cache, server_directory};
+use crate::servers::{Server, read_head};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -41,15 +42,9 @@ pub fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A free port of the loopback.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// nginx serving a directory.
 pub struct Nginx {
-    child: Child,
-    port: u16,
+    server: Server,
     _home: TempDir,
 }
 
@@ -62,44 +57,32 @@ impl Nginx {
     /// The same beside what else is to stand there, such as upstreams.
     pub fn start_with(root: &Path, locations: &str, beside: &str) -> Nginx {
         let home = server_directory();
-        let port = free_port();
         let directory = home.path().display();
-        let configuration = format!(
-            "daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n\
-             events {{ worker_connections 64; }}\n\
-             http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;\n\
-             uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
-             {beside}\n\
-             server {{ listen 127.0.0.1:{port}; root {}; {locations} }} }}\n",
-            root.display()
-        );
         let file = home.path().join("nginx.conf");
-        fs::write(&file, configuration).unwrap();
-        let child = Command::new(cache().join("nginx/usr/sbin/nginx"))
-            .arg("-c")
-            .arg(&file)
-            .args(["-e", &format!("{directory}/error.log")])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx runs");
-        let server = Nginx { child, port, _home: home };
-        crate::cluster::wait_until("nginx answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        server
+        let server = Server::start(|port| {
+            let configuration = format!(
+                "daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n\
+                 events {{ worker_connections 64; }}\n\
+                 http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;\n\
+                 uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
+                 {beside}\n\
+                 server {{ listen 127.0.0.1:{port}; root {}; {locations} }} }}\n",
+                root.display()
+            );
+            fs::write(&file, configuration).unwrap();
+            let mut command = Command::new(cache().join("nginx/usr/sbin/nginx"));
+            command.arg("-c").arg(&file).args(["-e", &format!("{directory}/error.log")]);
+            command
+        });
+        Nginx { server, _home: home }
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.port)
+        format!("http://127.0.0.1:{}/{path}", self.port())
     }
 
     pub fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.server.port
     }
 }
 
@@ -115,8 +98,7 @@ impl Stream {
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
             let (mut connection, _) = listener.accept().unwrap();
-            let mut request = [0; 4096];
-            let _ = connection.read(&mut request);
+            read_head(&mut connection);
             let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
             while let Some(bytes) = next() {
                 if write!(connection, "{:x}\r\n", bytes.len()).and_then(|()| connection.write_all(&bytes)).is_err() {
@@ -169,7 +151,7 @@ impl Faulty {
                     return;
                 }
                 let Ok(mut connection) = connection else { continue };
-                read_request(&mut connection);
+                read_head(&mut connection);
                 let number = counting.fetch_add(1, Ordering::Relaxed);
                 let answer = &answers[number.min(answers.len() - 1)];
                 let whole = if let Then::Trickle(whole) = then { whole } else { answer.len() };
@@ -190,18 +172,6 @@ impl Faulty {
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/lines?signature=SECRET", self.port)
     }
-}
-
-/// To its end: closing a connection on which bytes lie unread takes the answer with it.
-fn read_request(connection: &mut TcpStream) -> Vec<u8> {
-    let (mut request, mut some) = (Vec::new(), [0; 4096]);
-    while !request.ends_with(b"\r\n\r\n") && request.len() < 64 * 1024 {
-        match connection.read(&mut some) {
-            Ok(count) if count > 0 => request.extend_from_slice(&some[..count]),
-            _ => break,
-        }
-    }
-    request
 }
 
 impl Drop for Faulty {
@@ -273,8 +243,7 @@ impl Slow {
 }
 
 fn answer(mut connection: TcpStream, object: &Object, begun: &Mutex<Vec<u64>>, stop: &AtomicBool) {
-    let request = read_request(&mut connection);
-    let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
+    let request = read_head(&mut connection).to_ascii_lowercase();
     let (content, etag, manner) = object.lock().unwrap().clone();
     let asked: Option<usize> =
         request.split("range: bytes=").nth(1).and_then(|rest| rest.split('-').next()).and_then(|start| start.parse().ok());

@@ -118,9 +118,10 @@ fn ask(client: &Client, method: Method, url: &str, headers: &[(&str, &str)]) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::suite::servers::read_head;
     use super::*;
     use std::collections::HashMap;
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::net::TcpListener;
     use std::sync::{Arc, Mutex};
 
@@ -133,14 +134,7 @@ mod tests {
         std::thread::spawn(move || {
             for _ in answers {
                 let (mut client, _) = listener.accept().unwrap();
-                let mut head = Vec::new();
-                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-                    let mut bytes = [0; 4096];
-                    let length = client.read(&mut bytes).unwrap();
-                    assert!(length > 0, "a head without an end");
-                    head.extend_from_slice(&bytes[..length]);
-                }
-                let head = String::from_utf8_lossy(&head).to_lowercase();
+                let head = read_head(&mut client).to_lowercase();
                 let answer = answers.iter().find(|(line, _)| head.starts_with(&format!("{} ", line.to_lowercase())));
                 let (status, body) = answer.map_or(("404 Not Found", ""), |(_, body)| ("200 OK", body));
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());

@@ -18,7 +18,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 #[path = "../../pg_test/servers.rs"]
-mod servers;
+pub mod servers;
 
 fn put(store: &dyn Store, key: &str, bytes: &[u8]) {
     let mut upload = store.put(key).unwrap();
@@ -250,10 +250,9 @@ fn gcs_signs() {
     let bucket = Gcs::new("bucket", &account, &access(), &Interrupt::new()).unwrap();
     let asked = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
-        let mut head = [0; 4096];
-        let length = client.read(&mut head).unwrap();
+        let head = servers::read_head(&mut client);
         client.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-        String::from_utf8_lossy(&head[..length]).into_owned()
+        head
     });
     assert_eq!(status(bucket.head("a b")), (401, "AccessDenied".to_owned()));
     let asked = asked.join().unwrap();
