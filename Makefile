@@ -25,7 +25,8 @@ demo:
 	scripts/demo.sh $(PG15) $(if $(HTTP),http)
 
 # The tests' servers are on the loopback, whatever proxy leads elsewhere.
-test: export no_proxy := 127.0.0.1,localhost,$(no_proxy)
+test: export no_proxy := 127.0.0.1,localhost,$(or $(no_proxy),$(NO_PROXY))
+test: export NO_PROXY = $(no_proxy)
 test:
 	scripts/provision.sh tools pg15 pg18 examples fhirpath validator stores postgrest
 	$(GATEWAY)

@@ -61,14 +61,14 @@ fn kill(pid: &str) -> bool {
     state() == Some('T') && signal("-KILL")
 }
 
-/// Has it happen to a worker, or to its server, and comes back to the database.
-pub fn happen(fault: Fault, pid: &str, database: &Database, client: &mut Client) {
+/// Has it happen to a worker, or to its server, and comes back to the database; false if the worker had ended before.
+pub fn happen(fault: Fault, pid: &str, database: &Database, client: &mut Client) -> bool {
     let cluster = database.cluster;
     match fault {
         Fault::WorkerKilled => {
             let before = cluster.log().matches("all server processes terminated; reinitializing").count();
             if !kill(pid) {
-                return;
+                return false;
             }
             wait_until("the server has noticed", || {
                 cluster.log().matches("all server processes terminated; reinitializing").count() > before
@@ -90,6 +90,7 @@ pub fn happen(fault: Fault, pid: &str, database: &Database, client: &mut Client)
             *client = database.connect();
         }
     }
+    true
 }
 
 fn killed() {

@@ -212,6 +212,15 @@ fn next(state: &mut u64) -> u64 {
     crate::crash::next(state)
 }
 
+/// Says stop when it is dropped, whatever else fails.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn snapshot() {
     let database = shared().database();
     let mut client = database.connect();
@@ -244,6 +253,7 @@ fn snapshot() {
             }
         })
     };
+    let stopping = Stop(stop);
     let mut seen = BTreeSet::new();
     for _ in 0..5 {
         let before = written.load(Ordering::Relaxed);
@@ -266,7 +276,7 @@ fn snapshot() {
         }
         assert_eq!(exported.values().map(Vec::len).sum::<usize>(), 4000);
     }
-    stop.store(true, Ordering::Relaxed);
+    drop(stopping);
     writer.join().unwrap();
     assert_eq!(seen.len(), 5, "{seen:?}");
 }

@@ -524,6 +524,7 @@ fn interrupted() {
     let database = cluster.database();
     let mut client = database.connect();
     patients(&mut client, 60_000);
+    let mut killed = 0;
     for round in 0..6_usize {
         let mut holder = hold(&database);
         let id = value(&mut client, "bulk.validate('Patient')");
@@ -542,7 +543,7 @@ fn interrupted() {
                 is_gone(pid);
                 drop(holder);
             } else {
-                happen(Fault::WorkerKilled, &pid.to_string(), &database, &mut client);
+                killed += u32::from(happen(Fault::WorkerKilled, &pid.to_string(), &database, &mut client));
                 drop(holder);
             }
         }
@@ -564,6 +565,9 @@ fn interrupted() {
         assert_eq!(counts(&mut client, &id), "done 60000 6000");
         assert_eq!(value(&mut client, &format!("select count(*) from bulk.load_error where load_id = '{id}'")), "6000");
     }
+    // Two of three were to be in the middle of the table, where a worker may be faster than its killer.
+    println!("{killed} of 3 killed");
+    assert!(killed >= 1, "{killed}");
     assert_eq!(value(&mut client, "select count(*) from bulk.resume_interrupted()"), "0");
 }
 

@@ -338,7 +338,7 @@ fn cancel() {
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n23\r\n{\"id\":\"1\",\"resourceType\":\"Patient\"}\r\n".to_vec();
     for answer in [Vec::new(), b"HTTP/1.1 200 OK\r\n".to_vec(), head] {
         // A second, where the machine has any for it.
-        let in_time = (0..3).any(|_| {
+        let tries = [(); 3].map(|()| {
             let server = Faulty::start(answer.clone(), Then::Hang);
             let mut client = database.connect();
             let token = client.cancel_token();
@@ -355,9 +355,10 @@ fn cancel() {
             assert_eq!(code, "57014");
             let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
             wait_until("no thread is left", || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() == 1);
-            ended - asked < Duration::from_secs(1)
+            ended - asked
         });
-        assert!(in_time);
+        assert!(tries.iter().all(|took| *took < Duration::from_secs(10)), "{tries:?}");
+        assert!(tries.iter().any(|took| *took < Duration::from_secs(1)), "{tries:?}");
     }
     // The good server still works in the same way.
     let directory = crate::cluster::server_directory();

@@ -141,17 +141,18 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
     let length = request.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|(_, length)| length.trim().parse::<u64>().ok()).unwrap_or_default();
     let rest = length.saturating_sub(body.len() as u64);
-    if matches!(trouble, Some(Trouble::Deny(..) | Trouble::Refuse)) {
-        // What lies unread when a connection is closed takes the answer with it.
-        std::io::copy(&mut (&client).take(rest), &mut std::io::sink())?;
-    }
-    if let Some(Trouble::Deny(status, code)) = trouble {
-        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
-        let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-        return client.write_all(answer.as_bytes());
-    }
-    if trouble == Some(Trouble::Refuse) {
-        return client.write_all(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let refusal = match trouble {
+        Some(Trouble::Deny(status, code)) => {
+            let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
+            Some(format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()))
+        }
+        Some(Trouble::Refuse) => Some("HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()),
+        _ => None,
+    };
+    if let Some(refusal) = refusal {
+        client.write_all(refusal.as_bytes())?;
+        // It comes while the body is still being sent; what lay unread when the connection is closed would take it along.
+        return std::io::copy(&mut (&client).take(rest), &mut std::io::sink()).map(drop);
     }
     let mut server = TcpStream::connect(("127.0.0.1", to))?;
     // No signature is of this header.

@@ -22,15 +22,19 @@ impl Server {
     pub fn start(command: impl Fn(u16) -> Command) -> Server {
         for _ in 0..5 {
             let port = free_port();
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                continue;
+            }
             let mut command = command(port);
             let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the server's program is there");
             let mut server = Server { process, port };
             for _ in 0..3000 {
+                let answers = TcpStream::connect(("127.0.0.1", port)).is_ok();
                 // It ends where another has taken the port.
                 if server.process.try_wait().unwrap().is_some() {
                     break;
                 }
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                if answers {
                     return server;
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -48,7 +52,7 @@ pub fn free_port() -> u16 {
 /// The head of a request, to its end: closing a connection on which bytes lie unread takes the answer with it.
 pub fn read_head(connection: &mut TcpStream) -> String {
     let (mut head, mut some) = (Vec::new(), [0; 4096]);
-    while !head.ends_with(b"\r\n\r\n") && head.len() < 64 * 1024 {
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < 64 * 1024 {
         match connection.read(&mut some) {
             Ok(count) if count > 0 => head.extend_from_slice(&some[..count]),
             _ => break,

@@ -259,6 +259,9 @@ fn accounts() {
     ] {
         let failed = failure(&mut client, &format!("select bulk.set_account('{wrong}')"));
         assert!(failed.message.contains(said) && !format!("{failed:?}").contains("TOPSECRET"), "{wrong}: {failed:?}");
+        if said == "region" {
+            assert!(failed.hint.contains("resourceType, id, key, meta"), "{failed:?}");
+        }
     }
     let dump = checked(database.cluster.client("pg_dump", name).arg("--no-sync")).stdout;
     let dump = String::from_utf8_lossy(&dump);

@@ -9,16 +9,20 @@ use crate::pg::{lifecycle, report};
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
-/// A shape: the resource type, keys that must be, keys that may be.
-type Shape = (&'static str, &'static [&'static str], &'static [&'static str]);
+/// A shape: the resource type, its keys, and how many of them must be: the first ones.
+type Shape = (&'static str, &'static [&'static str], usize);
 
 const SHAPES: [Shape; 4] = [
-    ("AwsAccount", &["region", "access-key-id", "secret-access-key"], &["session-token", "host", "path-style", "use-ssl"]),
-    ("GcpServiceAccount", &["service-account-email", "private-key"], &["private-key-id", "host"]),
-    ("AzureAccount", &["key"], &[]),
-    ("AzureContainer", &["storage", "container", "account"], &["host"]),
+    (
+        "AwsAccount",
+        &["resourceType", "id", "region", "access-key-id", "secret-access-key", "session-token", "host", "path-style", "use-ssl", "meta"],
+        5,
+    ),
+    ("GcpServiceAccount", &["resourceType", "id", "service-account-email", "private-key", "private-key-id", "host", "meta"], 4),
+    ("AzureAccount", &["resourceType", "id", "key", "meta"], 3),
+    ("AzureContainer", &["resourceType", "id", "storage", "container", "account", "host", "meta"], 5),
 ];
-/// Keys of every shape.
+/// Keys of every shape, which are kept apart or not at all.
 const COMMON: [&str; 3] = ["resourceType", "id", "meta"];
 const SECRETS: [&str; 4] = ["secret-access-key", "session-token", "private-key", "key"];
 const FLAGS: [&str; 2] = ["path-style", "use-ssl"];
@@ -37,22 +41,22 @@ fn set(text: &str) -> Result<(), Error> {
     };
     let resource_type = text("resourceType")?;
     let wrong = Error::InvalidOption { name: "resourceType", expected: "AwsAccount, GcpServiceAccount, AzureAccount or AzureContainer" };
-    let shape @ (_, required, optional) = SHAPES.iter().find(|(name, ..)| *name == resource_type).ok_or(wrong)?;
-    let has = |(_, required, optional): &Shape, key: &str| required.contains(&key) || optional.contains(&key);
-    // A key of another shape may be there as null.
+    let &(_, keys, required) = SHAPES.iter().find(|(name, ..)| *name == resource_type).ok_or(wrong)?;
     let foreign = account.iter().find(|(key, given)| {
-        let elsewhere = given.is_null() && SHAPES.iter().any(|other| has(other, key));
-        !COMMON.contains(&key.as_str()) && !has(shape, key) && !elsewhere
+        let is_of = |keys: &[&str]| keys.contains(&key.as_str());
+        // A key of another shape may be there as null.
+        let is_nothing = given.is_null() && SHAPES.iter().any(|(_, others, _)| is_of(others));
+        !is_of(keys) && !is_nothing
     });
     if let Some((key, _)) = foreign {
-        return Err(Error::UnknownOption { name: key.chars().take(100).collect(), known: required });
+        return Err(Error::UnknownOption { name: key.chars().take(100).collect(), known: keys });
     }
     let id = text("id")?;
     let (mut open, mut secret) = (Map::new(), Map::new());
-    for (key, is_required) in required.iter().map(|key| (key, true)).chain(optional.iter().map(|key| (key, false))) {
+    for (place, key) in keys.iter().enumerate().filter(|(_, key)| !COMMON.contains(key)) {
         let given = account.get(*key).filter(|given| !given.is_null());
         match given {
-            None if is_required => return Err(Error::InvalidOption { name: key, expected: "a value" }),
+            None if place < required => return Err(Error::InvalidOption { name: key, expected: "a value" }),
             None => {}
             Some(Value::Bool(_)) if FLAGS.contains(key) => {}
             Some(_) if FLAGS.contains(key) => return Err(Error::InvalidOption { name: key, expected: "true or false" }),

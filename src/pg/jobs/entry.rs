@@ -122,11 +122,10 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
     Ok(found.into_iter().next())
 }
 
-/// Enters that a job is at work, if it is not yet: since its first part is.
+/// Enters that a job is at work, if it is not yet.
 pub fn begin(job: &Job) -> Result<(), Error> {
     let begun = owner::query(
-        "update bulk.job_entry set state = 'in-progress', \
-         started = coalesce(started, (select min(f.started) from bulk.job_file_entry f where f.job = $1), clock_timestamp()) \
+        "update bulk.job_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
          where number = $1 and state = 'waiting' returning true",
         &[job.number.into()],
         |_| Ok(()),
@@ -144,14 +143,14 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
     Ok(!found.is_empty())
 }
 
-/// Ends a job, unless parts of it are open.
+/// Ends a job, unless parts of it are open. It has begun with the first of them, which is written down a moment before it.
 pub fn end(job: &Job) -> Result<(), Error> {
     let ended = owner::query(
-        "update bulk.job_entry j set finished = clock_timestamp(), message = f.message, \
+        "update bulk.job_entry j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
          state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' when j.kind = 'export' then 'completed' else 'done' end \
          from (select coalesce(bool_or(state = 'error'), false) as failed, \
             coalesce(bool_or(state in ('waiting', 'in-progress')), false) as open, \
-            (array_agg(message order by number) filter (where message is not null))[1] as message \
+            min(started) as first, (array_agg(message order by number) filter (where message is not null))[1] as message \
             from bulk.job_file_entry where job = $1) f \
          where j.number = $1 and j.state in ('waiting', 'in-progress') and not f.open returning j.state",
         &[job.number.into()],

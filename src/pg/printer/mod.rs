@@ -62,6 +62,7 @@ impl Clock {
 
 /// How long rows wait for others of their block.
 const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Whether a query of the caller's can begin, and its rows be printed in a format.
 pub fn check(query: &str, format: Format) -> Result<(), Error> {
     nested::check(Statement::Callers(query), |descriptor| {

@@ -196,6 +196,7 @@ fn quoted_name(name: &str) -> Result<String, Error> {
     let Some(parts) = table::parts_of(name) else { return Err(wrong) };
     Ok(parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join("."))
 }
+
 fn close(piece: &mut Piece, form: Form) -> Result<(), Error> {
     if piece.end(form) { Ok(()) } else { Err(Error::RowTooLarge) }
 }
