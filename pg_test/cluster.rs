@@ -8,8 +8,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -121,7 +121,12 @@ impl Cluster {
     fn make(&self, more: &str) {
         let port = self.port;
         let data = self.data_directory();
-        checked(self.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]));
+        // Of initdb's work a copy is as good.
+        let mut copy = Command::new("cp");
+        if let Some((uid, gid)) = server_user() {
+            copy.uid(uid).gid(gid);
+        }
+        checked(copy.arg("-r").arg(&pristine().path).arg(&data));
         let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\ntimezone = UTC\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";
         let fast_path = std::env::var("BULK_TEST_FAST_PATH").unwrap_or_else(|_| "on".to_owned());
         let file = data.join("postgresql.conf");
@@ -232,13 +237,8 @@ impl Cluster {
     pub fn database(&self) -> Database<'_> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.connect("postgres", "postgres").batch_execute(&format!("create database {name}")).unwrap();
-        let database = Database { cluster: self, name };
-        // Roles belong to the cluster: two extensions created at once would race for them.
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        database.connect().batch_execute("create extension bulk").unwrap();
-        database
+        self.connect("postgres", "postgres").batch_execute(&format!("create database {name} template {TEMPLATE}")).unwrap();
+        Database { cluster: self, name }
     }
 }
 
@@ -284,6 +284,45 @@ impl Drop for Database<'_> {
     }
 }
 
+/// The database with the extension that those of the tests are copies of.
+const TEMPLATE: &str = "with_bulk";
+
+/// What all clusters are copies of: a data directory as initdb leaves it, and in it the template.
+struct Pristine {
+    path: PathBuf,
+    directory: TempDir,
+}
+
+static PRISTINE: OnceLock<Pristine> = OnceLock::new();
+
+fn pristine() -> &'static Pristine {
+    PRISTINE.get_or_init(|| {
+        let cluster = Cluster::place();
+        let data = cluster.data_directory();
+        // Locale, collation provider and checksums: each leg of the tests has its own.
+        let how = std::env::var("BULK_TEST_INITDB").unwrap_or_else(|_| "--locale=C".to_owned());
+        let how = how.split(',').filter(|argument| !argument.is_empty());
+        checked(cluster.command("initdb").arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]).args(how));
+        let file = data.join("postgresql.conf");
+        let original = fs::read_to_string(&file).unwrap();
+        let socket = cluster.socket().display();
+        fs::write(
+            &file,
+            format!("{original}\nlisten_addresses = ''\nfsync = off\nunix_socket_directories = '{socket}'\nport = {}\n", cluster.port),
+        )
+        .unwrap();
+        cluster.boot();
+        cluster.connect("postgres", "postgres").batch_execute(&format!("create database {TEMPLATE}")).unwrap();
+        cluster.connect(TEMPLATE, "postgres").batch_execute("create extension bulk").unwrap();
+        cluster.stop("fast");
+        fs::write(&file, original).unwrap();
+        let copy = server_directory();
+        let path = copy.path().join("data");
+        fs::rename(&data, &path).unwrap();
+        Pristine { path, directory: copy }
+    })
+}
+
 static SHARED: OnceLock<Cluster> = OnceLock::new();
 
 /// The cluster that tests share.
@@ -296,6 +335,9 @@ pub fn stop_shared() {
     if let Some(cluster) = SHARED.get() {
         cluster.stop("immediate");
         let _ = fs::remove_dir_all(cluster.directory.path());
+    }
+    if let Some(pristine) = PRISTINE.get() {
+        let _ = fs::remove_dir_all(pristine.directory.path());
     }
 }
 

@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 fn program() -> PathBuf {
-    Path::new(&std::env::var_os("CARGO_TARGET_DIR").expect("CARGO_TARGET_DIR is set by make test")).join("release/bulk-gateway")
+    std::env::var_os("BULK_GATEWAY").expect("BULK_GATEWAY is set by make test").into()
 }
 
 /// The gateway before a database.

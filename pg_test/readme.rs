@@ -1,13 +1,12 @@
 //! The commands of README.md, run as they stand there.
 
-use crate::cluster::{cache, server_directory};
+use crate::cluster::server_directory;
 use crate::front;
 use crate::gateway::gateway;
 use crate::source::Nginx;
 use crate::test;
 use libtest_mimic::Trial;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -28,10 +27,15 @@ fn over_http() {
     let database = cluster.database();
     let (mut client, _directory) = front::prepare(&database);
     let gateway = gateway(&cluster, &database);
-    // What the demo's web server has: the official examples, and its own dump of Patient.
+    // What the demo's web server has: the examples that lie in the repository as one file, and its own dump of Patient.
     let root = server_directory();
-    let examples = cache().join("examples/all.ndjson.gz");
-    symlink(&examples, root.path().join("all.ndjson.gz")).unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
+    let mut files: Vec<_> = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "gz"));
+    files.sort();
+    // Members of gzip one after another are a gzip file.
+    let examples = root.path().join("all.ndjson.gz");
+    fs::write(&examples, files.iter().flat_map(|path| fs::read(path).unwrap()).collect::<Vec<u8>>()).unwrap();
     client.batch_execute("create schema demo; set search_path = demo").unwrap();
     client.query_one("select bulk.load($1, fhir => true)", &[&examples.to_str().unwrap()]).unwrap();
     let lines: Vec<String> =

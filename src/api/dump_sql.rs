@@ -9,7 +9,7 @@ use crate::pg::argument::Json;
 use crate::pg::printer::Printer;
 use crate::pg::values::{Chunks, Lines, Varlena};
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting};
+use crate::pg::{lifecycle, report, setting, version};
 use pgrx::prelude::*;
 
 /// A row a row: a line without its end. (A line of CSV may hold line ends, in quotes.)
@@ -20,6 +20,7 @@ fn dump_sql(
     options: Option<Json>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
+    version::require_match();
     let mut printer = report::ok(open(query, format, options, Form::Lines, fcinfo));
     SetOfIterator::new(Lines::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more)))))
 }
@@ -33,6 +34,7 @@ fn dump_sql_bytes(
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
+    version::require_match();
     let mut printer = report::ok(open(query, format, options, Form::Body, fcinfo));
     let pieces: Box<dyn Iterator<Item = Piece>> = if gzip.unwrap_or(false) {
         lifecycle::stop_threads_at_exit();

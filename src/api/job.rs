@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::job::export::cleanup;
-use crate::pg::{jobs, lifecycle, report, wait};
+use crate::pg::{jobs, lifecycle, report, version, wait};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -15,11 +15,13 @@ const KICK: Duration = Duration::from_secs(1);
 /// What the view of jobs compares.
 #[pg_extern(sql = false)]
 fn origin() -> String {
+    version::require_match();
     jobs::origin()
 }
 
 #[pg_extern(sql = false)]
 fn cancel(id: &str) -> bool {
+    version::require_match();
     lifecycle::require_writable(c"bulk.cancel");
     let end = || {
         let cancelled = jobs::cancel(id)?;
@@ -33,6 +35,7 @@ fn cancel(id: &str) -> bool {
 
 #[pg_extern(sql = false)]
 fn resume_interrupted() -> SetOfIterator<'static, String> {
+    version::require_match();
     lifecycle::require_writable(c"bulk.resume_interrupted");
     let resumed = report::ok(jobs::start_waiting().and_then(|()| jobs::resume_interrupted()));
     SetOfIterator::new(resumed)
@@ -40,6 +43,7 @@ fn resume_interrupted() -> SetOfIterator<'static, String> {
 
 #[pg_extern(sql = false, name = "wait")]
 fn wait_for(id: Option<&str>, timeout: Option<Interval>) -> String {
+    version::require_match();
     // Of a standby's jobs the workers are elsewhere.
     lifecycle::require_primary(c"bulk.wait");
     let id = report::ok(id.ok_or(Error::Null("id")));

@@ -7,7 +7,7 @@ use crate::job::import::{action, rpc as import};
 use crate::job::storage;
 use crate::op::option::check_keys;
 use crate::pg::argument::Json;
-use crate::pg::{lifecycle, report};
+use crate::pg::{lifecycle, report, version};
 use pgrx::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -29,6 +29,7 @@ const METHODS: [(&str, Method); 7] = [
 
 #[pg_extern(sql = false)]
 fn rpc(request: Option<Json>) -> String {
+    version::require_match();
     report::ok(answer(request.as_ref().map(|request| request.0.as_str()))).0
 }
 

@@ -36,7 +36,7 @@ pub fn main() {
         Ok(()) | Err(Failure::Ours(Error::Gone)) => {}
         Err(failure) => {
             let what = match failure {
-                Failure::Ours(error) => error.to_string(),
+                Failure::Ours(error) => crate::pg::report::told(&error),
                 Failure::Server { sqlstate, .. } => format!("SQLSTATE {}", crate::pg::report::sqlstate(sqlstate)),
             };
             background::log(format!("a worker of bulk failed: {what}"));

@@ -2,6 +2,7 @@
 //!
 //! At a commit an ERROR would end the whole cluster, so what is to be done then is prepared before and allocates nothing.
 
+use super::padded::Padded;
 use super::{compat, launcher, lifecycle, setting};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,7 +30,7 @@ pub struct Launch {
 #[derive(Default)]
 struct Pending {
     registered: bool,
-    workers: Vec<Wanted<pg_sys::BackgroundWorker>>,
+    workers: Vec<Wanted<Padded<pg_sys::BackgroundWorker>>>,
     /// Processes that are interrupted.
     sleepers: Vec<Wanted<Sleeper>>,
 }
@@ -89,7 +90,7 @@ pub fn interrupt_at_commit(processes: impl Iterator<Item = i32>) {
 pub fn start(launch: Launch) -> bool {
     let mut worker = describe(launch);
     // SAFETY: a whole description, which is copied.
-    let started = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) };
+    let started = unsafe { pg_sys::RegisterDynamicBackgroundWorker(worker.as_mut_ptr(), std::ptr::null_mut()) };
     if started {
         remember(launch.job);
     }
@@ -117,7 +118,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
             for mut worker in pending.workers.drain(..) {
                 // Without room the job waits for the next that looks.
                 // SAFETY: a whole description, which is copied.
-                if !unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker.what, std::ptr::null_mut()) } {
+                if !unsafe { pg_sys::RegisterDynamicBackgroundWorker(worker.what.as_mut_ptr(), std::ptr::null_mut()) } {
                     launcher::note(lifecycle::database());
                 }
             }
@@ -186,7 +187,7 @@ fn interrupt(sleeper: Sleeper) {
     }
 }
 
-fn describe(launch: Launch) -> pg_sys::BackgroundWorker {
+fn describe(launch: Launch) -> Padded<pg_sys::BackgroundWorker> {
     let mut worker = process(&format!("bulk worker for job {}", launch.job), "bulk worker", "bulk_worker", pg_sys::BGW_NEVER_RESTART);
     let extra = [
         launch.job.to_le_bytes().as_slice(),
@@ -203,17 +204,17 @@ fn describe(launch: Launch) -> pg_sys::BackgroundWorker {
 const LAUNCHER_RESTART: c_int = 10;
 
 /// The launcher, as the server starts it.
-pub fn describe_launcher() -> pg_sys::BackgroundWorker {
+pub fn describe_launcher() -> Padded<pg_sys::BackgroundWorker> {
     process("bulk launcher", "bulk launcher", "bulk_launcher", LAUNCHER_RESTART)
 }
 
-fn process(name: &str, kind: &str, function: &str, restart: c_int) -> pg_sys::BackgroundWorker {
-    let mut worker = pg_sys::BackgroundWorker {
+fn process(name: &str, kind: &str, function: &str, restart: c_int) -> Padded<pg_sys::BackgroundWorker> {
+    let mut worker = Padded::from(pg_sys::BackgroundWorker {
         bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as c_int,
         bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
         bgw_restart_time: restart,
         ..Default::default()
-    };
+    });
     write(&mut worker.bgw_name, name.as_bytes());
     write(&mut worker.bgw_type, kind.as_bytes());
     write(&mut worker.bgw_library_name, b"bulk");

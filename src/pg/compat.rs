@@ -1,5 +1,6 @@
 //! Where PostgreSQL's versions differ: one function a difference, the same to its callers in every version.
 
+use super::unguarded::unguarded;
 use nix::sys::signal::Signal;
 use pgrx::pg_sys;
 use std::ffi::c_int;
@@ -88,8 +89,8 @@ pub fn check_insert(relation: *mut pg_sys::ResultRelInfo) {
     };
 }
 
-// Declared again without pgrx's guard, which would cost as much as a small index does: it is called for every row.
-unsafe extern "C-unwind" {
+#[cfg(feature = "pg15")]
+unguarded! {
     fn ExecInsertIndexTuples(
         relation: *mut pg_sys::ResultRelInfo,
         slot: *mut pg_sys::TupleTableSlot,
@@ -98,7 +99,19 @@ unsafe extern "C-unwind" {
         no_duplicate_error: bool,
         conflict: *mut bool,
         arbiters: *mut pg_sys::List,
-        #[cfg(not(feature = "pg15"))] only_summarizing: bool,
+    ) -> *mut pg_sys::List;
+}
+#[cfg(not(feature = "pg15"))]
+unguarded! {
+    fn ExecInsertIndexTuples(
+        relation: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+        update: bool,
+        no_duplicate_error: bool,
+        conflict: *mut bool,
+        arbiters: *mut pg_sys::List,
+        only_summarizing: bool,
     ) -> *mut pg_sys::List;
 }
 
@@ -154,18 +167,19 @@ pub fn connect(database: pg_sys::Oid, role: pg_sys::Oid, may_login: bool) {
     }
 }
 
-// Declared without pgrx's guard: they run as signal handlers, or set one.
-unsafe extern "C" {
+unguarded! {
     fn die(signal: c_int);
     fn SignalHandlerForConfigReload(signal: c_int);
-    #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]
-    fn pqsignal(signal: c_int, handler: unsafe extern "C" fn(c_int));
 }
+#[cfg(not(feature = "pg18"))]
+use pg_sys::pqsignal;
+#[cfg(feature = "pg18")]
+use pg_sys::pqsignal_be as pqsignal;
 
 /// Has a worker end and read its configuration as a session does.
 pub fn handle_signals() {
     // SAFETY: PostgreSQL's own handler.
-    unsafe { pqsignal(Signal::SIGTERM as c_int, die) };
+    unsafe { pqsignal(Signal::SIGTERM as c_int, Some(die)) };
     // SAFETY: as above.
-    unsafe { pqsignal(Signal::SIGHUP as c_int, SignalHandlerForConfigReload) };
+    unsafe { pqsignal(Signal::SIGHUP as c_int, Some(SignalHandlerForConfigReload)) };
 }

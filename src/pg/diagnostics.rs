@@ -6,16 +6,10 @@
 //! it copies the error; when pgrx raises it again at the end of the function, it completes that.
 
 use super::memory;
+use super::unguarded::{errcode, errcontext_msg, errdetail};
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
-
-unsafe extern "C-unwind" {
-    // Of PostgreSQL's elog.c; pgrx binds none of them.
-    fn errcode(sqlstate: c_int) -> c_int;
-    fn errcontext_msg(format: *const c_char, ...) -> c_int;
-    fn errdetail(format: *const c_char, ...) -> c_int;
-}
 
 /// A callback with its state. It lies in the transaction's memory, because it must outlive the Rust frames of `keep`.
 #[repr(C)]

@@ -4,13 +4,14 @@
 use super::diagnostics;
 use super::eligible::Layout;
 use super::memory;
+use super::unguarded::unguarded;
 use crate::op::batch::{Batch, Row};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::rc::Rc;
 
-// Declared again without pgrx's guard, which is set once for all entries.
-unsafe extern "C-unwind" {
+// One guard stands around all entries.
+unguarded! {
     fn index_insert(
         index: pg_sys::Relation,
         values: *mut pg_sys::Datum,

@@ -1,7 +1,8 @@
 //! Relations that exist for statements of ours alone, as a trigger's transition tables do: rows in memory, or beyond `work_mem` in a
 //! temporary file.
 
-use pgrx::{PgBox, pg_sys};
+use super::padded::Padded;
+use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
 
 /// A column: its name and type.
@@ -40,15 +41,16 @@ impl Ephemeral {
 
     /// Makes the relation known to the current SPI connection, at whose end it is forgotten.
     pub fn register(&self) {
-        // SAFETY: zeroes say an empty description.
-        let mut relation = unsafe { PgBox::<pg_sys::EphemeralNamedRelationData>::alloc0() };
+        let described = Padded::<pg_sys::EphemeralNamedRelationData>::allocate();
+        // SAFETY: just allocated in the current memory context.
+        let relation = unsafe { &mut *described };
         relation.md.name = self.name.as_ptr().cast_mut();
         relation.md.tupdesc = self.descriptor;
         relation.md.enrtype = pg_sys::EphemeralNameRelationType::ENR_NAMED_TUPLESTORE;
         relation.md.enrtuples = self.rows as f64;
         relation.reldata = self.store.cast();
         // SAFETY: all that it points to lives longer than the connection.
-        unsafe { pg_sys::SPI_register_relation(relation.into_pg()) };
+        unsafe { pg_sys::SPI_register_relation(described) };
     }
 
     pub fn close(self) {

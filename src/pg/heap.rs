@@ -6,16 +6,15 @@ use super::diagnostics;
 use super::eligible::{self, Layout};
 use super::entries::{Entries, Waiting};
 use super::memory;
+use super::padded::Padded;
 use super::table::Table;
+use super::unguarded::{nextval_internal, unguarded};
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
 use pgrx::pg_sys;
 use std::ffi::c_int;
 
-// Declared again without pgrx's guard, which costs more than the calls: they are made for every row.
-unsafe extern "C-unwind" {
-    // Of PostgreSQL's sequence.c; pgrx does not bind it.
-    fn nextval_internal(sequence: pg_sys::Oid, check_permissions: bool) -> i64;
+unguarded! {
     fn ExecStoreVirtualTuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
 }
 
@@ -97,8 +96,7 @@ impl Writer {
             inserted.iter().copied().filter(|&number| number != id && Some(number as usize - 1) != layout.cts).collect();
         let access = compat::Access { rte: range_table_entry(table), read: &[id], inserted: &inserted, updated: &updated };
         compat::init_range_table(estate, &access);
-        // SAFETY: makes a zeroed node.
-        let target = unsafe { pgrx::PgBox::<pg_sys::ResultRelInfo>::alloc_node(pg_sys::NodeTag::T_ResultRelInfo) }.into_pg();
+        let target = Padded::<pg_sys::ResultRelInfo>::node(pg_sys::NodeTag::T_ResultRelInfo);
         // SAFETY: the range table has this one entry, whose relation is locked.
         unsafe { pg_sys::ExecInitResultRelation(estate, target, 1) };
         compat::check_insert(target);
@@ -258,13 +256,14 @@ impl Writer {
 }
 
 fn range_table_entry(table: pg_sys::Oid) -> *mut pg_sys::RangeTblEntry {
-    // SAFETY: makes a zeroed node.
-    let mut rte = unsafe { pgrx::PgBox::<pg_sys::RangeTblEntry>::alloc_node(pg_sys::NodeTag::T_RangeTblEntry) };
+    let entry = Padded::<pg_sys::RangeTblEntry>::node(pg_sys::NodeTag::T_RangeTblEntry);
+    // SAFETY: just allocated in the current memory context.
+    let rte = unsafe { &mut *entry };
     rte.rtekind = pg_sys::RTEKind::RTE_RELATION;
     rte.relid = table;
     rte.relkind = pg_sys::RELKIND_RELATION as std::ffi::c_char;
     rte.rellockmode = pg_sys::RowExclusiveLock as c_int;
-    rte.into_pg()
+    entry
 }
 
 fn text(value: &str) -> pg_sys::Datum {

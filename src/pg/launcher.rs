@@ -55,7 +55,7 @@ pub fn register() {
     IS_THERE.store(true, Ordering::Relaxed);
     let mut worker = background::describe_launcher();
     // SAFETY: a whole description, which is copied.
-    unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
+    unsafe { pg_sys::RegisterBackgroundWorker(worker.as_mut_ptr()) };
 }
 
 /// Remembers that this database has jobs for which the server had no room, and has the launcher look. Allocates nothing.

@@ -5,14 +5,15 @@ use super::diagnostics;
 use super::memory;
 use super::progress::{Direction, Progress};
 use super::role;
+use super::unguarded::unguarded;
 use crate::error::Error;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 
-// Declared again without pgrx's guard: it is called inside one, which must not be unwound through.
-unsafe extern "C-unwind" {
+// It is called inside a guard, which must not be unwound through.
+unguarded! {
     fn ExecFilterJunk(filter: *mut pg_sys::JunkFilter, slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
 }
 

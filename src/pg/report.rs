@@ -56,7 +56,7 @@ fn code(error: &Error) -> Code {
         Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::FixedSnapshot => Code::ERRCODE_INVALID_TRANSACTION_STATE,
-        Error::DatabaseEncoding => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        Error::DatabaseEncoding | Error::VersionMismatch { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::Memory => Code::ERRCODE_OUT_OF_MEMORY,
         Error::Internal(_) => Code::ERRCODE_INTERNAL_ERROR,
     }
@@ -181,6 +181,11 @@ fn hint(error: &Error) -> Option<String> {
         Error::NotReadOnly(_) => Some("SELECT, VALUES, TABLE and WITH are read.".to_owned()),
         Error::DuplicateColumn(_) => Some("Give each column of the query a name of its own.".to_owned()),
         Error::Pseudotype { .. } => Some("Cast it to a type that a table can have.".to_owned()),
+        Error::VersionMismatch { library_is_newer: true, .. } => Some("Run ALTER EXTENSION bulk UPDATE in this database.".to_owned()),
+        Error::VersionMismatch { .. } => Some(
+            "Install the library of the extension's version, then start a new session; restart the server where shared_preload_libraries names bulk."
+                .to_owned(),
+        ),
         Error::MissingRole { role, .. } => Some(format!("This takes a member of the role \"{role}\".")),
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! Transactions of a worker: the work of one, as the role that asked for it, and what is to know when it fails.
 
 use super::attempt::{Failure, failure, with_true_state};
-use super::owner;
+use super::{owner, version};
 use crate::error::Error;
 use pgrx::{PgTryBuilder, pg_sys};
 use std::ffi::c_int;
@@ -58,6 +58,7 @@ pub fn isolated<T>(
         if !owner::is_there() {
             return Err(Failure::Ours(Error::Gone));
         }
+        version::matches().map_err(Failure::Ours)?;
         let value = work().map_err(Failure::Ours)?;
         // SAFETY: pushed above.
         unsafe { pg_sys::PopActiveSnapshot() };

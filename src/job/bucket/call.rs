@@ -46,7 +46,7 @@ pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
 
 /// What a call can be the cause of is an answer.
 pub fn refusal(error: Error, bucket: Option<&Bucket>) -> Result<Answer, Error> {
-    if matches!(error, Error::Internal(_) | Error::Memory | Error::Gone | Error::DatabaseEncoding) {
+    if matches!(error, Error::Internal(_) | Error::Memory | Error::Gone | Error::DatabaseEncoding | Error::VersionMismatch { .. }) {
         return Err(error);
     }
     let none = Bucket::Directory(Default::default());

@@ -4,11 +4,13 @@ use crate::error::Error;
 use crate::jsonb::text::Style;
 use crate::jsonb::{Document, decode, text, varlena};
 use crate::op::field;
+use crate::pg::padded::Padded;
+use crate::pg::unguarded::unguarded;
 use pgrx::{PgTupleDesc, pg_sys};
 use std::ffi::{CStr, c_char};
 
-// Declared again: pgrx's own bindings log and check more around each call.
-unsafe extern "C-unwind" {
+// pgrx's own bindings log and check more around each call.
+unguarded! {
     fn OutputFunctionCall(function: *mut pg_sys::FmgrInfo, value: pg_sys::Datum) -> *mut c_char;
     fn pg_detoast_datum_packed(value: *mut pg_sys::varlena) -> *mut pg_sys::varlena;
     fn pg_detoast_datum(value: *mut pg_sys::varlena) -> *mut pg_sys::varlena;
@@ -27,8 +29,8 @@ enum Print {
     /// The bytes of a text.
     Text,
     /// By our own decoder, or the function where that is not deep enough.
-    Jsonb(pg_sys::FmgrInfo),
-    Output(pg_sys::FmgrInfo),
+    Jsonb(Padded<pg_sys::FmgrInfo>),
+    Output(Padded<pg_sys::FmgrInfo>),
 }
 
 /// What a value is in SQL.
@@ -57,9 +59,9 @@ fn column(attribute: &pg_sys::FormData_pg_attribute) -> Column {
     let (mut output, mut variable) = (pg_sys::InvalidOid, false);
     // SAFETY: a type that exists; an ERROR if it is a shell.
     unsafe { pg_sys::getTypeOutputInfo(kind, &mut output, &mut variable) };
-    let mut function = pg_sys::FmgrInfo::default();
+    let mut function = Padded::<pg_sys::FmgrInfo>::default();
     // SAFETY: a function that exists; what it keeps lives in the current memory.
-    unsafe { pg_sys::fmgr_info(output, &mut function) };
+    unsafe { pg_sys::fmgr_info(output, function.as_mut_ptr()) };
     let print = match output.to_u32() {
         pg_sys::F_TEXTOUT | pg_sys::F_VARCHAROUT | pg_sys::F_BPCHAROUT => Print::Text,
         pg_sys::F_JSONB_OUT => Print::Jsonb(function),
@@ -180,9 +182,9 @@ impl Constant {
 }
 
 /// What a type's output function writes, in the current memory.
-fn output<'a>(function: &mut pg_sys::FmgrInfo, value: pg_sys::Datum) -> &'a [u8] {
+fn output<'a>(function: &mut Padded<pg_sys::FmgrInfo>, value: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: the function of the value's type.
-    let text = guarded(|| unsafe { OutputFunctionCall(function, value) });
+    let text = guarded(|| unsafe { OutputFunctionCall(function.as_mut_ptr(), value) });
     // SAFETY: a NUL-terminated string.
     unsafe { CStr::from_ptr(text) }.to_bytes()
 }

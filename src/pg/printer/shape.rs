@@ -4,6 +4,7 @@ use super::column::{Column, Pen, type_name};
 use crate::error::Error;
 use crate::op::field::Delimited;
 use crate::op::piece::{Form, Piece};
+use crate::pg::padded::Padded;
 use crate::pg::table;
 use pgrx::{PgTupleDesc, pg_sys};
 use std::collections::BTreeSet;
@@ -42,7 +43,7 @@ pub struct Records {
     /// Which columns.
     columns: Vec<usize>,
     /// `row_to_json(record)`.
-    function: pg_sys::FmgrInfo,
+    function: Padded<pg_sys::FmgrInfo>,
 }
 
 impl Shape {
@@ -212,9 +213,9 @@ impl Records {
         }
         // SAFETY: a whole descriptor; makes its type known in this session.
         let narrow = unsafe { pg_sys::BlessTupleDesc(narrow) };
-        let mut function = pg_sys::FmgrInfo::default();
+        let mut function = Padded::<pg_sys::FmgrInfo>::default();
         // SAFETY: a function of PostgreSQL's; what it keeps lives in the current memory.
-        unsafe { pg_sys::fmgr_info(pg_sys::Oid::from(pg_sys::F_ROW_TO_JSON_RECORD), &mut function) };
+        unsafe { pg_sys::fmgr_info(pg_sys::Oid::from(pg_sys::F_ROW_TO_JSON_RECORD), function.as_mut_ptr()) };
         Ok(Records { descriptor: narrow, columns: chosen, function })
     }
 
@@ -227,7 +228,7 @@ impl Records {
         // SAFETY: the tuple just made, whose descriptor is blessed.
         let record = unsafe { pg_sys::heap_copy_tuple_as_datum(tuple, self.descriptor) };
         // SAFETY: takes one record.
-        let json = unsafe { pg_sys::FunctionCall1Coll(&mut self.function, pg_sys::InvalidOid, record) };
+        let json = unsafe { pg_sys::FunctionCall1Coll(self.function.as_mut_ptr(), pg_sys::InvalidOid, record) };
         let json = json.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: a text in line.
         let size = unsafe { pgrx::varsize_any_exhdr(json) };
