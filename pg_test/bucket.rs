@@ -72,7 +72,7 @@ pub fn status(client: &mut Client, bucket: &str) -> Value {
 fn files(client: &mut Client) -> String {
     value(
         client,
-        "select string_agg(concat_ws(' ', file, type, status, loaded, error->>'source', error->>'code'), ', ' order by file) from bulk.loader_file",
+        "select string_agg(concat_ws(' ', file, type, status, loaded, error->>'source', error->>'code'), ', ' order by file collate \"C\") from bulk.loader_file",
     )
 }
 

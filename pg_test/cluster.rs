@@ -30,17 +30,21 @@ pub fn data() -> PathBuf {
 
 /// uid and gid under which a server runs: root may not run one.
 fn server_user() -> Option<(u32, u32)> {
-    let number = |flag: &str, user: &str| -> u32 {
-        let output = Command::new("id").args([flag, user]).output().expect("id runs");
-        String::from_utf8(output.stdout).unwrap().trim().parse().expect("user postgres exists")
-    };
-    let me = Command::new("id").arg("-u").output().expect("id runs");
-    (me.stdout == b"0\n").then(|| (number("-u", "postgres"), number("-g", "postgres")))
+    static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+    *USER.get_or_init(|| {
+        let id = |arguments: &[&str]| -> u32 {
+            let output = Command::new("id").args(arguments).output().expect("id runs");
+            String::from_utf8(output.stdout).unwrap().trim().parse().expect("user postgres exists")
+        };
+        (id(&["-u"]) == 0).then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"])))
+    })
 }
 
 /// A directory that the server may read and write.
 pub fn server_directory() -> TempDir {
-    let directory = tempfile::Builder::new().prefix("bulk-test-").tempdir_in("/tmp").expect("a directory in /tmp");
+    // `scripts/test.sh` names one that lies in memory, where there is enough.
+    let parent = std::env::var_os("BULK_TEST_DIRECTORY").unwrap_or_else(|| "/tmp".into());
+    let directory = tempfile::Builder::new().prefix("bulk-test-").tempdir_in(parent).expect("a directory for the test");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     if let Some((uid, gid)) = server_user() {
         chown(directory.path(), Some(uid), Some(gid)).unwrap();

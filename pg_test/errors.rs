@@ -163,7 +163,10 @@ fn options() {
 
 fn encoding() {
     let cluster = shared();
-    cluster.connect("postgres", "postgres").batch_execute("create database latin encoding 'LATIN1' template template0").unwrap();
+    cluster
+        .connect("postgres", "postgres")
+        .batch_execute("create database latin encoding 'LATIN1' locale 'C' locale_provider libc template template0")
+        .unwrap();
     let mut client = cluster.connect("latin", "postgres");
     client.batch_execute("create extension bulk").unwrap();
     assert_eq!(failure(&mut client, "select bulk.load('file:///x')").code, "0A000");
