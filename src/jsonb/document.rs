@@ -173,7 +173,7 @@ impl Document {
     #[inline]
     fn has_text_room(&mut self, bytes: usize) -> bool {
         if self.buffer.capacity() - self.buffer.len() < bytes {
-            self.full |= !self.reserve(bytes);
+            self.full = self.full || !self.reserve(bytes);
         }
         !self.full
     }
@@ -244,9 +244,13 @@ impl Document {
 
     #[cold]
     fn grow(&mut self, nodes: usize) -> bool {
+        // The rest of the resource is only read. Where memory is short, asking for each element again took 30 s for a line of 40 MB.
+        if self.full {
+            return false;
+        }
         let bytes = (self.elements.len() + self.open_elements.len()) * size_of::<Value>()
             + (self.members.len() + self.open_members.len()) * size_of::<Member>();
-        self.full |= bytes > self.most_nodes
+        self.full = bytes > self.most_nodes
             || self.open_elements.try_reserve(nodes).is_err()
             || self.open_members.try_reserve(nodes).is_err()
             || self.elements.try_reserve(nodes).is_err()
