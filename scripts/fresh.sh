@@ -24,10 +24,11 @@ timed() { # NAME COMMAND...
 
 if [ ! -e "$base/complete" ]; then
     rm -rf "$base"
-    mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v snapshot | head -1)
+    mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v snapshot | head -1 || true)
     timed 'debootstrap' debootstrap --variant=minbase --include=git,make,sudo,ca-certificates bookworm "$base" "$mirror" >/dev/null
     # A machine that is kept up to date has the newest minor releases.
     sed -i "s|^deb .*|deb $mirror bookworm main\ndeb $mirror bookworm-updates main\ndeb ${mirror%/debian*}/debian-security bookworm-security main|" "$base/etc/apt/sources.list"
+    rm -rf "$base"/var/lib/apt/lists/*
     touch "$base/complete"
 fi
 toolchain=$(rustc --print sysroot)
@@ -49,7 +50,9 @@ for user in root user; do
     mount --bind -o ro "$PWD" "$root/opt/source"
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
+    # The network is this machine's, with the authorities that it trusts.
     cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
+    cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
     [ $user = root ] || { chroot "$root" useradd --create-home --shell /bin/bash user; echo 'user ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/user"; }
     within "$root" $user 'git config --global --add safe.directory "*" && git clone -q file:///opt/source bulk'
     case " $what " in *' demo '*)
