@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench fuzz fresh radosgw build install uninstall definitions data
+MAKEFLAGS += --no-print-directory
+.PHONY: help always pg-config demo test lint bench fuzz fresh radosgw build install uninstall definitions data
 
 # User postgres must be able to read it, so for root it is not below /root.
 export BULK_CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/bulk,$(HOME)/.cache/bulk)
@@ -37,28 +38,30 @@ SQL := $(sort $(wildcard sql/install/*.sql))
 LIBRARY = $(CARGO_TARGET_DIR)/$(PROFILE)/pg$(PG_VERSION)-$(shell '$(PG_CONFIG)' --includedir-server | cksum | cut -d' ' -f1)/bulk.so
 SCRIPT = $(CARGO_TARGET_DIR)/sql/bulk--$(SQL_VERSION).sql
 
-build:
+pg-config:
 	@test -n '$(PG_VERSION)' || { echo 'no PostgreSQL at PG_CONFIG=$(PG_CONFIG): name the pg_config of the server, as in make $(or $(MAKECMDGOALS),build) PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config' >&2; exit 2; }
+
+build: pg-config
 	@test -e "$$('$(PG_CONFIG)' --includedir-server)/postgres.h" || { echo "the headers of PostgreSQL $(PG_VERSION) are missing in $$('$(PG_CONFIG)' --includedir-server): in Debian, install postgresql-server-dev-$(PG_MAJOR)" >&2; exit 2; }
-	@$(MAKE) --no-print-directory '$(LIBRARY)' '$(SCRIPT)'
+	@$(MAKE) '$(LIBRARY)' '$(SCRIPT)'
 
 # Cargo gives the libraries for all versions of PostgreSQL one name and takes whichever lies there for its own, so it must not find any.
 $(CARGO_TARGET_DIR)/$(PROFILE)/pg%/bulk.so: Cargo.toml Cargo.lock build.rs bulk.control $(SQL) $(shell find src -type f)
 	@scripts/provision.sh rust
-	rm -f '$(CARGO_TARGET_DIR)/$(PROFILE)'/{,deps/}libbulk.so
-	PGRX_PG_CONFIG_PATH='$(PG_CONFIG)' cargo build --locked --lib --profile $(PROFILE) --features pg$(PG_MAJOR)
-	mkdir -p '$(@D)'
-	cp '$(CARGO_TARGET_DIR)/$(PROFILE)/libbulk.so' '$@'
+	@mkdir -p '$(@D)'
+	exec 9>'$(CARGO_TARGET_DIR)/bulk.lock' && flock 9 && rm -f '$(CARGO_TARGET_DIR)/$(PROFILE)'/{,deps/}libbulk.so && \
+		scripts/cargo.sh '$(PG_CONFIG)' build --lib --profile $(PROFILE) 9>&- && \
+		cp '$(CARGO_TARGET_DIR)/$(PROFILE)/libbulk.so' '$@.new' && mv '$@.new' '$@'
 
 # The script of a version is the files of sql/install in the order of their names, and nothing else.
-$(CARGO_TARGET_DIR)/sql/bulk--$(SQL_VERSION).sql: bulk.control $(SQL)
+$(CARGO_TARGET_DIR)/sql/bulk--$(SQL_VERSION).sql: always
 	@mkdir -p '$(@D)'
-	cat $(SQL) >'$@'
+	@cat $(SQL) >'$@.new' && mv '$@.new' '$@'
 
 install: build
 	scripts/install.sh install '$(PG_CONFIG)' '$(LIBRARY)' bulk.control '$(SCRIPT)' $(wildcard sql/upgrade/*.sql)
 
-uninstall:
+uninstall: pg-config
 	scripts/install.sh uninstall '$(PG_CONFIG)'
 
 # --- What people run ---
@@ -70,12 +73,13 @@ gateway = CARGO_TARGET_DIR='$(GATEWAY)' cargo build --locked --manifest-path exa
 
 demo:
 	@scripts/provision.sh build pg15 $(if $(HTTP),nginx)
-	@$(MAKE) --no-print-directory install PG_CONFIG='$(PG15)/pg_config' PROFILE=quick
+	@$(MAKE) install PG_CONFIG='$(PG15)/pg_config' PROFILE=quick
 	$(if $(HTTP),@$(gateway) quick)
 	@BULK_GATEWAY='$(GATEWAY)/quick/bulk-gateway' scripts/demo.sh '$(PG15)' $(if $(HTTP),http)
 
+test: export TEST := $(TEST)
 test:
-	@scripts/test.sh '$(TEST)'
+	@scripts/test.sh "$$TEST"
 
 lint:
 	scripts/lint.sh
@@ -83,7 +87,7 @@ lint:
 # make bench BENCH='--only load --rounds 3', '--json', '--chart NAME': see bench/__main__.py.
 bench:
 	@scripts/provision.sh build pg15 bench stores nginx
-	@$(MAKE) --no-print-directory install PG_CONFIG='$(PG15)/pg_config'
+	@$(MAKE) install PG_CONFIG='$(PG15)/pg_config'
 	@$(gateway) release
 	PATH="$(BULK_CACHE)/bench/bin:$$PATH" BULK_GATEWAY='$(GATEWAY)/release/bulk-gateway' python3 bench '$(PG15)' $(BENCH)
 
@@ -106,11 +110,10 @@ fuzz:
 	done
 
 # The stores' suite against Ceph's gateway, a real S3 server that is too large for every run. Takes Debian's packages.
-radosgw: export PGRX_PG_CONFIG_PATH = $(PG15)/pg_config
 radosgw:
 	scripts/provision.sh build pg15 radosgw
-	cargo test --locked --lib --features pg15 --no-run
-	scripts/radosgw.sh cargo test --locked --lib --features pg15 another_s3
+	scripts/cargo.sh '$(PG15)/pg_config' test --lib --no-run
+	scripts/radosgw.sh scripts/cargo.sh '$(PG15)/pg_config' test --lib another_s3
 
 # Makes the tables of FHIR facts again from the official definitions.
 definitions:

@@ -1,15 +1,18 @@
 //! A library and SQL objects of different versions, as after an upgrade of one of them: noticed at every entry, and nothing is done.
 
-use crate::cluster::{Cluster, Database, failure, shared, value, wait_until};
+use crate::cluster::{Cluster, Database, bin, checked, failure, shared, value, wait_until};
 use crate::source::File;
 use crate::test;
 use libtest_mimic::Trial;
 use postgres::Client;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 pub fn tests() -> Vec<Trial> {
     vec![
         test("every function of the library refuses SQL of another version and says what to do", entries),
         test("the extension can be altered and dropped whatever the library's version", passes),
+        test("an installation renames its files into place, below DESTDIR, and is removed without a rest", installation),
         test("a worker does nothing in a database whose SQL is of another version", workers),
     ]
 }
@@ -55,6 +58,18 @@ fn entries() {
         }
         pretend(&mut client, &own);
     }
+    // The arguments of another version may be fewer, and of other types: none is read.
+    client
+        .batch_execute(
+            "create function one_less(text, boolean) returns bigint language c as '$libdir/bulk', 'load_wrapper';
+             create function other_types(bigint, bigint, bigint, bigint) returns bigint language c as '$libdir/bulk', 'load_wrapper'",
+        )
+        .unwrap();
+    pretend(&mut client, "0.9");
+    for call in ["select one_less('x', false)", "select other_types(1, 2, 3, 4)"] {
+        assert_eq!(failure(&mut client, call).code, "0A000", "{call}");
+    }
+    pretend(&mut client, &own);
     assert_eq!(value(&mut client, "select count(*) from bulk.job"), "0");
     assert_eq!(value(&mut client, "select bulk.create_resource_table('Patient')"), "patient");
 }
@@ -62,9 +77,51 @@ fn entries() {
 fn passes() {
     let database = shared().database();
     let mut client = database.connect();
+    // Triggers of such statements may call what they like.
+    client
+        .batch_execute(
+            "create function called() returns event_trigger language plpgsql as $$ begin
+                 if to_regprocedure('bulk.last_load_id()') is not null then perform bulk.last_load_id(); end if; end $$;
+             create event trigger before on ddl_command_start execute function called(); create event trigger after on ddl_command_end execute function called()",
+        )
+        .unwrap();
     pretend(&mut client, "0.9");
-    client.batch_execute("comment on extension bulk is 'altered'; alter extension bulk drop function bulk.last_load_id(); alter extension bulk add function bulk.last_load_id(); drop extension bulk; create extension bulk").unwrap();
+    assert_eq!(failure(&mut client, "create table no_extension (a int)").code, "0A000");
+    client.batch_execute("drop event trigger after").unwrap();
+    client.batch_execute("alter extension bulk drop function bulk.last_load_id(); alter extension bulk add function bulk.last_load_id(); drop extension bulk; create extension bulk").unwrap();
     assert_eq!(value(&mut client, "select bulk.create_resource_table('Patient')"), "patient");
+}
+
+/// An installation takes the place of a library that processes have mapped, and says who may do it where its caller may not.
+fn installation() {
+    let root = tempfile::tempdir().unwrap();
+    let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(manifest.join("scripts/install.sh"));
+        command.arg(arguments[0]).arg(bin().join("pg_config")).args(&arguments[1..]).current_dir(manifest);
+        checked(command.env("DESTDIR", root.path()))
+    };
+    let library = root.path().join("libbulk.so");
+    let script = root.path().join("bulk--1.0.sql");
+    fs::write(&script, "select 1").unwrap();
+    let mut inodes = Vec::new();
+    for content in ["one", "another"] {
+        fs::write(&library, content).unwrap();
+        run(&["install", library.to_str().unwrap(), "bulk.control", script.to_str().unwrap()]);
+        let said = checked(std::process::Command::new("find").arg(root.path()).args(["-mindepth", "2", "-type", "f"]));
+        let mut files: Vec<String> = String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect();
+        files.sort_by_key(|file| file.rsplit('/').next().unwrap().to_owned());
+        assert_eq!(files.len(), 3, "{files:?}");
+        for (file, end) in files.iter().zip(["extension/bulk--1.0.sql", "extension/bulk.control", "bulk.so"]) {
+            assert!(file.ends_with(end), "{files:?}");
+        }
+        assert_eq!(fs::read_to_string(&files[2]).unwrap(), content);
+        inodes.push(fs::metadata(&files[2]).unwrap().ino());
+    }
+    assert_ne!(inodes[0], inodes[1], "a mapped library is written over");
+    run(&["uninstall"]);
+    let left = checked(std::process::Command::new("find").arg(root.path()).args(["-mindepth", "2", "-type", "f"]));
+    assert_eq!(String::from_utf8(left.stdout).unwrap(), "");
 }
 
 /// What a worker says in the server's log.

@@ -13,7 +13,13 @@ gateway_port=${BULK_DEMO_GATEWAY_PORT:-54381}
 data="$home/examples"
 # A server must not run as root.
 owner=$(if [ "$(id -u)" = 0 ]; then echo postgres; else id -un; fi)
-as_owner() { if [ "$(id -un)" = "$owner" ]; then "$@"; else setpriv --reuid="$owner" --regid="$(id -g "$owner")" --init-groups "$@"; fi; }
+as_owner() { if [ "$(id -un)" = "$owner" ]; then "$@"; else (cd "$home" && setpriv --reuid="$owner" --regid="$(id -g "$owner")" --init-groups "$@"); fi; }
+# Stops the demo where something did not come out as it should.
+expect() { # VALUE QUERY
+    local got
+    got=$(psql -At -c "$2")
+    [ "$got" = "$1" ] || { echo "demo: expected $1, got $got from: $2" >&2; exit 1; }
+}
 export PGOPTIONS='-c search_path=demo -c client_min_messages=warning -c timezone=UTC'
 psql() { "$bin/psql" -X -q -v ON_ERROR_STOP=1 -h "$home" -p "$port" -U postgres -d postgres "$@"; }
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -92,6 +98,8 @@ chmod a+r "$home/broken.ndjson"
 show "select bulk.load('$home/broken.ndjson', fhir => true, options => '{\"max-errors\": 10}');" -At
 show 'select line, byte_offset, sqlstate, message from bulk.load_error order by line;'
 
+expect '2 1' "select (select count(*) from bulk.load_error) || ' ' || (select count(*) from flag)"
+
 say '6. Import in background workers: the session is free meanwhile, and a server that goes down loses nothing'
 for type in Observation Condition Encounter; do
     psql -At -c "select jsonb_set(line, '{id}', to_jsonb(copy || '-' || (line->>'id'))) from (select bulk.dump('$type', fhir => true)::jsonb as line) l, generate_series(1, 500) copy" |
@@ -106,6 +114,8 @@ for _ in $(seq 100); do
     [ "$(psql -At -c "select bulk.wait('nightly', '0.5 s')")" = in-progress ] || break
 done
 show "select bulk.wait('nightly');" -At
+expect done "select bulk.wait('nightly')"
+expect 43000 "select sum(stored) from bulk.job_file where job_id = 'nightly'"
 show "select resource_type, state, stored, finished - started as took from bulk.job_file where job_id = 'nightly' order by resource_type;"
 
 say '7. Export everything as of one moment into a directory (or a bucket of S3, Azure, Google Cloud Storage)'
@@ -115,6 +125,8 @@ echo "demo=# select status, body->>'id' as id from bulk.export();"
 export_id=$(psql -At "${settings[@]}" -c "select body->>'id' from bulk.export()")
 echo " 202 | $export_id"
 show "select bulk.wait('$export_id');" -At
+expect completed "select bulk.wait('$export_id')"
+expect "$(psql -At -c "select count(*) from observation")" "select sum((f->>'count')::int) from bulk.export_status('$export_id') s, jsonb_array_elements(s.body->'output') f where f->>'type' = 'Observation'"
 show "select f->>'type' as type, f->>'count' as count, f->>'url' as url from bulk.export_status('$export_id') s, jsonb_array_elements(s.body->'output') f order by (f->>'count')::int desc limit 4;"
 
 if [ "${2:-}" = http ]; then

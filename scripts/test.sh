@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests: test.sh [PART-OF-A-NAME]. The unit tests, then the server's, in legs (a table below) that run beside one another while
 # libraries for further versions of PostgreSQL are built. What a leg prints lies in $BULK_CACHE/logs until it is shown, whole, at its end.
-# BULK_TEST_MISSING_OK=17 (or a list) lets a version of PostgreSQL that could not be had pass; it is said all the same.
+# BULK_TEST_MISSING_OK='17' (or several) lets a version of PostgreSQL that could not be had pass; it is said all the same.
 # BULK_TEST_LEGS='15 18' runs only these legs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,24 +28,14 @@ export BULK_GATEWAY="$BULK_CACHE/target/gateway/quick/bulk-gateway"
 began=$SECONDS
 said=()
 took() { said+=("$(printf '%-34s %5d s' "$1" $((SECONDS - $2)))"); }
-bin_of() {
-    case $1 in
-    15) echo "$BULK_CACHE/pg15/lib/postgresql/15/bin" ;;
-    16) echo "$BULK_CACHE/pgserver/16/bin" ;;
-    *) echo "$BULK_CACHE/pg$1/bin" ;;
-    esac
-}
-
-scripts/provision.sh build pg15 nginx examples fhirpath validator stores postgrest
-missing=()
-for version in 16 17 18; do
-    case " $wanted " in *" $version"*) ;; *) continue ;; esac
-    scripts/provision.sh "pg$version" || missing+=("$version")
+known=$(printf '%s\n' "${legs[@]}" | awk '{ print $1 }')
+for leg in $wanted; do
+    grep -qx -e "$leg" <<<"$known" || { echo "there is no leg $leg: see scripts/test.sh" >&2; exit 2; }
 done
-for version in "${missing[@]}"; do
-    echo "PostgreSQL $version could not be had: what runs on it was NOT TESTED" >&2
-    case ",${BULK_TEST_MISSING_OK:-}," in *,"$version",*) ;; *) exit 1 ;; esac
-done
+scripts/provision.sh build nginx examples fhirpath validator stores postgrest
+. scripts/versions.sh
+# The programs of tests are built with the headers of 15.
+provision_versions $(printf '%s\n' "${legs[@]}" | awk -v wanted=" $wanted " 'BEGIN { print 15 } index(wanted, " " $1 " ") { print $2 }' | sort -un)
 took 'packages' "$began"
 
 # Both programs of tests from one build, whose features are those of PostgreSQL 15: they link its functions lazily and call none.
@@ -53,18 +43,19 @@ since=$SECONDS
 CARGO_TARGET_DIR="$BULK_CACHE/target/gateway" cargo build --quiet --locked --profile quick --manifest-path examples/gateway/Cargo.toml
 took 'build of the gateway' "$since"
 since=$SECONDS
-programs=$(PGRX_PG_CONFIG_PATH="$(bin_of 15)/pg_config" cargo test --locked --no-run --profile quick --features pg15 --lib --test pg_test 2>&1 | tee /dev/stderr |
+programs=$(scripts/cargo.sh "$(bin_of 15)/pg_config" test --color never --no-run --profile quick --lib --test pg_test 2>&1 | tee >(cat >&2) |
     sed -nE 's/^ *Executable .*\((.*)\)$/\1/p')
-unit=$(grep -E '/bulk-[0-9a-f]+$' <<<"$programs")
-server=$(grep -E '/pg_test-[0-9a-f]+$' <<<"$programs")
+unit=$(grep -E '/bulk-[0-9a-f]+$' <<<"$programs") && server=$(grep -E '/pg_test-[0-9a-f]+$' <<<"$programs") ||
+    { echo 'the tests were not built' >&2; exit 1; }
 took 'build of the tests' "$since"
 
 since=$SECONDS
-"$unit" ${filter:+"$filter"}
+"$unit" ${filter:+"$filter"} | tee "$BULK_CACHE/unit.log"
 took 'unit tests' "$since"
 
 logs="$BULK_CACHE/logs"
 mkdir -p "$logs"
+rm -f "$logs"/*.log
 failed=()
 declare -A running=() started=()
 # Shows what a leg printed, which has ended.
@@ -79,14 +70,15 @@ finish() { # LEG
 }
 # Waits until fewer than so many legs run.
 until_fewer_than() {
+    local one
     while [ ${#running[@]} -ge "$1" ]; do
-        for leg in "${!running[@]}"; do
-            kill -0 "${running[$leg]}" 2>/dev/null || finish "$leg"
+        for one in "${!running[@]}"; do
+            kill -0 "${running[$one]}" 2>/dev/null || finish "$one"
         done
         [ ${#running[@]} -lt "$1" ] || sleep 0.2
     done
 }
-stop() { for leg in "${!running[@]}"; do kill "${running[$leg]}" 2>/dev/null || true; done; }
+stop() { for pid in "${running[@]}"; do kill "$pid" 2>/dev/null || true; done; }
 trap stop EXIT
 
 built=
@@ -102,6 +94,7 @@ for line in "${legs[@]}"; do
         built=$version
     fi
     until_fewer_than "$at_a_time"
+    [ -z "${started[$leg]:-}" ] || { echo "leg $leg is there twice" >&2; exit 1; }
     started[$leg]=$SECONDS
     env $environment BULK_TEST_BIN="$bin" BULK_TEST_PART="$tests" "$server" ${filter:+"$filter"} >"$logs/$leg.log" 2>&1 &
     running[$leg]=$!
@@ -112,9 +105,10 @@ trap - EXIT
 printf '\n'
 printf '%s\n' "${said[@]}"
 printf '%-34s %5d s\n' 'all' $((SECONDS - began))
+say_missing
 [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }
 # The closing lines of each program of tests, once more.
-for log in "$logs"/*.log; do
-    leg=$(basename "$log" .log)
-    case " $wanted " in *" $leg "*) grep -h '^test result:' "$log" | sed "s/\$/  (server tests, leg $leg)/" ;; esac
-done
+results=$(grep -h '^test result:' "$BULK_CACHE/unit.log" "$logs"/*.log)
+grep -q ' [1-9][0-9]* passed' <<<"$results" || { echo "no test has '$filter' in its name" >&2; exit 1; }
+[ "$(ls "$logs"/*.log | wc -l)" = "${#started[@]}" ] || { echo 'a leg has left no log' >&2; exit 1; }
+for log in "$logs"/*.log; do grep -h '^test result:' "$log" | sed "s/\$/  (server tests, leg $(basename "$log" .log))/"; done

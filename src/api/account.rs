@@ -5,7 +5,8 @@ use crate::op::option::{object, value};
 use crate::pg::accounts::{self, Entry};
 use crate::pg::argument::Json;
 use crate::pg::role::Right;
-use crate::pg::{lifecycle, report, version};
+use crate::pg::version::Matched;
+use crate::pg::{lifecycle, report};
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
@@ -28,8 +29,7 @@ const SECRETS: [&str; 4] = ["secret-access-key", "session-token", "private-key",
 const FLAGS: [&str; 2] = ["path-style", "use-ssl"];
 
 #[pg_extern(sql = false)]
-fn set_account(account: Json) {
-    version::require_match();
+fn set_account(_version: Matched, account: Json) {
     lifecycle::require_writable(c"bulk.set_account");
     report::ok(Right::Accounts.require().and_then(|()| set(&account.0)));
 }
@@ -74,8 +74,7 @@ fn set(text: &str) -> Result<(), Error> {
 }
 
 #[pg_extern(sql = false)]
-fn drop_account(resource_type: &str, id: &str) {
-    version::require_match();
+fn drop_account(_version: Matched, resource_type: &str, id: &str) {
     lifecycle::require_writable(c"bulk.drop_account");
     let dropped = || {
         Right::Accounts.require()?;

@@ -8,7 +8,8 @@ use crate::op::option::{object, value};
 use crate::pg::argument::Json;
 use crate::pg::attempt::attempt;
 use crate::pg::indexes::{self, Restored};
-use crate::pg::{jobs, lifecycle, report, version};
+use crate::pg::version::Matched;
+use crate::pg::{jobs, lifecycle, report};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Map, Value, json};
@@ -24,26 +25,22 @@ fn answer(params: Option<Json>, act: impl FnOnce(&Map<String, Value>) -> Result<
 }
 
 #[pg_extern(sql = false)]
-fn load_from_bucket(params: Option<Json>) -> JsonB {
-    version::require_match();
+fn load_from_bucket(_version: Matched, params: Option<Json>) -> JsonB {
     answer(params, call::start)
 }
 
 #[pg_extern(sql = false)]
-fn load_from_bucket_status(params: Option<Json>) -> JsonB {
-    version::require_match();
+fn load_from_bucket_status(_version: Matched, params: Option<Json>) -> JsonB {
     answer(params, status::status)
 }
 
 #[pg_extern(sql = false)]
-fn storage_healthcheck() -> JsonB {
-    version::require_match();
+fn storage_healthcheck(_version: Matched) -> JsonB {
     JsonB(report::ok(storage::healthcheck()).unwrap_or_else(|error| json!({ "error": error })))
 }
 
 #[pg_extern(sql = false)]
-fn restore_indexes(table_name: Option<pg_sys::Oid>) -> SetOfIterator<'static, String> {
-    version::require_match();
+fn restore_indexes(_version: Matched, table_name: Option<pg_sys::Oid>) -> SetOfIterator<'static, String> {
     lifecycle::require_writable(c"bulk.restore_indexes");
     SetOfIterator::new(report::ok(restore(table_name)))
 }

@@ -9,8 +9,9 @@ use crate::op::pipe::Pipe;
 use crate::pg::rows::Rows;
 use crate::pg::table::{self, Table};
 use crate::pg::values::{Chunks, Lines, Varlena};
+use crate::pg::version::Matched;
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, version};
+use crate::pg::{lifecycle, report, setting};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
@@ -25,25 +26,25 @@ struct Request<'a> {
 /// One line a row, without its end.
 #[pg_extern(sql = false)]
 fn dump(
+    _version: Matched,
     resource_type: Option<&str>,
     since: Option<TimestampWithTimeZone>,
     fhir: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    version::require_match();
     SetOfIterator::new(Lines::new(report::ok(open(Request { resource_type, since, fhir, form: Form::Lines }, fcinfo))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
 #[pg_extern(sql = false)]
 fn dump_bytes(
+    _version: Matched,
     resource_type: Option<&str>,
     since: Option<TimestampWithTimeZone>,
     fhir: Option<bool>,
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    version::require_match();
     let form = if gzip.unwrap_or(false) { Form::Gzip } else { Form::Body };
     SetOfIterator::new(Chunks::new(report::ok(open(Request { resource_type, since, fhir, form }, fcinfo))))
 }

@@ -9,21 +9,25 @@ use crate::op::piece::{Form, Piece};
 use crate::op::pipe::Pipe;
 use crate::pg::rows::Rows;
 use crate::pg::values::{Chunks, Lines, Varlena};
+use crate::pg::version::Matched;
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, version};
+use crate::pg::{lifecycle, report, setting};
 use pgrx::prelude::*;
 
 /// The line of the columns' names, then a line a resource, without their ends.
 #[pg_extern(sql = false)]
-fn dump_csv(resource_type: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) -> SetOfIterator<'static, Varlena> {
-    version::require_match();
+fn dump_csv(_version: Matched, resource_type: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) -> SetOfIterator<'static, Varlena> {
     SetOfIterator::new(Lines::new(report::ok(open(resource_type, Form::Lines, fcinfo))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
 #[pg_extern(sql = false)]
-fn dump_csv_bytes(resource_type: Option<&str>, gzip: Option<bool>, fcinfo: pg_sys::FunctionCallInfo) -> SetOfIterator<'static, Varlena> {
-    version::require_match();
+fn dump_csv_bytes(
+    _version: Matched,
+    resource_type: Option<&str>,
+    gzip: Option<bool>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> SetOfIterator<'static, Varlena> {
     let form = if gzip.unwrap_or(false) { Form::Gzip } else { Form::Body };
     SetOfIterator::new(Chunks::new(report::ok(open(resource_type, form, fcinfo))))
 }

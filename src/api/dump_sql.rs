@@ -8,19 +8,20 @@ use crate::op::pipe::{Feed, Pipe, Size};
 use crate::pg::argument::Json;
 use crate::pg::printer::Printer;
 use crate::pg::values::{Chunks, Lines, Varlena};
+use crate::pg::version::Matched;
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting, version};
+use crate::pg::{lifecycle, report, setting};
 use pgrx::prelude::*;
 
 /// A row a row: a line without its end. (A line of CSV may hold line ends, in quotes.)
 #[pg_extern(sql = false)]
 fn dump_sql(
+    _version: Matched,
     query: Option<&str>,
     format: Option<&str>,
     options: Option<Json>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    version::require_match();
     let mut printer = report::ok(open(query, format, options, Form::Lines, fcinfo));
     SetOfIterator::new(Lines::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more)))))
 }
@@ -28,13 +29,13 @@ fn dump_sql(
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
 #[pg_extern(sql = false)]
 fn dump_sql_bytes(
+    _version: Matched,
     query: Option<&str>,
     format: Option<&str>,
     options: Option<Json>,
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    version::require_match();
     let mut printer = report::ok(open(query, format, options, Form::Body, fcinfo));
     let pieces: Box<dyn Iterator<Item = Piece>> = if gzip.unwrap_or(false) {
         lifecycle::stop_threads_at_exit();

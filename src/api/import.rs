@@ -5,14 +5,14 @@ use crate::job::answer::Answer;
 use crate::job::import::action::{self, Version};
 use crate::job::import::status;
 use crate::pg::argument::Json;
-use crate::pg::{jobs, lifecycle, report, version};
+use crate::pg::version::Matched;
+use crate::pg::{jobs, lifecycle, report};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::Value;
 
 #[pg_extern(sql = false)]
-fn import(request: Option<Json>, fhir: Option<bool>) -> JsonB {
-    version::require_match();
+fn import(_version: Matched, request: Option<Json>, fhir: Option<bool>) -> JsonB {
     let act = || {
         lifecycle::require_utf8()?;
         lifecycle::require_writable(c"bulk.import");
@@ -27,8 +27,7 @@ fn import(request: Option<Json>, fhir: Option<bool>) -> JsonB {
 }
 
 #[pg_extern(sql = false)]
-fn import_status(id: Option<&str>, version: i32) -> JsonB {
-    version::require_match();
+fn import_status(_version: Matched, id: Option<&str>, version: i32) -> JsonB {
     let version = if version == 2 { Version::Two } else { Version::One };
     JsonB(report::ok(id.ok_or(Error::Null("id")).and_then(|id| status::status(id, version))).into_json())
 }

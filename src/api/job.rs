@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 use crate::job::export::cleanup;
-use crate::pg::{jobs, lifecycle, report, version, wait};
+use crate::pg::version::Matched;
+use crate::pg::{jobs, lifecycle, report, wait};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -14,14 +15,12 @@ const KICK: Duration = Duration::from_secs(1);
 
 /// What the view of jobs compares.
 #[pg_extern(sql = false)]
-fn origin() -> String {
-    version::require_match();
+fn origin(_version: Matched) -> String {
     jobs::origin()
 }
 
 #[pg_extern(sql = false)]
-fn cancel(id: &str) -> bool {
-    version::require_match();
+fn cancel(_version: Matched, id: &str) -> bool {
     lifecycle::require_writable(c"bulk.cancel");
     let end = || {
         let cancelled = jobs::cancel(id)?;
@@ -34,16 +33,14 @@ fn cancel(id: &str) -> bool {
 }
 
 #[pg_extern(sql = false)]
-fn resume_interrupted() -> SetOfIterator<'static, String> {
-    version::require_match();
+fn resume_interrupted(_version: Matched) -> SetOfIterator<'static, String> {
     lifecycle::require_writable(c"bulk.resume_interrupted");
     let resumed = report::ok(jobs::start_waiting().and_then(|()| jobs::resume_interrupted()));
     SetOfIterator::new(resumed)
 }
 
 #[pg_extern(sql = false, name = "wait")]
-fn wait_for(id: Option<&str>, timeout: Option<Interval>) -> String {
-    version::require_match();
+fn wait_for(_version: Matched, id: Option<&str>, timeout: Option<Interval>) -> String {
     // Of a standby's jobs the workers are elsewhere.
     lifecycle::require_primary(c"bulk.wait");
     let id = report::ok(id.ok_or(Error::Null("id")));

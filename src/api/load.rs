@@ -16,8 +16,9 @@ use crate::pg::checked::Checked;
 use crate::pg::journal::{self, Journal};
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
+use crate::pg::version::Matched;
 use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, loading, report, setting, table, version};
+use crate::pg::{lifecycle, loading, report, setting, table};
 use crate::store::Source;
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -26,8 +27,7 @@ use std::collections::BTreeMap;
 
 /// Loads one source. A source that starts with `{` is a whole request: so an untyped literal finds its way.
 #[pg_extern(sql = false)]
-fn load(source: Option<&str>, resource_type: Option<&str>, fhir: Option<bool>, options: Option<Json>) -> JsonB {
-    version::require_match();
+fn load(_version: Matched, source: Option<&str>, resource_type: Option<&str>, fhir: Option<bool>, options: Option<Json>) -> JsonB {
     let source = report::ok(source.ok_or(Error::Null("source")));
     let fhir = fhir.unwrap_or(false);
     let options = options.as_ref().map_or(option::NONE, |options| &options.0);
@@ -46,16 +46,14 @@ fn load(source: Option<&str>, resource_type: Option<&str>, fhir: Option<bool>, o
 
 /// Loads what a request's body says.
 #[pg_extern(sql = false)]
-fn load_request(request: Option<Json>, fhir: Option<bool>) -> JsonB {
-    version::require_match();
+fn load_request(_version: Matched, request: Option<Json>, fhir: Option<bool>) -> JsonB {
     let request = request.ok_or(Error::Null("request")).and_then(|request| LoadRequest::read(&request.0, option::NONE));
     JsonB(report::ok(request.and_then(|request| run(request, fhir.unwrap_or(false)))))
 }
 
 /// The id of this session's last load that succeeded; null before the first.
 #[pg_extern(sql = false)]
-fn last_load_id() -> Option<String> {
-    version::require_match();
+fn last_load_id(_version: Matched) -> Option<String> {
     journal::last_load()
 }
 

@@ -7,7 +7,8 @@ use crate::job::import::{action, rpc as import};
 use crate::job::storage;
 use crate::op::option::check_keys;
 use crate::pg::argument::Json;
-use crate::pg::{lifecycle, report, version};
+use crate::pg::version::Matched;
+use crate::pg::{lifecycle, report};
 use pgrx::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -28,8 +29,7 @@ const METHODS: [(&str, Method); 7] = [
 ];
 
 #[pg_extern(sql = false)]
-fn rpc(request: Option<Json>) -> String {
-    version::require_match();
+fn rpc(_version: Matched, request: Option<Json>) -> String {
     report::ok(answer(request.as_ref().map(|request| request.0.as_str()))).0
 }
 

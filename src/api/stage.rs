@@ -3,15 +3,15 @@
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::pg::role::Right;
-use crate::pg::{create, lifecycle, report, stage, table, version};
+use crate::pg::version::Matched;
+use crate::pg::{create, lifecycle, report, stage, table};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::json;
 
 /// Puts the rows of a stage into its type's table, as the load that filled it was asked to.
 #[pg_extern(sql = false)]
-fn stage_merge(name: &str) -> JsonB {
-    version::require_match();
+fn stage_merge(_version: Matched, name: &str) -> JsonB {
     let merged = || -> Result<u64, Error> {
         lifecycle::require_writable(c"bulk.stage_merge");
         let stage = stage::open(name)?;
@@ -32,7 +32,6 @@ fn stage_merge(name: &str) -> JsonB {
 
 /// Drops a stage.
 #[pg_extern(sql = false)]
-fn stage_drop(name: &str) {
-    version::require_match();
+fn stage_drop(_version: Matched, name: &str) {
     report::ok(stage::open(name).and_then(|stage| stage::drop(&stage)));
 }

@@ -6,14 +6,14 @@ use crate::fhir::definitions;
 use crate::job::plan::Validate;
 use crate::job::validate;
 use crate::pg::argument::Json;
-use crate::pg::{jobs, lifecycle, report, table, version};
+use crate::pg::version::Matched;
+use crate::pg::{jobs, lifecycle, report, table};
 use pgrx::prelude::*;
 use serde_json::json;
 
 /// Asks for it. A type that is FHIR's but has no table has no resources.
 #[pg_extern(sql = false, name = "validate")]
-fn validate_stored(resource_type: Option<&str>, checks: Option<&str>, options: Option<Json>) -> String {
-    version::require_match();
+fn validate_stored(_version: Matched, resource_type: Option<&str>, checks: Option<&str>, options: Option<Json>) -> String {
     let ask = || {
         lifecycle::require_utf8()?;
         lifecycle::require_writable(c"bulk.validate");

@@ -3,33 +3,81 @@
 
 use super::report;
 use crate::error::Error;
-use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, ereport, pg_sys};
+use pgrx::callconv::{Arg, ArgAbi};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
 use std::ffi::CStr;
 
 /// The version of the SQL objects that this library serves, as `bulk.control` has it: major and minor of the crate's own.
 const SQL_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// Refuses to work (0A000) where the extension of this database has another version than this library, which happens when one of the two
-/// was upgraded alone: each function that SQL calls begins with it.
-pub fn require_match() {
-    report::ok(matches());
+/// The first parameter of each function that SQL calls; no argument of SQL's belongs to it. Where the extension of this database has another
+/// version than this library, which happens when one of the two was upgraded alone, it ends the call (0A000) before an argument is read: their
+/// number and types may be others than the library takes them for.
+pub struct Matched;
+
+pgrx::impl_sql_translatable!(Matched, "internal");
+
+// SAFETY: a virtual argument, of which nothing is read.
+unsafe impl<'fcx> ArgAbi<'fcx> for Matched {
+    unsafe fn unbox_arg_unchecked(_arg: Arg<'_, 'fcx>) -> Matched {
+        report::ok(matches());
+        Matched
+    }
+
+    fn is_virtual_arg() -> bool {
+        true
+    }
 }
 
 /// The same for a worker, which reports the error itself. Runs in a transaction.
 ///
 /// # Errors
-/// `VersionMismatch` names both versions. It is no error where the database has no extension, or while one is created or altered: scripts
-/// may call functions of the version that they make.
+/// `VersionMismatch` names both versions. It is no error where the database has no extension, or while it is created, altered or dropped: scripts
+/// and event triggers may call functions meanwhile.
 pub fn matches() -> Result<(), Error> {
-    // SAFETY: reads a backend variable.
-    if unsafe { pg_sys::creating_extension } {
-        return Ok(());
-    }
     match installed() {
-        Some(sql) if sql != SQL_VERSION => {
+        Some(sql) if sql != SQL_VERSION && !is_changing() => {
             Err(Error::VersionMismatch { library: SQL_VERSION, library_is_newer: is_newer(SQL_VERSION, &sql), sql })
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether this is called by the extension's own script, or by a trigger of a statement that creates, alters or drops extensions.
+fn is_changing() -> bool {
+    // SAFETY: reads a backend variable.
+    if unsafe { pg_sys::creating_extension } {
+        // SAFETY: reads a backend variable, which is set with the other.
+        let current = unsafe { pg_sys::CurrentExtensionObject };
+        // SAFETY: a catalog look-up by a NUL-terminated name.
+        return current == unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), true) };
+    }
+    // SAFETY: reads a backend variable.
+    let portal = unsafe { pg_sys::ActivePortal };
+    // SAFETY: null, or the portal that runs the client's statement, which lasts as long as that.
+    let Some(portal) = (unsafe { portal.as_ref() }) else { return false };
+    // SAFETY: null, or the portal's list of planned statements.
+    let Some(list) = (unsafe { portal.stmts.as_ref() }) else { return false };
+    // SAFETY: a list that is not null has an element.
+    let element = unsafe { *list.elements };
+    // SAFETY: a list of pointers.
+    let first = unsafe { element.ptr_value }.cast::<pg_sys::PlannedStmt>();
+    // SAFETY: a portal's statements are planned.
+    let utility = unsafe { (*first).utilityStmt };
+    // SAFETY: null, or a node, which begins with its tag.
+    let Some(node) = (unsafe { utility.as_ref() }) else { return false };
+    match node.type_ {
+        pg_sys::NodeTag::T_CreateExtensionStmt
+        | pg_sys::NodeTag::T_AlterExtensionStmt
+        | pg_sys::NodeTag::T_AlterExtensionContentsStmt
+        | pg_sys::NodeTag::T_DropOwnedStmt => true,
+        pg_sys::NodeTag::T_DropStmt => {
+            // SAFETY: the tag says what it is.
+            let dropped = unsafe { (*utility.cast::<pg_sys::DropStmt>()).removeType };
+            matches!(dropped, pg_sys::ObjectType::OBJECT_EXTENSION | pg_sys::ObjectType::OBJECT_SCHEMA)
+        }
+        _ => false,
     }
 }
 
@@ -84,11 +132,15 @@ unsafe fn version_in(relation: pg_sys::Relation, row: pg_sys::HeapTuple) -> Opti
     unsafe { String::from_datum(version, false) }
 }
 
-/// Says, once a process, when the server is of an older minor version than the headers that this library was built with: the server's
-/// structs may have grown in between, as `ResultRelInfo` did in November 2024. What this library allocates for the server has slack for the
-/// opposite case.
+/// Warns, once a process that loads the library, when the server is of an older minor version than the headers that it was built with: the
+/// server's structs may have grown in between, as `ResultRelInfo` did in November 2024. What this library allocates for the server has slack
+/// for the opposite case.
 pub fn warn_of_older_server() {
     let built = pg_sys::PG_VERSION_NUM;
+    // SAFETY: reads a backend variable. A parallel worker loads what its leader has loaded, which has warned.
+    if unsafe { pg_sys::ParallelWorkerNumber } >= 0 {
+        return;
+    }
     // SAFETY: a setting of the server that exists in every version.
     let setting = unsafe { pg_sys::GetConfigOption(c"server_version_num".as_ptr(), true, false) };
     if setting.is_null() {
@@ -99,12 +151,10 @@ pub fn warn_of_older_server() {
     // The module's magic block has already refused another major version.
     if server < built {
         let minor = |number: u32| format!("{}.{}", number / 10_000, number % 10_000);
-        ereport!(
-            PgLogLevel::WARNING,
-            PgSqlErrorCode::ERRCODE_WARNING,
-            format!("bulk was built for PostgreSQL {}, and this server is {}", minor(built), minor(server)),
-            "Update the server to the newest minor release, or build bulk with this server's pg_config."
-        );
+        let message = format!("bulk was built for PostgreSQL {}, and this server is {}", minor(built), minor(server));
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, function_name!())
+            .set_hint("Update the server to the newest minor release, or build bulk with this server's pg_config.")
+            .report(PgLogLevel::WARNING);
     }
 }
 

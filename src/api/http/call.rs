@@ -11,14 +11,21 @@ use crate::job::export::{call as export, manifest};
 use crate::job::import::{action, status};
 use crate::pg::argument::Json;
 use crate::pg::attempt::attempt_all;
-use crate::pg::{jobs, lifecycle, version};
+use crate::pg::version::Matched;
+use crate::pg::{jobs, lifecycle};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
 #[pg_extern(sql = false)]
-fn http(method: Option<&str>, path: Option<&str>, query: Option<Json>, headers: Option<Json>, body: Option<Json>) -> String {
-    version::require_match();
+fn http(
+    _version: Matched,
+    method: Option<&str>,
+    path: Option<&str>,
+    query: Option<Json>,
+    headers: Option<Json>,
+    body: Option<Json>,
+) -> String {
     let text = |json: Option<Json>| json.map_or_else(|| "null".to_owned(), |json| json.0);
     let body = body.map(|body| body.0);
     let path = path.unwrap_or_default();
@@ -28,8 +35,7 @@ fn http(method: Option<&str>, path: Option<&str>, query: Option<Json>, headers: 
 
 /// The answer to a request that failed outside of `bulk.http`, by its SQLSTATE.
 #[pg_extern(sql = false)]
-fn http_error(sqlstate: Option<&str>, message: Option<&str>) -> JsonB {
-    version::require_match();
+fn http_error(_version: Matched, sqlstate: Option<&str>, message: Option<&str>) -> JsonB {
     let answer = failure::of_outside(sqlstate.unwrap_or_default(), message.unwrap_or_default());
     JsonB(answer.with("content-type", "application/fhir+json").into_json())
 }
