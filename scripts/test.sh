@@ -17,7 +17,7 @@ legs=(
     '17       17       server  BULK_TEST_INITDB=--locale=C,--data-checksums'
 )
 wanted=${BULK_TEST_LEGS:-15 15-sql 18 16 17}
-# Legs at a time, each with as many tests at a time: most tests wait for a server more than they compute.
+# Legs at a time, each with as many tests at a time as there are cores, at most four: two keep two cores busy to 95 %.
 at_a_time=${BULK_TEST_LEGS_AT_A_TIME:-2}
 
 # The tests' servers are on the loopback, whatever proxy leads elsewhere.
