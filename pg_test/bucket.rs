@@ -509,8 +509,8 @@ fn faults() {
     let other = lines(20_000, 50_000);
     proxy.trouble(Trouble::Slow(Duration::from_millis(30)), 1);
     let answer = load(&mut client, &proxy.host(), json!({}));
-    wait_until("it is at work", || value(&mut client, "select status from bulk.loader_file") == "in-progress");
-    std::thread::sleep(Duration::from_millis(200));
+    let sent = proxy.sent();
+    wait_until("some of it was sent", || proxy.sent() > sent + 100_000);
     replace(&path, &other);
     done(&mut client, &answer);
     assert_eq!(value(&mut client, "select concat_ws(' ', status, loaded) from bulk.loader_file"), "done 30000");

@@ -117,7 +117,8 @@ fn stores() {
     // For a moment.
     proxy.trouble_writing(Some(Trouble::Refuse), 0);
     let begun = export(&mut client, "system", &gzip, None);
-    std::thread::sleep(Duration::from_millis(700));
+    let refused = proxy.refused();
+    wait_until("it is refused, and again", || proxy.refused() > refused + 1);
     proxy.trouble_writing(None, 0);
     let manifest = manifest(&mut client, &begun);
     let counted: u64 = manifest["output"].as_array().unwrap().iter().map(|file| file["count"].as_u64().unwrap()).sum();
@@ -188,7 +189,12 @@ fn places() {
         )
         .unwrap();
     let begun = export(&mut client, "system", &json!({}), None);
-    std::thread::sleep(Duration::from_millis(300));
+    let waits = "select count(*) from pg_stat_activity where backend_type = 'bulk worker' and datname = current_database() and wait_event = 'Extension'";
+    let mut waited = 0;
+    wait_until("it waits for the prepared transaction", || {
+        waited += usize::from(value(&mut client, waits) == "1");
+        waited == 20
+    });
     assert_eq!(status(&mut client, &begun.id()).status, 202);
     client.batch_execute("commit prepared 'x'").unwrap();
     assert_eq!(count(&manifest(&mut client, &begun)), 1001);

@@ -548,27 +548,22 @@ fn broken_sources() {
     assert_eq!((rows(&mut client, "patient"), rows(&mut client, "patient_history")), (expected, history));
 }
 
-/// Starts an import that comes to a halt with some of its rows stored, and pauses it: how many, and how long it took.
-fn paused(client: &mut Client, source: &Slow, id: &str) -> (i64, Duration) {
+/// Starts an import whose source hangs once some of its rows are stored, and pauses it: how many rows.
+fn paused(client: &mut Client, source: &Slow, id: &str) -> i64 {
     assert_eq!(call(client, &json!({"id": id, "inputs": patient_input(&source.url())})).0, 200);
     let stored = format!("select coalesce(stored, 0) from bulk.job where id = '{id}'");
     wait_until("some rows are stored", || value(client, &stored) != "0");
-    let began = std::time::Instant::now();
     assert_eq!(act(client, id, "pause").0, 200);
     assert_eq!(wait(client, id), "paused");
     let working = "select count(*) from pg_stat_activity where backend_type = 'bulk worker' and datname = current_database()";
     wait_until("no worker is left", || value(client, working) == "0");
-    let lasted = began.elapsed();
-    // The source hangs for longer.
-    assert!(lasted < Duration::from_secs(20), "{lasted:?}");
-    (value(client, &stored).parse().unwrap(), lasted)
+    value(client, &stored).parse().unwrap()
 }
 
 fn changed() {
     let database = shared().database();
     let mut client = database.connect();
     let lines = patients(100_000);
-    let mut pauses = Vec::new();
     for (form, bytes) in
         [("plain", lines.clone()), ("members", lines.chunks(500_000).flat_map(gzip).collect::<Vec<u8>>()), ("one", gzip(&lines))]
     {
@@ -589,8 +584,7 @@ fn changed() {
             client.batch_execute("drop table if exists patient, patient_history").unwrap();
             let source = Slow::start(bytes.clone(), hangs);
             let id = format!("{form} {how}");
-            let (stored, lasted) = paused(&mut client, &source, &id);
-            pauses.push(lasted);
+            let stored = paused(&mut client, &source, &id);
             assert!(stored > 0 && stored < 100_000);
             source.behave(PLAIN);
             source.replace(other, etag);
@@ -610,8 +604,6 @@ fn changed() {
             assert_eq!(counts(&mut client, &id), "done 100000 100000 0 0", "{id}");
         }
     }
-    // A pause acts at once, where the machine has time for it.
-    assert!(pauses.iter().any(|lasted| *lasted < Duration::from_secs(1)), "{pauses:?}");
 }
 
 fn rejects() {

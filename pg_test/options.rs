@@ -625,19 +625,20 @@ fn retries() {
     let server = Faulty::start(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{\"id\":\"1\"}\n".to_vec(), Then::Close);
     let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient', options => '{{\"retries\": 3}}')", server.url()));
     assert_eq!((error.code.as_str(), server.requests.load(Ordering::Relaxed)), ("22P04", 1));
-    // A cancel does not wait for the pause.
+    // A cancel does not wait for the pause, which is longer than this bound.
     let server = Faulty::start(status("503 Busy\r\nRetry-After: 50"), Then::Close);
     let began = Instant::now();
     client.batch_execute("set statement_timeout = '300ms'").unwrap();
     let error = failure(&mut client, &format!("select bulk.load('{}', 'Patient', options => '{{\"retries\": 3}}')", server.url()));
     assert_eq!(error.code, "57014");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(50));
 }
 
 fn timeouts() {
     let database = shared().database();
     let mut client = database.connect();
-    let began = Instant::now();
+    // Whoever hung would end in 57014.
+    client.batch_execute("set statement_timeout = '30s'").unwrap();
     for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{\"id\":\"1\"}\n"] {
         let server = Faulty::start(answer.as_bytes().to_vec(), Then::Hang);
         let error =
@@ -652,7 +653,6 @@ fn timeouts() {
     let error =
         failure(&mut client, &format!("select bulk.load('http://{address}/x', 'Patient', options => '{{\"connect-timeout\": 300}}')"));
     assert_eq!(error.code, "08006", "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(8));
     // A slow server is none that keeps silent.
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 311\r\n\r\n";
     let body = format!("{{\"id\":\"1\",\"x\":\"{}\"}}\n", "x".repeat(311 - 18));

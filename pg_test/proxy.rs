@@ -32,6 +32,10 @@ struct State {
     let_go: AtomicBool,
     /// Objects that were asked for.
     asked: AtomicUsize,
+    /// Requests that were refused.
+    refused: AtomicUsize,
+    /// Bytes of answers' bodies that were sent.
+    sent: AtomicUsize,
 }
 
 /// A proxy on a port of its own. It ends when this is dropped.
@@ -50,6 +54,8 @@ impl Proxy {
             stop: AtomicBool::new(false),
             let_go: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -88,6 +94,14 @@ impl Proxy {
 
     pub fn asked(&self) -> usize {
         self.state.asked.load(Ordering::Relaxed)
+    }
+
+    pub fn refused(&self) -> usize {
+        self.state.refused.load(Ordering::Relaxed)
+    }
+
+    pub fn sent(&self) -> usize {
+        self.state.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -150,6 +164,7 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
         _ => None,
     };
     if let Some(refusal) = refusal {
+        state.refused.fetch_add(1, Ordering::Relaxed);
         client.write_all(refusal.as_bytes())?;
         // It comes while the body is still being sent; what lay unread when the connection is closed would take it along.
         return std::io::copy(&mut (&client).take(rest), &mut std::io::sink()).map(drop);
@@ -207,6 +222,7 @@ fn relay(mut client: TcpStream, to: u16, state: &State) -> std::io::Result<()> {
         }
         client.write_all(&some)?;
         sent += some.len();
+        state.sent.fetch_add(some.len(), Ordering::Relaxed);
     }
 }
 
