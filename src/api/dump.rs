@@ -50,7 +50,7 @@ fn dump_bytes(
 }
 
 /// A type as it is spelled, and its table. FHIR's own need none.
-pub(super) fn lookup(name: &str) -> Result<(String, Option<Table>), Error> {
+pub fn lookup(name: &str) -> Result<(String, Option<Table>), Error> {
     let definitions = definitions::r4();
     let name = table::type_name(definitions, name)?;
     let found = table::lookup(&name)?;

@@ -1,6 +1,6 @@
 //! `bulk.dump_csv` and `bulk.dump_csv_bytes`: a type as a table of paths, by two passes over its rows under one snapshot.
 
-use super::dump;
+use crate::api::dump;
 use crate::error::Error;
 use crate::fhir::{Format, definitions};
 use crate::op::csv::{Filler, PathFinder, Paths};

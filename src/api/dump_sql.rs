@@ -1,6 +1,6 @@
 //! `bulk.dump_sql` and `bulk.dump_sql_bytes`: the rows of any query that only reads, in the format asked for.
 
-use super::option::{self, DumpOptions};
+use crate::api::option::{self, DumpOptions};
 use crate::error::Error;
 use crate::op::gzip::Gzip;
 use crate::op::piece::{Form, Piece};

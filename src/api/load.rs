@@ -1,6 +1,6 @@
 //! `bulk.load`, both signatures.
 
-use super::option::{self, LoadRequest};
+use crate::api::option::{self, LoadRequest};
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::fhir::validate::Checks;
@@ -19,7 +19,7 @@ use crate::pg::sink::{Strict, Tolerant};
 use crate::pg::version::Matched;
 use crate::pg::wait::Backend;
 use crate::pg::{lifecycle, loading, report, setting, table};
-use crate::store::Source;
+use crate::store::source::Source;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ fn last_load_id(_version: Matched) -> Option<String> {
 }
 
 /// Loads what is asked for: the answer.
-pub(super) fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
+pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     lifecycle::require_utf8()?;
     lifecycle::require_writable(c"bulk.load");
     let LoadRequest { sources, resource_type, options } = request;

@@ -34,7 +34,7 @@ fn rpc(_version: Matched, request: Option<Json>) -> String {
 }
 
 /// The answer as text, and for a call that is refused the SQLSTATE. Of several calls each has an answer of its own.
-pub(super) fn answer(request: Option<&str>) -> Result<(String, Option<String>), Error> {
+pub fn answer(request: Option<&str>) -> Result<(String, Option<String>), Error> {
     lifecycle::require_utf8()?;
     let call = match request.map(serde_json::from_str::<Value>) {
         Some(Ok(Value::Array(calls))) => {

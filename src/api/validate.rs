@@ -1,6 +1,6 @@
 //! `bulk.validate`: stored resources against the definitions, in a background worker.
 
-use super::option::{self, ValidateOptions};
+use crate::api::option::{self, ValidateOptions};
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::job::plan::Validate;

@@ -1,7 +1,7 @@
 //! What a load changes in every resource before it is stored: an object laid over it, nulls taken out, ids put under a prefix.
 
-use super::prefix;
 use crate::error::Fault;
+use crate::fhir::prefix;
 use crate::jsonb::{Document, Span, Value, parse};
 use std::sync::Arc;
 

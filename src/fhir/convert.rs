@@ -10,9 +10,9 @@
 //! | choice | `"valueString": "a"` | `"value": {"string": "a"}` |
 //! | its companion | `"_valueString": {…}` | `"value": {"_string": {…}}` |
 
-use super::Format;
-use super::definitions::{AidboxKey, Content, Definitions, FhirKey, ShapeId, Variant};
-use super::reference::{Target, split};
+use crate::fhir::Format;
+use crate::fhir::definitions::{AidboxKey, Content, Definitions, FhirKey, ShapeId, Variant};
+use crate::fhir::reference::{Target, split};
 use crate::jsonb::{Document, Member, Span, Value};
 
 /// Converts a resource of the given type into `to`; a type outside the definitions is returned as it came.

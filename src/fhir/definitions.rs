@@ -1,8 +1,8 @@
 //! What the official definitions say of every element, from the table of one FHIR version (`definitions/r4.txt`, whose
 //! notation `scripts/definitions.py` describes). Another version is another table.
 
-use super::keys::Keys;
-use super::table::{self, Element};
+use crate::fhir::keys::Keys;
+use crate::fhir::table::{self, Element};
 use rustc_hash::FxHashMap;
 use std::sync::OnceLock;
 

@@ -1,6 +1,6 @@
 //! Which elements of resources are asked for: a resource with some of them, tagged as such.
 
-use super::definitions::{Definitions, FhirKey};
+use crate::fhir::definitions::{Definitions, FhirKey};
 use crate::jsonb::{Document, Member, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,10 +1,10 @@
 //! What lies beside a resource in its table (id, type, version, times): taken out of the JSON on the way in, put back on
 //! the way out, in the place and spelling of each format.
 
-use super::Format;
-use super::definitions::Definitions;
-use super::instant;
 use crate::error::Fault;
+use crate::fhir::Format;
+use crate::fhir::definitions::Definitions;
+use crate::fhir::instant;
 use crate::jsonb::{Document, Member, Span, Str, Value};
 
 /// Id and type of a resource that comes in.
@@ -277,7 +277,7 @@ pub fn to_stored(
     created_at_url: &str,
 ) -> Value {
     let root = strip(document, root, created_at_url);
-    if from == stored { root } else { super::convert::resource(definitions, document, root, resource_type, stored) }
+    if from == stored { root } else { crate::fhir::convert::resource(definitions, document, root, resource_type, stored) }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! Left to others: chains, `_has`, quantities, numbers, composites, modifiers but `:not`, `:missing`, `:exact`, `:contains` and `:Type`. Strings
 //! are compared without case, but with accents; where an element has no system, that of a token is not asked for.
 
-use super::reference::{self, Target};
-use super::search::{Kind, Parameters, Path};
 use crate::fhir::instant;
+use crate::fhir::reference::{self, Target};
+use crate::fhir::search::{Kind, Parameters, Path};
 use crate::jsonb::{Document, Value};
 use url::form_urlencoded;
 

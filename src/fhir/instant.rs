@@ -137,7 +137,9 @@ fn numbers<const N: usize>(text: &str, sign: char, digits: [usize; N]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use super::{from_timestamp, range, to_timestamp};
+    use super::from_timestamp;
+    use super::range;
+    use super::to_timestamp;
 
     #[test]
     fn dates_are_ranges() {

@@ -1,6 +1,6 @@
 //! Ids under a prefix: a resource's own and, so that they still lead to it, those of the references `Type/id`.
 
-use super::reference::{Target, split};
+use crate::fhir::reference::{Target, split};
 use crate::jsonb::{Document, Member, Value};
 
 /// Members of a reference in Aidbox format. What has others beside type and id is a resource.

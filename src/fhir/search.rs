@@ -1,7 +1,7 @@
 //! The official search parameters and the patient compartment: which elements of a resource they mean, from the table of one FHIR version
 //! (`definitions/r4-search.txt`, whose notation `scripts/search.py` describes).
 
-use super::Format;
+use crate::fhir::Format;
 use crate::jsonb::{Document, Value};
 use rustc_hash::FxHashMap;
 use serde_json::json;

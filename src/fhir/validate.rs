@@ -3,9 +3,9 @@
 //!
 //! By the rules of FHIR's JSON, nothing is empty or null but the places that keep a primitive and its companion aligned.
 
-use super::Format;
-use super::reference::{self, Target};
-use super::structure::{Entry, Kind, Literal, PrimitiveId, ShapeId, Structure};
+use crate::fhir::Format;
+use crate::fhir::reference::{self, Target};
+use crate::fhir::structure::{Entry, Kind, Literal, PrimitiveId, ShapeId, Structure};
 use crate::jsonb::{Document, Span, Str, Value};
 
 /// What is wrong where. It never says what the resource holds.

@@ -5,7 +5,7 @@ use crate::op::Sink;
 use crate::op::batch::Batch;
 use crate::op::ledger::Ledger;
 use crate::pg::jobs::{self, Job};
-use crate::pg::parts::Progress;
+use crate::pg::part::Progress;
 use std::rc::Rc;
 
 /// Counts what goes into a sink, and ends it when the job is wanted no more.

@@ -1,15 +1,15 @@
 //! The storage that settings name, as Aidbox's do: whether it is one, and whether it works.
 
-use super::bucket::call::{Answer, refusal};
-use super::bucket::run;
 use crate::error::{Error, SourceFault};
+use crate::job::bucket::call::{Answer, refusal};
+use crate::job::bucket::run;
 use crate::op::aside::aside;
 use crate::pg::role::Right;
 use crate::pg::wait::Backend;
 use crate::pg::{accounts, lifecycle, setting};
-use crate::store::Interrupt;
 use crate::store::account::{AwsAccount, GcpAccount};
 use crate::store::bucket::Bucket;
+use crate::store::interrupt::Interrupt;
 use crate::store::opened::Access;
 use crate::store::stores::Store;
 use serde::de::DeserializeOwned;

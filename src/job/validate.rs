@@ -1,17 +1,18 @@
 //! Validation of stored resources: a table, some pages a step, each step with what it found in one transaction.
 
-use super::plan::{Plan, Validate, Work};
-use super::worker::Step;
 use crate::error::Error;
 use crate::fhir::validate::Checks;
 use crate::fhir::{definitions, structure};
+use crate::job::plan::{Plan, Validate, Work};
+use crate::job::step::Step;
 use crate::op::examine::Examine;
 use crate::op::line::Recipe;
 use crate::op::pipe::Pipe;
 use crate::pg::dangling::Referrers;
 use crate::pg::jobs::{self, Job, Order};
 use crate::pg::journal::Journal;
-use crate::pg::parts::{self, Advance, NewPart, Part};
+use crate::pg::part::{NewPart, Part};
+use crate::pg::parts::{self, Advance};
 use crate::pg::scan::{self, Filter, When};
 use crate::pg::table::{self, Table};
 use crate::pg::wait::Backend;

@@ -1,33 +1,20 @@
 //! A worker's life: one job, part by part, then whatever else waits.
 
-use super::plan::{Import, Plan, Work};
-use super::{bucket, export, import, validate};
 use crate::error::Error;
+use crate::job::plan::{Import, Plan, Work};
+use crate::job::record::note;
+use crate::job::step::Step;
+use crate::job::{bucket, export, import, slot, validate};
 use crate::pg::attempt::Failure;
 use crate::pg::background::{self, Launch};
 use crate::pg::jobs::{self, Job};
 use crate::pg::lock::Lock;
-use crate::pg::parts::{self, Part};
+use crate::pg::part::{Part, Progress};
+use crate::pg::parts;
 use crate::pg::{launcher, lifecycle, setting, transaction};
-use std::cell::Cell;
 
 /// Times that a step is tried again when what failed may pass.
 const TRIES: u32 = 5;
-
-/// What came of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// There is more to do.
-    More,
-    /// The part is done.
-    Done,
-    /// The part is done, and it is written down.
-    Ended,
-    /// Nobody wants it any more.
-    Unwanted,
-    /// It ends here: more resources are invalid than was asked to bear.
-    TooMany(u64),
-}
 
 /// The whole of it. What ends it early goes to the server's log, without what a resource says.
 pub fn main() {
@@ -44,21 +31,6 @@ pub fn main() {
     }
 }
 
-/// Times that what is to be written down is tried, should a cancel meet it: that was meant for the work.
-const NOTE_TRIES: u32 = 3;
-
-/// Does what is to be written down. It waits for no one for long: whoever holds a job's row must not hold a worker's place.
-fn note<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match transaction::run(None, || setting::within(&[(c"lock_timeout", c"5s")], &work)) {
-            Err(failure) if failure.is_cancel() && tries < NOTE_TRIES => {}
-            done => return done,
-        }
-    }
-}
-
 /// Jobs that one process does at most: others' turn comes.
 const MOST_JOBS: usize = 20;
 
@@ -71,27 +43,12 @@ fn run(launch: Launch) -> Result<(), Failure> {
         }
         return note(jobs::start_waiting);
     }
-    let place = note(|| Ok((0..setting::max_workers()).map(Lock::Place).find(|place| place.take())))?;
-    if place.is_none() {
+    if !slot::take_place()? {
         return Ok(());
     }
-    PLACE.set(place);
     let worked = work_on(launch);
-    leave_place()?;
+    slot::leave_place()?;
     worked
-}
-
-thread_local! {
-    /// The place of `bulk.max_workers` that this process has.
-    static PLACE: Cell<Option<Lock>> = const { Cell::new(None) };
-}
-
-/// Gives the process's place to another: what it does from here on is no work, or it ends.
-pub fn leave_place() -> Result<(), Failure> {
-    note(|| {
-        PLACE.take().into_iter().for_each(Lock::release);
-        jobs::start_waiting()
-    })
 }
 
 fn work_on(launch: Launch) -> Result<(), Failure> {
@@ -106,7 +63,7 @@ fn work_on(launch: Launch) -> Result<(), Failure> {
             done.push(number);
             if let Some(role) = job.role
                 && done.len() < MOST_JOBS
-                && PLACE.get().is_some()
+                && slot::has_place()
             {
                 next = note(|| jobs::next(launch.session_role, role, &done))?;
             }
@@ -203,7 +160,7 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
             Err((_, failure)) if failure.may_pass() && tries < TRIES => tries += 1,
             Err((at, failure)) => break Some((at, failure)),
         }
-        parts.iter_mut().for_each(|part| part.progress = parts::Progress::default());
+        parts.iter_mut().for_each(|part| part.progress = Progress::default());
     };
     background::report_activity(None);
     let noted = note(|| {

@@ -1,9 +1,9 @@
 //! The bytes of a jsonb value (inflated, without its varlena header) to a document, in the stored order of keys, which is
 //! the order `jsonb_out` writes.
 
-use super::document::{Document, Str, Value};
-use super::numeric;
 use crate::error::Fault;
+use crate::jsonb::document::{Document, Str, Value};
+use crate::jsonb::numeric;
 
 const COUNT_MASK: u32 = 0x0FFF_FFFF;
 const SCALAR: u32 = 0x1000_0000;
@@ -141,7 +141,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Document, encode, parse, text};
+    use crate::jsonb::{Document, encode, parse, text};
 
     fn round(json: &str) -> String {
         let mut document = Document::new();

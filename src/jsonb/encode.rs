@@ -1,9 +1,9 @@
 //! A document to the bytes of a jsonb varlena, byte-equal to `jsonb_in` (src/backend/utils/adt/jsonb_util.c): keys sorted,
 //! the last of equal keys kept, an offset instead of a length in every 32nd entry, numbers and containers aligned to 4.
 
-use super::document::{Document, Span, Value};
-use super::{numeric, varlena};
 use crate::error::Fault;
+use crate::jsonb::document::{Document, Span, Value};
+use crate::jsonb::{numeric, varlena};
 
 /// Flags of a container's header word, beside its count of children.
 const SCALAR: u32 = 0x1000_0000;

@@ -1,9 +1,9 @@
 //! JSON text to a document, accepting exactly what PostgreSQL's `jsonb_in` accepts. One line at a time, no SIMD needed
 //! where strings are short; errors carry the byte.
 
-use super::document::{Document, Str, Value};
-use super::scan;
 use crate::error::Fault;
+use crate::jsonb::document::{Document, Str, Value};
+use crate::jsonb::scan;
 
 /// A fault and the byte of the text (from 0) where it lies.
 #[derive(Debug, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl Parser<'_> {
             self.digits("token is invalid")?;
         }
         let literal = &self.text[start..self.at];
-        if let Some(byte) = super::numeric::check(literal) {
+        if let Some(byte) = crate::jsonb::numeric::check(literal) {
             self.at = start + byte;
             return self.fail(Fault::NumberRange);
         }
@@ -309,7 +309,7 @@ mod tests {
         let mut document = Document::new();
         let value = parse(&mut document, text, 100).map_err(|e| (e.fault, e.byte))?;
         let mut out = Vec::new();
-        super::super::text::write(&document, value, super::super::text::Style::Compact, &mut out);
+        crate::jsonb::text::write(&document, value, crate::jsonb::text::Style::Compact, &mut out);
         Ok(String::from_utf8(out).unwrap())
     }
 

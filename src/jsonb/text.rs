@@ -1,7 +1,7 @@
 //! A document to JSON text, in the two spacings that people meet.
 
-use super::document::{Document, Str, Value};
-use super::scan;
+use crate::jsonb::document::{Document, Str, Value};
+use crate::jsonb::scan;
 
 /// Where spaces go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

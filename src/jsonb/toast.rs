@@ -1,8 +1,8 @@
 //! Compressing a value before it reaches the server, exactly when the server would (access/heap/heaptoast.c) and into what it
 //! would accept (access/common/toast_internals.c); and inflating what it stored.
 
-use super::pglz::{self, Pglz};
 use crate::error::Fault;
+use crate::jsonb::pglz::{self, Pglz};
 
 /// A tuple up to this many bytes is never toasted.
 const THRESHOLD: usize = 2032;

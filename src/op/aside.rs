@@ -1,9 +1,9 @@
 //! What takes long and needs no database, on a thread of its own: the main thread waits for it, and can be ended meanwhile.
 
-use super::Control;
-use super::crew::Crew;
 use crate::error::Error;
-use crate::store::Interrupt;
+use crate::op::Control;
+use crate::op::crew::Crew;
+use crate::store::interrupt::Interrupt;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,5 @@
 //! Rows made from a block of lines: what the encode threads hand to the main thread.
 
-use super::checkpoint::Checkpoint;
-use super::seen;
 use crate::error::{Error, Fault, Place, Reason, Reject};
 use crate::fhir::Format;
 use crate::fhir::change::Changes;
@@ -12,6 +10,8 @@ use crate::fhir::structure::Structure;
 use crate::fhir::validate::{self, Checks, Finding, Reference};
 use crate::jsonb::toast::{Compressor, Rule};
 use crate::jsonb::{Document, Value, encode, parse, varlena};
+use crate::op::checkpoint::Checkpoint;
+use crate::op::seen;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -95,8 +95,8 @@ pub struct Recipe {
 pub struct Row {
     /// Index into `Batch::types`.
     pub resource_type: usize,
-    pub(super) id: (usize, usize),
-    pub(super) resource: (usize, usize),
+    pub id: (usize, usize),
+    pub resource: (usize, usize),
     pub line: u64,
     /// Bytes of the source before the line.
     pub offset: u64,
@@ -136,12 +136,12 @@ pub struct Batch {
     /// Where its lines end, if loading can go on there.
     pub end: Option<Checkpoint>,
     /// The lines themselves, where they are kept, and where in the source they begin.
-    pub(super) lines: Arc<Vec<u8>>,
-    pub(super) offset: u64,
-    pub(super) ids: Vec<u8>,
-    pub(super) resources: Vec<u8>,
+    pub lines: Arc<Vec<u8>>,
+    pub offset: u64,
+    pub ids: Vec<u8>,
+    pub resources: Vec<u8>,
     /// By index into `types`.
-    pub(super) compression: Vec<Option<Rule>>,
+    pub compression: Vec<Option<Rule>>,
 }
 
 impl Batch {
@@ -164,7 +164,7 @@ impl Batch {
         &self.resources[row.resource.0..row.resource.1]
     }
 
-    pub(super) fn new(source: &str, offset: u64) -> Batch {
+    pub fn new(source: &str, offset: u64) -> Batch {
         Batch {
             source: source.to_owned(),
             types: Vec::new(),

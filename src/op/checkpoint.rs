@@ -3,8 +3,9 @@
 use crate::error::SourceFault;
 use crate::fhir::ndjson::{Blocks, Position, Until};
 use crate::store::inflate::{self, Inflated, Members, Restart};
+use crate::store::interrupt::Interrupt;
 use crate::store::opened::{Access, Identity};
-use crate::store::{Interrupt, Source};
+use crate::store::source::Source;
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};

@@ -2,7 +2,7 @@
 //! does, however it ends.
 
 use crate::error::Error;
-use crate::store::Interrupt;
+use crate::store::interrupt::Interrupt;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;

@@ -1,13 +1,13 @@
 //! A type as CSV: a column for every path to a value that any of its resources has, found by one pass over the rows, filled by a second.
 
-use super::field::Delimited;
-use super::line::{Recipe, Writer, utf8};
-use super::piece::{Form, Piece};
-use super::pipe::Make;
-use super::rows::{RowBlock, StoredRow};
 use crate::error::{Error, Fault};
 use crate::fhir::envelope;
 use crate::jsonb::{Document, Str, Value};
+use crate::op::field::Delimited;
+use crate::op::line::{Recipe, Writer, utf8};
+use crate::op::piece::{Form, Piece};
+use crate::op::pipe::Make;
+use crate::op::rows::{RowBlock, StoredRow};
 use rustc_hash::FxHashMap;
 use std::cmp::Ordering;
 

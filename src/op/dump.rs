@@ -1,10 +1,10 @@
 //! Dump: blocks of rows to NDJSON, as lines or as a body.
 
-use super::line::{Recipe, Writer};
-use super::piece::{Form, Piece};
-use super::pipe::Make;
-use super::rows::RowBlock;
 use crate::error::{Error, Fault};
+use crate::op::line::{Recipe, Writer};
+use crate::op::piece::{Form, Piece};
+use crate::op::pipe::Make;
+use crate::op::rows::RowBlock;
 
 /// What lines are made by, and what becomes of them.
 #[derive(Debug, Clone)]

@@ -1,11 +1,11 @@
 //! Validation of stored rows: blocks of rows to what is wrong with them.
 
-use super::line::{Recipe, Writer};
-use super::pipe::Make;
-use super::rows::{RowBlock, StoredRow};
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::structure::Structure;
 use crate::fhir::validate::{self, Checks, Found, Reference};
+use crate::op::line::{Recipe, Writer};
+use crate::op::pipe::Make;
+use crate::op::rows::{RowBlock, StoredRow};
 
 /// Findings of one resource that are told of.
 const MOST: usize = 10;

@@ -1,11 +1,6 @@
 //! Export: blocks of rows to lines of FHIR's NDJSON, of the resources that are asked for, and what is to be said of those that could not be
 //! written.
 
-use super::ids::Ids;
-use super::line::{Recipe, Writer};
-use super::piece;
-use super::pipe::Make;
-use super::rows::{RowBlock, StoredRow};
 use crate::error::{Error, Fault};
 use crate::fhir::elements::Elements;
 use crate::fhir::filter::Filter;
@@ -13,6 +8,11 @@ use crate::fhir::instant;
 use crate::fhir::search::{self, Path};
 use crate::jsonb::text::{self, Style};
 use crate::jsonb::{Document, Value};
+use crate::op::ids::Ids;
+use crate::op::line::{Recipe, Writer};
+use crate::op::piece;
+use crate::op::pipe::Make;
+use crate::op::rows::{RowBlock, StoredRow};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ impl Exporter {
     /// Appends the row's line; false for one that is not asked for.
     fn line(&self, row: &StoredRow, writer: &mut Writer, out: &mut Vec<u8>) -> Result<bool, Fault> {
         let (mut root, resource_type) = writer.resource(&self.recipe, row)?;
-        let id = super::line::utf8(row.id)?;
+        let id = crate::op::line::utf8(row.id)?;
         let document = writer.document();
         if !self.is_asked(document, root, resource_type, id) {
             return Ok(false);
@@ -156,8 +156,9 @@ impl Make<RowBlock> for Exporter {
                 Ok(asked) => made.lines += u64::from(asked),
                 Err(fault) => {
                     made.bytes.truncate(start);
-                    let kind =
-                        row.resource_type.map_or(self.recipe.resource_type.as_str(), |kind| super::line::utf8(kind).unwrap_or_default());
+                    let kind = row
+                        .resource_type
+                        .map_or(self.recipe.resource_type.as_str(), |kind| crate::op::line::utf8(kind).unwrap_or_default());
                     let text = format!("{kind}/{} cannot be exported: {fault}", String::from_utf8_lossy(row.id));
                     made.outcomes.extend_from_slice(outcome("error", "exception", &text, None).to_string().as_bytes());
                     made.outcomes.push(b'\n');

@@ -1,8 +1,8 @@
 //! Ready pieces to gzip, a member each.
 
-use super::piece::{self, Piece};
-use super::pipe::Make;
 use crate::error::Error;
+use crate::op::piece::{self, Piece};
+use crate::op::pipe::Make;
 
 #[derive(Debug)]
 pub struct Gzip;

@@ -1,6 +1,5 @@
 //! A stored row to its line of NDJSON.
 
-use super::rows::StoredRow;
 use crate::error::Fault;
 use crate::fhir::definitions::Definitions;
 use crate::fhir::envelope::{self, Row};
@@ -8,6 +7,7 @@ use crate::fhir::instant::{self, Instant};
 use crate::fhir::{Format, convert};
 use crate::jsonb::text::{self, Style};
 use crate::jsonb::{Document, Value, decode, toast};
+use crate::op::rows::StoredRow;
 
 /// Bytes that reused memory may keep from one row to the next.
 const KEEP: usize = 1 << 20;

@@ -1,16 +1,17 @@
 //! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
 
-use super::batch::{Batch, Recipe, Workspace, encode_block};
-use super::checkpoint::{Checkpoint, Reading, Span};
-use super::crew::Crew;
-use super::ledger::{Ledger, Tally};
-use super::queue::{Next, Queue};
-use super::{Control, Sink};
 use crate::error::{Error, SourceFault};
 use crate::fhir::ndjson::Block;
+use crate::op::batch::{Batch, Recipe, Workspace, encode_block};
+use crate::op::checkpoint::{Checkpoint, Reading, Span};
+use crate::op::crew::Crew;
+use crate::op::ledger::{Ledger, Tally};
+use crate::op::queue::{Next, Queue};
+use crate::op::{Control, Sink};
 use crate::store::inflate;
+use crate::store::interrupt::Interrupt;
 use crate::store::opened::{Access, Identity};
-use crate::store::{Interrupt, Source};
+use crate::store::source::Source;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};

@@ -1,10 +1,10 @@
 //! What a load can be told: the keys of `options`, of a request's body and of an import.
 
-use super::policy::{Method, OnConflict, Policy};
 use crate::error::Error;
 use crate::fhir::validate::Checks;
 use crate::jsonb::text::Style;
 use crate::jsonb::{self, Document, parse};
+use crate::op::policy::{Method, OnConflict, Policy};
 use crate::store::opened::{self, HeaderMap};
 use serde_json::{Map, Value};
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! Objects on their way to a store: a thread writes what the main thread hands it, and the bytes that wait are bounded.
 
-use super::Control;
-use super::crew::Crew;
-use super::queue::{Next, Queue};
 use crate::error::{Error, SourceFault};
-use crate::store::Interrupt;
+use crate::op::Control;
+use crate::op::crew::Crew;
+use crate::op::queue::{Next, Queue};
 use crate::store::bucket::Bucket;
+use crate::store::interrupt::Interrupt;
 use crate::store::opened::Access;
 use crate::store::stores::Upload;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! Blocks of rows → queue bounded by bytes → threads that make something of them → what they made, in order. The first block is worked on
 //! by the main thread: a small table is done before threads would have started.
 
-use super::Control;
-use super::crew::Crew;
-use super::queue::{Next, Queue};
 use crate::error::Error;
-use crate::store::Interrupt;
+use crate::op::Control;
+use crate::op::crew::Crew;
+use crate::op::queue::{Next, Queue};
+use crate::store::interrupt::Interrupt;
 use std::sync::Arc;
 
 /// How large a block shall be, about.

@@ -1,6 +1,6 @@
 //! What becomes of a resource whose id is there already.
 
-use super::batch::TakeMeta;
+use crate::op::batch::TakeMeta;
 
 /// By the option `on-conflict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

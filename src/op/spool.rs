@@ -1,8 +1,8 @@
 //! Batches on their way through a file, for loads that must have seen all lines before the first is stored.
 
-use super::batch::{Batch, Occurrence, Row};
 use crate::error::Error;
 use crate::fhir::envelope::Meta;
+use crate::op::batch::{Batch, Occurrence, Row};
 use std::sync::Arc;
 
 /// A file that is written once and then read, from its beginning.

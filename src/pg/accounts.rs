@@ -1,7 +1,7 @@
 //! Accounts at stores: kept in a table that people read, their secrets in one that only the extension does.
 
-use super::{owner, setting};
 use crate::error::Error;
+use crate::pg::{owner, setting};
 use crate::store::account::{Accounts, AzureContainer};
 use crate::store::bucket::Bucket;
 use pgrx::JsonB;

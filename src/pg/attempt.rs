@@ -1,7 +1,7 @@
 //! Work that may fail without the transaction: in a subtransaction, taken back when it does.
 
-use super::{diagnostics, memory, report};
 use crate::error::Error;
+use crate::pg::{diagnostics, memory, report};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;

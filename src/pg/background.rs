@@ -2,8 +2,8 @@
 //!
 //! At a commit an ERROR would end the whole cluster, so what is to be done then is prepared before and allocates nothing.
 
-use super::padded::Padded;
-use super::{compat, launcher, lifecycle, setting};
+use crate::pg::padded::Padded;
+use crate::pg::{backlog, compat, lifecycle, setting, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgrx::pg_sys;
@@ -82,7 +82,7 @@ pub fn start_at_commit(launch: Launch) {
 /// Has processes interrupted, whatever they do or wait for, when the transaction commits.
 pub fn interrupt_at_commit(processes: impl Iterator<Item = i32>) {
     pending(|pending, by| {
-        pending.sleepers.extend(processes.map(|process| Wanted { by, what: Sleeper { process, entry: find(process) } }));
+        pending.sleepers.extend(processes.map(|process| Wanted { by, what: Sleeper { process, entry: wait::entry(process) } }));
     });
 }
 
@@ -119,7 +119,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
                 // Without room the job waits for the next that looks.
                 // SAFETY: a whole description, which is copied.
                 if !unsafe { pg_sys::RegisterDynamicBackgroundWorker(worker.what.as_mut_ptr(), std::ptr::null_mut()) } {
-                    launcher::note(lifecycle::database());
+                    backlog::note(lifecycle::database());
                 }
             }
             pending.sleepers.drain(..).for_each(|sleeper| interrupt(sleeper.what));
@@ -163,25 +163,9 @@ unsafe extern "C-unwind" fn at_end_of_part(
     });
 }
 
-fn find(process: c_int) -> *mut pg_sys::PGPROC {
-    // SAFETY: any number may be asked for.
-    unsafe { pg_sys::BackendPidGetProc(process) }
-}
-
-/// Has a process look at what changed, if it is there; another that has its number looks in vain.
-pub fn wake(process: c_int) {
-    let entry = find(process);
-    if !entry.is_null() {
-        // SAFETY: an entry of the shared array, which never goes.
-        let latch = unsafe { &raw mut (*entry).procLatch };
-        // SAFETY: as above.
-        unsafe { pg_sys::SetLatch(latch) };
-    }
-}
-
 /// Cancels what a process does, if it is still there.
 fn interrupt(sleeper: Sleeper) {
-    if !sleeper.entry.is_null() && find(sleeper.process) == sleeper.entry {
+    if !sleeper.entry.is_null() && wait::entry(sleeper.process) == sleeper.entry {
         // It fails only for a process that has just ended.
         let _ = kill(Pid::from_raw(sleeper.process), Signal::SIGINT);
     }

@@ -1,10 +1,10 @@
 //! Rows of a batch as a relation that one statement reads, as a trigger reads its transition tables. Values stay as the threads made
 //! them, compressed: in an array they would be inflated.
 
-use super::ephemeral::{Column, Ephemeral};
-use super::{diagnostics, setting};
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
+use crate::pg::ephemeral::{Column, Ephemeral};
+use crate::pg::{diagnostics, setting};
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
 use std::ffi::CStr;

@@ -1,12 +1,12 @@
 //! Rows written with regard for what is there: versions that are overwritten go to the history, or ids that exist are refused or passed
 //! over. Every line counts, also one that a later line of the batch replaces: the lines of one id go one after another.
 
-use super::general::{Facts, General, OnExisting};
-use super::table::{self, Table};
-use super::{batch_rows, sequence};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row, TakeMeta};
 use crate::op::policy::{OnConflict, Policy};
+use crate::pg::general::{Facts, General, OnExisting};
+use crate::pg::table::{self, Table};
+use crate::pg::{batch_rows, sequence};
 use pgrx::pg_sys;
 
 /// How often rows that other sessions insert at the same time are looked for anew.

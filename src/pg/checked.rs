@@ -1,16 +1,16 @@
 //! Loads whose references must lead somewhere: to a resource that is there, or to one of the same load. So no line is stored before all are
 //! seen: they wait in a temporary file.
 
-use super::dangling::{none_stored, text};
-use super::diagnostics;
-use super::ephemeral::{Column, Ephemeral};
-use super::spool::TemporaryFile;
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;
 use crate::op::Sink;
 use crate::op::batch::{Batch, Row};
 use crate::op::ledger::{Ledger, Tally};
 use crate::op::spool::{self, Spool};
+use crate::pg::dangling::{none_stored, text};
+use crate::pg::diagnostics;
+use crate::pg::ephemeral::{Column, Ephemeral};
+use crate::pg::spool::TemporaryFile;
 use pgrx::{Spi, pg_sys};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;

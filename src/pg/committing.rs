@@ -1,18 +1,18 @@
 //! The rows of an import: group after group, each in a transaction of its own, with how far the source is loaded, the counts and the lines
 //! that were rejected.
 
-use super::attempt::Failure;
-use super::jobs::Job;
-use super::journal::Journal;
-use super::parts::{Part, Progress};
-use super::sink::{Strict, Tolerant};
-use super::upsert::Destination;
-use super::{jobs, parts, report, transaction};
 use crate::error::{Error, Reject};
 use crate::op::Sink;
 use crate::op::batch::Batch;
 use crate::op::ledger::{Ledger, Tally};
 use crate::op::policy::Method;
+use crate::pg::attempt::Failure;
+use crate::pg::destination::Destination;
+use crate::pg::jobs::Job;
+use crate::pg::journal::Journal;
+use crate::pg::part::{Part, Progress};
+use crate::pg::sink::{Strict, Tolerant};
+use crate::pg::{jobs, parts, report, transaction};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,7 @@ impl<'a> Committing<'a> {
                     // Another session inserted one of the ids: INSERT can bear that.
                     destination.method = Method::Insert;
                 }
-                Err(failure) if tries < TRIES && failure.may_pass() => super::wait::pause(Duration::from_millis(20) * tries * tries),
+                Err(failure) if tries < TRIES && failure.may_pass() => crate::pg::wait::pause(Duration::from_millis(20) * tries * tries),
                 Err(Failure::Server { sqlstate, message, .. }) => return Err(Error::Server { sqlstate, message }),
             }
         };

@@ -1,6 +1,6 @@
 //! Where PostgreSQL's versions differ: one function a difference, the same to its callers in every version.
 
-use super::unguarded::unguarded;
+use crate::pg::unguarded::unguarded;
 use nix::sys::signal::Signal;
 use pgrx::pg_sys;
 use std::ffi::c_int;

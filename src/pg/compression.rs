@@ -1,7 +1,7 @@
 //! How a table compresses its resources: what the encode threads must know to do it for the server.
 
-use super::eligible::Layout;
 use crate::jsonb::toast::{Column, Method, Rule};
+use crate::pg::eligible::Layout;
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::CStr;
 

@@ -1,8 +1,9 @@
 //! Creates a resource type's table with what it needs (its history, the enum of statuses, the sequence of versions), once,
 //! whoever else is doing the same.
 
-use super::table::{self, Table};
 use crate::error::Error;
+use crate::pg::owner;
+use crate::pg::table::{self, Table};
 use pgrx::{Spi, pg_sys};
 use std::ffi::CString;
 
@@ -20,7 +21,7 @@ pub enum Key {
 
 /// The table of a resource type, created where it is missing, and whether it lacks its key. The type has passed `table::type_name`.
 pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
-    let history = |found: &Table| table::relation(&format!("{}_history", found.plain_name), found.schema);
+    let history = |found: &Table| owner::relation(&format!("{}_history", found.plain_name), found.schema);
     if let Some(found) = table::lookup(resource_type)?
         && history(&found).is_some()
     {
@@ -36,14 +37,14 @@ pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
     ensure_sequence(schema);
     let status = ensure_status(schema);
     let literal = pgrx::spi::quote_literal(resource_type);
-    let missing = table::relation(&table_name, schema).is_none();
+    let missing = owner::relation(&table_name, schema).is_none();
     if missing {
         let name = table::qualified(schema, &table_name);
         let constraint = if key == Key::Later { "not null" } else { "primary key" };
         run(&format!("create table {name} (id pg_catalog.text {constraint}, {})", columns(&status, &literal)));
     }
     let history_name = format!("{table_name}_history");
-    if table::relation(&history_name, schema).is_none() {
+    if owner::relation(&history_name, schema).is_none() {
         run(&format!(
             "create table {} (id pg_catalog.text, {}, primary key (id, txid))",
             table::qualified(schema, &history_name),
@@ -63,7 +64,7 @@ pub fn stage(name: &[String], resource_type: &str) -> Result<(pg_sys::Oid, bool)
         _ => return Err(Error::NoSchema),
     };
     lock(schema, plain);
-    if let Some(found) = table::relation(plain, schema) {
+    if let Some(found) = owner::relation(plain, schema) {
         return Ok((found, false));
     }
     let status = ensure_status(schema);
@@ -71,7 +72,7 @@ pub fn stage(name: &[String], resource_type: &str) -> Result<(pg_sys::Oid, bool)
     let name = table::qualified(schema, plain);
     run(&format!("create unlogged table {name} (id pg_catalog.text primary key, {columns})"));
     run(&format!("alter table {name} alter txid drop not null, alter cts drop default, alter ts drop default"));
-    table::relation(plain, schema).map(|oid| (oid, true)).ok_or_else(|| Error::Internal(format!("table {plain} is missing")))
+    owner::relation(plain, schema).map(|oid| (oid, true)).ok_or_else(|| Error::Internal(format!("table {plain} is missing")))
 }
 
 /// Gives a table that was created without it its primary key.
@@ -89,7 +90,7 @@ fn columns(status: &str, resource_type: &str) -> String {
 
 /// The sequence's oid, created in `schema` when the search path has none.
 pub fn ensure_sequence(schema: pg_sys::Oid) -> pg_sys::Oid {
-    let found = || table::relation(SEQUENCE, schema).or_else(|| table::find(SEQUENCE));
+    let found = || owner::relation(SEQUENCE, schema).or_else(|| table::find(SEQUENCE));
     if let Some(found) = found() {
         return found;
     }
@@ -160,5 +161,5 @@ fn take(schema: pg_sys::Oid, name: &str, at_once: bool) -> bool {
 
 /// Runs a statement all of whose names are qualified.
 pub fn run(statement: &str) {
-    super::diagnostics::keep(None, || super::report::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string()))));
+    crate::pg::diagnostics::keep(None, || crate::pg::report::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string()))));
 }

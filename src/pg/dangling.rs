@@ -1,11 +1,11 @@
 //! References that lead nowhere.
 
-use super::ephemeral::{Column, Ephemeral};
-use super::{diagnostics, memory, table};
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;
 use crate::jsonb::varlena;
 use crate::op::examine::{Finding, Referrer};
+use crate::pg::ephemeral::{Column, Ephemeral};
+use crate::pg::{diagnostics, memory, table};
 use pgrx::{Spi, pg_sys};
 use std::collections::BTreeSet;
 

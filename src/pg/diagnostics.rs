@@ -5,8 +5,8 @@
 //! PostgreSQL runs the error context callbacks whenever an error is raised. Ours runs twice: when the error is raised below it,
 //! it copies the error; when pgrx raises it again at the end of the function, it completes that.
 
-use super::memory;
-use super::unguarded::{errcode, errcontext_msg, errdetail};
+use crate::pg::memory;
+use crate::pg::unguarded::{errcode, errcontext_msg, errdetail};
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;

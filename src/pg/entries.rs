@@ -1,11 +1,11 @@
 //! Index entries that are still to be made: those of a table whose only index is its key. They wait until there are many and go in the key's
 //! order, so that one leaf of the index after another is filled and not now this, now that.
 
-use super::diagnostics;
-use super::eligible::Layout;
-use super::memory;
-use super::unguarded::unguarded;
 use crate::op::batch::{Batch, Row};
+use crate::pg::diagnostics;
+use crate::pg::eligible::Layout;
+use crate::pg::memory;
+use crate::pg::unguarded::unguarded;
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::rc::Rc;

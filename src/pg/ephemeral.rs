@@ -1,7 +1,7 @@
 //! Relations that exist for statements of ours alone, as a trigger's transition tables do: rows in memory, or beyond `work_mem` in a
 //! temporary file.
 
-use super::padded::Padded;
+use crate::pg::padded::Padded;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
 

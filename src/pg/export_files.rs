@@ -1,9 +1,9 @@
 //! What exports have written: their runs, each with a folder of its own, and the files in those.
 
-use super::jobs::{self, Job};
-use super::parts::Part;
-use super::{create, owner, wait};
 use crate::error::Error;
+use crate::pg::jobs::{self, Job};
+use crate::pg::part::Part;
+use crate::pg::{create, owner, wait};
 use pgrx::pg_sys;
 use std::time::Duration;
 
@@ -236,4 +236,9 @@ pub fn standing(job: &Job) -> Result<(bool, bool), Error> {
         |row| Ok((row.get::<bool>(1)?.unwrap_or(false), row.get::<bool>(2)?.unwrap_or(false))),
     )?;
     Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// The run that a job is in.
+pub fn latest_run(job: &Job) -> Result<Option<Run>, Error> {
+    Ok(runs(job.number)?.into_iter().next())
 }

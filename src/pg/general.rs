@@ -1,11 +1,11 @@
 //! The general way of writing rows: one `insert … select … on conflict` a batch and table, through SPI. It works on whatever
 //! table there is: triggers, partitions, foreign keys, row security; and it is the way for rows that exist.
 
-use super::table::{self, Table};
-use super::upsert::Order;
-use super::{diagnostics, report};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
+use crate::pg::destination::Order;
+use crate::pg::table::{self, Table};
+use crate::pg::{diagnostics, report};
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::{Spi, pg_sys};
 use std::collections::HashSet;

@@ -1,16 +1,16 @@
 //! New rows straight into a table's heap, many at a time, as COPY does it (commands/copyfrom.c), but without
 //! its parsing. Only for tables where that is exactly what INSERT would do, see `eligible`.
 
-use super::compat;
-use super::diagnostics;
-use super::eligible::{self, Layout};
-use super::entries::{Entries, Waiting};
-use super::memory;
-use super::padded::Padded;
-use super::table::Table;
-use super::unguarded::{nextval_internal, unguarded};
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
+use crate::pg::compat;
+use crate::pg::diagnostics;
+use crate::pg::eligible::{self, Layout};
+use crate::pg::entries::{Entries, Waiting};
+use crate::pg::memory;
+use crate::pg::padded::Padded;
+use crate::pg::table::Table;
+use crate::pg::unguarded::{nextval_internal, unguarded};
 use pgrx::pg_sys;
 use std::ffi::c_int;
 

@@ -1,8 +1,8 @@
 //! Ids of a table's current resources.
 
-use super::diagnostics;
-use super::table::Table;
 use crate::error::Error;
+use crate::pg::diagnostics;
+use crate::pg::table::Table;
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, spi};
 use std::ffi::c_long;

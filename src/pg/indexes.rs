@@ -1,10 +1,10 @@
 //! Indexes that a load of buckets takes off its tables, and puts back when it is through. What puts one back is written down in the
 //! transaction that drops it, so none is ever lost.
 
-use super::parts::Part;
-use super::table::Table;
-use super::{create, jobs, owner, parts, role, setting, table};
 use crate::error::Error;
+use crate::pg::part::Part;
+use crate::pg::table::Table;
+use crate::pg::{create, jobs, owner, parts, role, setting, table};
 use pgrx::pg_sys;
 use std::ffi::CString;
 

@@ -1,10 +1,10 @@
 //! What the extension writes down of its work: jobs and the lines that they rejected. The tables belong to the extension's owner; callers
 //! only read them, each what is theirs.
 
-use super::{memory, owner, report, role};
 use crate::error::{Error, Reason, Reject};
 use crate::op::examine::Finding;
 use crate::op::ledger::Ledger;
+use crate::pg::{memory, owner, report, role};
 use std::cell::RefCell;
 
 /// Lines that one statement enters.

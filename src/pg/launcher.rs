@@ -1,47 +1,17 @@
 //! The launcher, a process that is there where the library is preloaded: after a start of the server it goes on with jobs that were
 //! interrupted, in every database, and it starts workers that the server had no room for as soon as there is some. It has no database itself.
 
-use super::background::{self, Launch};
-use super::{compat, wait};
-use pgrx::lwlock::PgLwLock;
-use pgrx::prelude::*;
-use pgrx::shmem::PGRXSharedMemory;
-use pgrx::{pg_shmem_init, pg_sys};
-use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::pg::background::{self, Launch};
+use crate::pg::{backlog, compat, wait};
+use pgrx::pg_sys;
 use std::time::Duration;
 
-/// Databases that are remembered.
-const MOST: usize = 64;
 /// Between two tries to start what waits.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What a worker without a job of its own does: goes on with interrupted jobs, or only starts those that wait.
 pub const RESUME: i64 = -1;
 pub const START: i64 = 0;
-
-/// Shared by all processes.
-#[derive(Clone, Copy)]
-pub struct Waiting {
-    /// The launcher's process; 0 before there is one.
-    launcher: c_int,
-    /// Databases with jobs that wait for room.
-    databases: [u32; MOST],
-    count: usize,
-}
-
-impl Default for Waiting {
-    fn default() -> Waiting {
-        Waiting { launcher: 0, databases: [0; MOST], count: 0 }
-    }
-}
-
-// SAFETY: plain numbers.
-unsafe impl PGRXSharedMemory for Waiting {}
-
-// SAFETY: nothing else has this name.
-static WAITING: PgLwLock<Waiting> = unsafe { PgLwLock::new(c"bulk waiting") };
-static IS_THERE: AtomicBool = AtomicBool::new(false);
 
 /// While the server loads its libraries: has the launcher started.
 pub fn register() {
@@ -51,40 +21,10 @@ pub fn register() {
     if !preloading || unsafe { pg_sys::IsBinaryUpgrade } {
         return;
     }
-    pg_shmem_init!(WAITING);
-    IS_THERE.store(true, Ordering::Relaxed);
+    backlog::register();
     let mut worker = background::describe_launcher();
     // SAFETY: a whole description, which is copied.
     unsafe { pg_sys::RegisterBackgroundWorker(worker.as_mut_ptr()) };
-}
-
-/// Remembers that this database has jobs for which the server had no room, and has the launcher look. Allocates nothing.
-pub fn note(database: pg_sys::Oid) {
-    if !IS_THERE.load(Ordering::Relaxed) {
-        return;
-    }
-    let mut waiting = WAITING.exclusive();
-    let (count, number) = (waiting.count, database.to_u32());
-    if !waiting.databases[..count].contains(&number) && count < MOST {
-        waiting.databases[count] = number;
-        waiting.count += 1;
-    }
-    let launcher = waiting.launcher;
-    drop(waiting);
-    background::wake(launcher);
-}
-
-/// The opposite of `note`.
-pub fn forget(database: pg_sys::Oid) {
-    if !IS_THERE.load(Ordering::Relaxed) {
-        return;
-    }
-    let mut waiting = WAITING.exclusive();
-    let count = waiting.count;
-    if let Some(place) = waiting.databases[..count].iter().position(|&known| known == database.to_u32()) {
-        waiting.databases.copy_within(place + 1..count, place);
-        waiting.count -= 1;
-    }
 }
 
 /// The whole of it.
@@ -94,20 +34,19 @@ pub fn main() {
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
     // SAFETY: no database: the catalogs that all share.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0) };
-    // SAFETY: reads a variable of the process.
-    WAITING.exclusive().launcher = unsafe { pg_sys::MyProcPid };
+    backlog::begin();
     let mut resume = databases();
     loop {
         resume.retain(|&database| !background::start(launch(RESUME, database)));
-        let waiting = *WAITING.share();
-        for database in waiting.databases[..waiting.count].iter().map(|&database| pg_sys::Oid::from(database)) {
+        let waiting = backlog::databases();
+        for &database in &waiting {
             // Should there still be no room, its worker notes it again.
             if background::start(launch(START, database)) {
-                forget(database);
+                backlog::forget(database);
             }
         }
         background::reload_configuration();
-        wait::pause_or_wake((!resume.is_empty() || waiting.count > 0).then_some(RETRY));
+        wait::pause_or_wake((!resume.is_empty() || !waiting.is_empty()).then_some(RETRY));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The files of buckets as they are written down: which are there, which are taken by a job, what became of each.
 
-use super::{create, jobs, owner, role};
 use crate::error::Error;
+use crate::pg::{create, jobs, owner, role};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
 

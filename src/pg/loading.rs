@@ -1,8 +1,5 @@
 //! What a load is made of, by its options and this session's settings.
 
-use super::stage::Named;
-use super::upsert::{Destination, Ids};
-use super::{accounts, setting};
 use crate::error::Error;
 use crate::fhir::change::Changes;
 use crate::fhir::validate::Checks;
@@ -11,10 +8,12 @@ use crate::op::batch::{Recipe, Rules};
 use crate::op::ledger;
 use crate::op::option::LoadOptions;
 use crate::op::policy::Policy;
-use crate::store::Source;
+use crate::pg::destination::{Destination, Ids, Named};
+use crate::pg::{accounts, setting};
 use crate::store::account::azure_object;
 use crate::store::bucket::Bucket;
 use crate::store::opened::Access;
+use crate::store::source::Source;
 use std::rc::Rc;
 
 /// How its sources are reached.

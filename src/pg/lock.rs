@@ -1,7 +1,7 @@
 //! Locks that say who works on what: advisory locks of classes of our own, held by the session, gone with the process however it ends.
 //! `bulk.workers` reads them in `pg_locks`.
 
-use super::lifecycle;
+use crate::pg::lifecycle;
 use pgrx::pg_sys;
 
 /// What is locked, in this database.

@@ -1,12 +1,12 @@
 //! A query of our own inside the one that calls us, as PostgreSQL's SQL functions run theirs (executor/functions.c): under the
 //! caller's snapshot and rights, in its memory and resource owner, so that it lives and ends with the caller's cursor.
 
-use super::diagnostics;
-use super::memory;
-use super::progress::{Direction, Progress};
-use super::role;
-use super::unguarded::unguarded;
 use crate::error::Error;
+use crate::pg::diagnostics;
+use crate::pg::memory;
+use crate::pg::progress::{Direction, Progress};
+use crate::pg::role;
+use crate::pg::unguarded::unguarded;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString, c_int};

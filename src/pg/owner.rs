@@ -1,11 +1,11 @@
 //! Work on the extension's own tables, which only it writes: as their owner, whoever calls.
 
-use super::{diagnostics, lock, role, setting, table};
 use crate::error::Error;
+use crate::pg::{diagnostics, lock, role, setting};
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::SpiHeapTupleData;
 use pgrx::{PgRelation, Spi, pg_sys};
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 
 /// A statement's result, row after row.
 pub type Row<'a> = SpiHeapTupleData<'a>;
@@ -74,7 +74,7 @@ pub fn is_there() -> bool {
 fn find() -> Option<pg_sys::Oid> {
     // SAFETY: a catalog look-up.
     let schema = unsafe { pg_sys::get_namespace_oid(c"bulk".as_ptr(), true) };
-    table::relation("job_entry", schema)
+    relation("job_entry", schema)
 }
 
 fn owner() -> Result<pg_sys::Oid, Error> {
@@ -84,4 +84,12 @@ fn owner() -> Result<pg_sys::Oid, Error> {
     // SAFETY: an open relation has its row of the catalog.
     let row = unsafe { *relation.rd_rel };
     Ok(row.relowner)
+}
+
+/// The relation of a name in a schema.
+pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a NUL-terminated name; a catalog look-up.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
 }

@@ -1,8 +1,8 @@
 //! Rights that are no table's: who may read the server's files, who may reach the network.
 
 use crate::error::Error;
-use crate::store::Source;
 use crate::store::bucket::Bucket;
+use crate::store::source::Source;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
 

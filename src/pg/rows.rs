@@ -1,11 +1,11 @@
 //! Stored rows of a table, one after another, by a query inside the one that calls us.
 
-use super::diagnostics;
-use super::nested::{self, Nested, Statement};
-use super::table::Table;
 use crate::error::Error;
 use crate::op::pipe::{Fed, Feed, Size};
 use crate::op::rows::{RowBlock, StoredRow};
+use crate::pg::diagnostics;
+use crate::pg::nested::{self, Nested, Statement};
+use crate::pg::table::Table;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{FromDatum, pg_sys};
 

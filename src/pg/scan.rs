@@ -1,11 +1,11 @@
 //! Stored rows for a worker: by a cursor of its own, in its own transaction.
 
-use super::diagnostics;
-use super::rows::{self, COLUMNS};
-use super::table::Table;
 use crate::error::Error;
 use crate::op::pipe::{Fed, Feed, Size};
 use crate::op::rows::RowBlock;
+use crate::pg::diagnostics;
+use crate::pg::rows::{self, COLUMNS};
+use crate::pg::table::Table;
 use pgrx::{IntoDatum, PgRelation, Spi, pg_sys};
 use std::ffi::{CString, c_int, c_long};
 use std::ptr;

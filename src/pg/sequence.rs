@@ -1,7 +1,7 @@
 //! The sequence that numbers versions, where versions come from elsewhere.
 
-use super::{create, diagnostics};
 use crate::error::Error;
+use crate::pg::{create, diagnostics};
 use pgrx::{Spi, pg_sys};
 
 /// How far beyond a version the sequence is moved. Others may draw from it between the look at it and the move: what they can draw

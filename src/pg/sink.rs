@@ -1,14 +1,15 @@
 //! Where a load's batches end: in tables, at once, when the first line that is rejected ends the load; or group by group, each of which is
 //! taken back when PostgreSQL refuses one of its rows, to find the rows that it refuses.
 
-use super::attempt::{Failure, attempt};
-use super::journal::Journal;
-use super::progress::{Direction, Progress};
-use super::upsert::{Destination, Upsert};
 use crate::error::{Error, Reason};
 use crate::op::Sink;
 use crate::op::batch::{Batch, Row};
 use crate::op::ledger::{Ledger, Tally};
+use crate::pg::attempt::{Failure, attempt};
+use crate::pg::destination::Destination;
+use crate::pg::journal::Journal;
+use crate::pg::progress::{Direction, Progress};
+use crate::pg::upsert::Upsert;
 use pgrx::pg_sys;
 use std::rc::Rc;
 

@@ -3,12 +3,12 @@
 //! Where it is found no table says, since whoever keeps it can commit nothing: its name is made of the keeper's transaction, which `pg_locks`
 //! shows with the lock that the keeper holds.
 
-use super::attempt::Failure;
-use super::lock::Lock;
-use super::table::{self, Oids};
-use super::transaction::{self, Isolation};
-use super::{lifecycle, owner};
 use crate::error::Error;
+use crate::pg::attempt::Failure;
+use crate::pg::lock::Lock;
+use crate::pg::table::{self, Oids};
+use crate::pg::transaction::{self, Isolation};
+use crate::pg::{lifecycle, owner};
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
@@ -90,7 +90,7 @@ pub fn horizon() -> Result<i64, Error> {
     let now = "select (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
     let now = owner::look(now, &[], |row| row.get::<i64>(1))?.into_iter().flatten().next().unwrap_or_default();
     // A transaction notes when it began a moment before it shows it.
-    super::wait::pause(std::time::Duration::from_millis(20));
+    crate::pg::wait::pause(std::time::Duration::from_millis(20));
     let oldest = owner::look(
         "select (extract(epoch from min(began)) * 1000000)::int8 - 946684800000000 from ( \
             select coalesce(xact_start, backend_start, '2000-01-01 00:00:00+00') from pg_stat_activity \

@@ -1,14 +1,14 @@
 //! Stages: unlogged tables of the shape of a type's, into which a load goes for inspection, before it is merged into the type's table or
 //! dropped. What a stage is of, and how it is to be merged, is its comment: it goes wherever the table goes, and `\dt+` shows it.
 
-use super::create;
-use super::diagnostics;
-use super::general::{self, Facts, OnExisting};
-use super::sequence;
-use super::table::{self, Table};
 use crate::error::Error;
 use crate::op::batch::TakeMeta;
 use crate::op::policy::{OnConflict, Policy};
+use crate::pg::create;
+use crate::pg::diagnostics;
+use crate::pg::general::{self, Facts, OnExisting};
+use crate::pg::sequence;
+use crate::pg::table::{self, Table};
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgRelation, Spi, pg_sys};
 
@@ -21,15 +21,6 @@ pub struct Stage {
     pub table: Table,
     /// As FHIR spells it, or whoever made the type.
     pub resource_type: String,
-    pub policy: Policy,
-}
-
-/// A stage that a load is to fill: what it is of is the type of the first line.
-#[derive(Debug, Clone)]
-pub struct Named {
-    /// As SQL spells it.
-    pub name: String,
-    /// By which it is to be merged.
     pub policy: Policy,
 }
 

@@ -1,16 +1,16 @@
 //! The straight way into a table: new rows into its heap, rows that exist by one UPDATE a batch. A table that the load itself makes
 //! gets its key last: building an index costs half of what filling it row by row does.
 
-use super::create::{self, Key};
-use super::general::General;
-use super::heap::{Given, Writer};
-use super::table::{self, Table};
-use super::update::Update;
-use super::upsert::{Ids, Order};
-use super::{batch_rows, eligible};
 use crate::error::Error;
 use crate::op::batch::{Batch, Occurrence, Row};
 use crate::op::seen::Seen;
+use crate::pg::create::{self, Key};
+use crate::pg::destination::{Ids, Order};
+use crate::pg::general::General;
+use crate::pg::heap::{Given, Writer};
+use crate::pg::table::{self, Table};
+use crate::pg::update::Update;
+use crate::pg::{batch_rows, eligible};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::rc::Rc;

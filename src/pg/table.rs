@@ -1,8 +1,8 @@
 //! A resource type's table: found through the search path, in the shape that rows are read from and written to.
 
-use super::{owner, role};
 use crate::error::Error;
 use crate::fhir::definitions::Definitions;
+use crate::pg::{owner, role};
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -73,7 +73,7 @@ pub fn schema(name: &str) -> Result<pg_sys::Oid, Error> {
 /// The relation of a name as SQL spells it.
 pub fn find_qualified(name: &str) -> Result<Option<pg_sys::Oid>, Error> {
     Ok(match parts(name)?.as_slice() {
-        [of, plain] => relation(plain, schema(of)?),
+        [of, plain] => owner::relation(plain, schema(of)?),
         [plain] => find(plain),
         _ => None,
     })
@@ -86,14 +86,6 @@ pub fn search_path() -> Vec<pg_sys::Oid> {
     let count = unsafe { pg_sys::fetch_search_path_array(schemas.as_mut_ptr(), schemas.len() as i32) };
     let count = usize::try_from(count).unwrap_or(0).min(schemas.len());
     schemas[..count].iter().copied().filter(|&schema| schema != pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE)).collect()
-}
-
-/// The relation of a name in a schema.
-pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: a NUL-terminated name; a catalog look-up.
-    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
-    (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
 /// The relation that a name without a schema means: the first in the search path. The session's temporary tables stand first, but for a path
@@ -224,7 +216,7 @@ pub fn unreadable_history(table: &Table) -> Option<String> {
 
 fn find_history(table: &Table) -> Option<(pg_sys::Oid, String)> {
     let name = format!("{}_history", table.plain_name);
-    let oid = relation(&name, table.schema)?;
+    let oid = owner::relation(&name, table.schema)?;
     // A table that is no history has no say.
     describe(oid).ok()?;
     Some((oid, name))
@@ -240,7 +232,7 @@ pub fn plain_name(oid: pg_sys::Oid) -> String {
 /// The table of a qualified name and that of its earlier versions, if they are there. Nothing is locked.
 pub fn with_history(name: &str) -> Result<Oids, Error> {
     let history = match parts(name)?.as_slice() {
-        [of, plain] => relation(&format!("{plain}_history"), schema(of)?),
+        [of, plain] => owner::relation(&format!("{plain}_history"), schema(of)?),
         _ => None,
     };
     Ok(find_qualified(name)?.into_iter().chain(history).collect())

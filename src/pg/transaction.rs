@@ -1,8 +1,8 @@
 //! Transactions of a worker: the work of one, as the role that asked for it, and what is to know when it fails.
 
-use super::attempt::{Failure, failure, with_true_state};
-use super::{owner, version};
 use crate::error::Error;
+use crate::pg::attempt::{Failure, failure, with_true_state};
+use crate::pg::{owner, version};
 use pgrx::{PgTryBuilder, pg_sys};
 use std::ffi::c_int;
 use std::panic::AssertUnwindSafe;

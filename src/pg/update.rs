@@ -1,11 +1,11 @@
 //! Rows that are there already: one UPDATE a batch, for tables where it does what INSERT … ON CONFLICT would (see `eligible`). It spares
 //! the look-up before, the lock of every row and the record of that lock.
 
-use super::batch_rows;
-use super::table::Table;
-use super::upsert::{Ids, Order};
 use crate::error::Error;
 use crate::op::batch::{Batch, Row};
+use crate::pg::batch_rows;
+use crate::pg::destination::{Ids, Order};
+use crate::pg::table::Table;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 

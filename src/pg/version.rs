@@ -1,8 +1,8 @@
 //! Two pairs of versions that must fit: this library and the extension's SQL objects, and the server and the headers that the library was
 //! built with.
 
-use super::report;
 use crate::error::Error;
+use crate::pg::report;
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, function_name, pg_sys};

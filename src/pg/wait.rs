@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::op::Control;
 use pgrx::pg_sys;
+use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -64,4 +65,21 @@ pub fn require_fresh_snapshots() -> Result<(), Error> {
     // SAFETY: reads a backend variable.
     let level = unsafe { pg_sys::XactIsoLevel };
     if level >= pg_sys::XACT_REPEATABLE_READ as i32 { Err(Error::FixedSnapshot) } else { Ok(()) }
+}
+
+/// The entry of a process in shared memory; null when there is none of this number.
+pub fn entry(process: c_int) -> *mut pg_sys::PGPROC {
+    // SAFETY: any number may be asked for.
+    unsafe { pg_sys::BackendPidGetProc(process) }
+}
+
+/// Has a process look at what changed, if it is there; another that has its number looks in vain.
+pub fn wake(process: c_int) {
+    let entry = entry(process);
+    if !entry.is_null() {
+        // SAFETY: an entry of the shared array, which never goes.
+        let latch = unsafe { &raw mut (*entry).procLatch };
+        // SAFETY: as above.
+        unsafe { pg_sys::SetLatch(latch) };
+    }
 }

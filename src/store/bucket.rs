@@ -1,16 +1,16 @@
 //! A bucket by its URL: what it is called, where its objects are, and the store that it is.
 
-use super::Interrupt;
-use super::azure::Azure;
-use super::directory::Directory;
-use super::file;
-use super::gcs::Gcs;
-use super::machine;
-use super::opened::Access;
-use super::s3::S3;
-use super::source::{Source, redact};
-use super::stores::Store;
 use crate::error::{Error, SourceFault};
+use crate::store::azure::Azure;
+use crate::store::directory::Directory;
+use crate::store::file;
+use crate::store::gcs::Gcs;
+use crate::store::interrupt::Interrupt;
+use crate::store::machine;
+use crate::store::opened::Access;
+use crate::store::redact::redact;
+use crate::store::s3::S3;
+use crate::store::stores::Store;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use url::Url;
@@ -73,14 +73,6 @@ impl Bucket {
         }
     }
 
-    /// An object as a source of its own.
-    pub fn source(&self, key: &str) -> Source {
-        match self {
-            Bucket::Directory(path) => Source::File(path.join(key)),
-            bucket => Source::Object(bucket.clone(), key.to_owned()),
-        }
-    }
-
     /// The same under the one name that it has in the file system.
     pub fn canonical(&self) -> Result<Bucket, SourceFault> {
         match self {
@@ -125,13 +117,7 @@ mod tests {
         assert_eq!(Bucket::parse("s3://b").unwrap(), Bucket::S3("b".to_owned()));
         assert_eq!(Bucket::parse("S3://b/").unwrap().url(), "s3://b");
         assert_eq!(Bucket::parse("file:///a%20b/").unwrap().url(), "file:///a b");
-        assert_eq!(Bucket::parse("/a").unwrap().source("c/d").name(), "file:///a/c/d");
-        assert_eq!(Bucket::parse("gs://b").unwrap().source("c d").name(), "gs://b/c d");
         assert_eq!(Bucket::object("az://c/d/e"), Some((Bucket::Azure("c".to_owned()), "d/e".to_owned())));
-        for bucket in ["s3://b", "az://b", "/a", "/"] {
-            let bucket = Bucket::parse(bucket).unwrap();
-            assert_eq!(bucket.key(&bucket.source("c/d e").name()), Some("c/d e"));
-        }
         for text in ["", "b", "s3://", "s3:///", "s3://b/prefix", "s3://k:s@b", "s3://b?x=SECRET", "ftp://b", "file://host/a"] {
             let error = Bucket::parse(text).unwrap_err();
             assert!(!format!("{error:?}").contains("SECRET"), "{text}");

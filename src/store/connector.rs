@@ -1,7 +1,7 @@
 //! What object_store asks over HTTP, moved by the one client: its addresses are checked, its tries counted, its end can be forced.
 
-use super::client::{self, Client};
 use crate::error::SourceFault;
+use crate::store::client::{self, Client};
 use async_trait::async_trait;
 use http_body_util::BodyExt;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};

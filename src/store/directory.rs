@@ -1,9 +1,9 @@
 //! A directory of the database server as a store: the files below it by their paths from it.
 
-use super::file;
-use super::opened::Opened;
-use super::stores::{Object, Store, Upload};
 use crate::error::SourceFault;
+use crate::store::file;
+use crate::store::opened::Opened;
+use crate::store::stores::{Object, Store, Upload};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};

@@ -1,14 +1,14 @@
 //! Google Cloud Storage by its JSON API: object_store signs (tokens and URLs), the one HTTP client moves the bytes.
 
-use super::Interrupt;
-use super::account::GcpAccount;
-use super::client::{self, Client};
-use super::connector::{self, Connector};
-use super::http;
-use super::opened::{Access, HeaderMap, Opened};
-use super::parts::Parts;
-use super::stores::{Object, Store, Upload};
 use crate::error::SourceFault;
+use crate::store::account::GcpAccount;
+use crate::store::client::{self, Client};
+use crate::store::connector::{self, Connector};
+use crate::store::http;
+use crate::store::interrupt::Interrupt;
+use crate::store::opened::{Access, HeaderMap, Opened};
+use crate::store::parts::Parts;
+use crate::store::stores::{Object, Store, Upload};
 use futures_executor::block_on;
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::path::Path;

@@ -1,10 +1,10 @@
 //! `http(s)://` objects: redirects, Range requests, and bodies that must come in whole.
 
-use super::Interrupt;
-use super::client::{self, Client};
-use super::inflate::{self, Broken};
-use super::opened::{Access, Identity, Opened};
 use crate::error::SourceFault;
+use crate::store::client::{self, Client};
+use crate::store::inflate::{self, Broken};
+use crate::store::interrupt::Interrupt;
+use crate::store::opened::{Access, Identity, Opened};
 use std::io::{self, ErrorKind, Read};
 use ureq::Body;
 use ureq::http::{HeaderMap, Response};

@@ -1,8 +1,8 @@
 //! gzip or plain, told by content: one or many members, each to its trailer. Errors of the source pass through unchanged.
 
-use super::Interrupt;
-use super::opened::Opened;
 use crate::error::SourceFault;
+use crate::store::interrupt::Interrupt;
+use crate::store::opened::Opened;
 use crc32fast::Hasher;
 use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
@@ -193,8 +193,8 @@ impl<R: BufRead> Read for Gzip<R> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::opened::Identity;
     use super::*;
+    use crate::store::opened::Identity;
     use flate2::{Compression, write::GzEncoder};
     use std::io::{Cursor, Write};
 

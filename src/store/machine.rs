@@ -1,12 +1,12 @@
 //! The account at Amazon that the machine has: by the environment's variables, of its container, of its instance's role. In the order and by
 //! the names of Amazon's own libraries.
 
-use super::Interrupt;
-use super::account::AwsAccount;
-use super::address::Allowed;
-use super::client::{self, Client};
-use super::opened::Access;
 use crate::error::SourceFault;
+use crate::store::account::AwsAccount;
+use crate::store::address::Allowed;
+use crate::store::client::{self, Client};
+use crate::store::interrupt::Interrupt;
+use crate::store::opened::Access;
 use serde::Deserialize;
 use std::time::Duration;
 use ureq::http::{Method, Request};
@@ -70,7 +70,7 @@ fn container(variable: Variable) -> Result<Option<(String, Option<String>)>, Sou
         (None, None) => return Ok(None),
     };
     let token = match variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
-        Some(file) => Some(std::fs::read_to_string(file).map_err(super::file::fault)?.trim().to_owned()),
+        Some(file) => Some(std::fs::read_to_string(file).map_err(crate::store::file::fault)?.trim().to_owned()),
         None => variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
     };
     Ok(Some((url, token)))
@@ -118,8 +118,8 @@ fn ask(client: &Client, method: Method, url: &str, headers: &[(&str, &str)]) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::suite::servers::read_head;
     use super::*;
+    use crate::store::suite::servers::read_head;
     use std::collections::HashMap;
     use std::io::Write;
     use std::net::TcpListener;

@@ -16,11 +16,9 @@ mod machine;
 pub mod network;
 pub mod opened;
 mod parts;
+pub mod redact;
 pub mod s3;
 pub mod source;
 pub mod stores;
 #[cfg(test)]
 mod suite;
-
-pub use interrupt::Interrupt;
-pub use source::Source;

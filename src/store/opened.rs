@@ -1,7 +1,7 @@
 //! An opened source, before it is inflated, and what opening one depends on.
 
-use super::account::Accounts;
-use super::address::Allowed;
+use crate::store::account::Accounts;
+use crate::store::address::Allowed;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::time::Duration;

@@ -1,13 +1,13 @@
 //! Amazon S3 and servers that speak its protocol: rust-s3 signs, the one HTTP client moves the bytes.
 
-use super::Interrupt;
-use super::account::AwsAccount;
-use super::client::{self, Client};
-use super::http;
-use super::opened::{Access, Opened};
-use super::parts::Parts;
-use super::stores::{Object, Store, Upload};
 use crate::error::SourceFault;
+use crate::store::account::AwsAccount;
+use crate::store::client::{self, Client};
+use crate::store::http;
+use crate::store::interrupt::Interrupt;
+use crate::store::opened::{Access, Opened};
+use crate::store::parts::Parts;
+use crate::store::stores::{Object, Store, Upload};
 use hmac::{Hmac, Mac};
 use s3::Region;
 use s3::serde_types::{CompleteMultipartUploadData, InitiateMultipartUploadResponse, ListBucketResult, Part};

@@ -1,12 +1,14 @@
 //! A source by its URL: what it is called, what right it takes, and how it is opened.
 
-use super::azure::Azure;
-use super::bucket::Bucket;
-use super::inflate::{Inflated, Restart};
-use super::opened::{Access, Identity};
-use super::stores::Store;
-use super::{Interrupt, file, http, inflate};
 use crate::error::{Error, SourceFault};
+use crate::store::azure::Azure;
+use crate::store::bucket::Bucket;
+use crate::store::inflate::{Inflated, Restart};
+use crate::store::interrupt::Interrupt;
+use crate::store::opened::{Access, Identity};
+use crate::store::redact::redact;
+use crate::store::stores::Store;
+use crate::store::{file, http, inflate};
 use glob::MatchOptions;
 use std::path::PathBuf;
 use url::Url;
@@ -34,6 +36,14 @@ impl Source {
             "file" if text.to_ascii_lowercase().starts_with("file://") => url.to_file_path().map(Source::File).map_err(|()| unsupported()),
             "http" | "https" if url.has_host() => Ok(Source::Http(url)),
             _ => Bucket::object(text).map(|(bucket, key)| Source::Object(bucket, key)).ok_or_else(unsupported),
+        }
+    }
+
+    /// An object of a bucket.
+    pub fn in_bucket(bucket: &Bucket, key: &str) -> Source {
+        match bucket {
+            Bucket::Directory(path) => Source::File(path.join(key)),
+            bucket => Source::Object(bucket.clone(), key.to_owned()),
         }
     }
 
@@ -107,31 +117,20 @@ impl Source {
     }
 }
 
-/// A URL without what may be secret: credentials, query string, fragment.
-pub fn redact(text: &str) -> String {
-    match Url::parse(text) {
-        Ok(mut url) if url.has_host() => {
-            // Both fail only for URLs that cannot have credentials.
-            let _ = url.set_username("");
-            let _ = url.set_password(None);
-            url.set_query(None);
-            url.set_fragment(None);
-            url.into()
-        }
-        _ => {
-            let open = text.split(['?', '#']).next().unwrap_or_default();
-            let plain = match open.split_once("://") {
-                Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest)),
-                None => open.to_owned(),
-            };
-            plain.chars().take(200).collect()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_of_buckets_are_sources() {
+        let name = |bucket: &str, key: &str| Source::in_bucket(&Bucket::parse(bucket).unwrap(), key).name();
+        assert_eq!(name("/a", "c/d"), "file:///a/c/d");
+        assert_eq!(name("gs://b", "c d"), "gs://b/c d");
+        for bucket in ["s3://b", "az://b", "/a", "/"] {
+            let bucket = Bucket::parse(bucket).unwrap();
+            assert_eq!(bucket.key(&Source::in_bucket(&bucket, "c/d e").name()), Some("c/d e"));
+        }
+    }
 
     #[test]
     fn urls_and_paths_name_sources() {

@@ -1,7 +1,7 @@
 //! What every store can do, and a store in memory that does it for tests.
 
-use super::opened::{Identity, Opened};
 use crate::error::SourceFault;
+use crate::store::opened::{Identity, Opened};
 use std::fmt::Debug;
 use std::time::Duration;
 use url::Url;
@@ -64,7 +64,7 @@ pub trait Upload: Send {
 pub mod memory {
     //! The twin in memory: the behaviour without the network.
 
-    use super::*;
+    use crate::store::*;
     use std::collections::BTreeMap;
     use std::io::Cursor;
     use std::sync::Mutex;

@@ -1,16 +1,16 @@
 //! What every store must do, and the servers that it is tried with.
 
-use super::Interrupt;
-use super::account::{AwsAccount, AzureContainer, GcpAccount};
-use super::address::Allowed;
-use super::azure::Azure;
-use super::directory::Directory;
-use super::gcs::Gcs;
-use super::opened::Access;
-use super::s3::S3;
-use super::stores::memory::Memory;
-use super::stores::{Object, Store};
 use crate::error::SourceFault;
+use crate::store::account::{AwsAccount, AzureContainer, GcpAccount};
+use crate::store::address::Allowed;
+use crate::store::azure::Azure;
+use crate::store::directory::Directory;
+use crate::store::gcs::Gcs;
+use crate::store::interrupt::Interrupt;
+use crate::store::opened::Access;
+use crate::store::s3::S3;
+use crate::store::stores::memory::Memory;
+use crate::store::stores::{Object, Store};
 use servers::{AZURE_KEY, AzureServer, GcsServer, S3Server};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
@@ -181,7 +181,7 @@ fn another_s3_behaves() {
 /// What whoever has a URL reads.
 fn fetch(url: &url::Url) -> Result<Vec<u8>, SourceFault> {
     let mut bytes = Vec::new();
-    super::http::open(url, &access(), &Interrupt::new(), 0)?.reader.read_to_end(&mut bytes).unwrap();
+    crate::store::http::open(url, &access(), &Interrupt::new(), 0)?.reader.read_to_end(&mut bytes).unwrap();
     Ok(bytes)
 }
 
@@ -333,7 +333,8 @@ fn s3_behaves() {
     let url = bucket.signed_url("signed", Duration::from_secs(60)).unwrap();
     let read = |url: &url::Url| {
         let mut bytes = Vec::new();
-        super::http::open(url, &access(), &Interrupt::new(), 0).map(|mut opened| opened.reader.read_to_end(&mut bytes).map(|_| bytes))
+        crate::store::http::open(url, &access(), &Interrupt::new(), 0)
+            .map(|mut opened| opened.reader.read_to_end(&mut bytes).map(|_| bytes))
     };
     assert_eq!(read(&url).unwrap().unwrap(), b"for you");
     let mut other = url.clone();

@@ -1,11 +1,11 @@
 //! The call: a request is routed, its operation done in a savepoint of its own, what went wrong answered.
 
-use super::super::option::LoadRequest;
-use super::super::{load, rpc};
-use super::reply::Reply;
-use super::request::Request;
-use super::route::{self, From, Missing, Route};
-use super::{failure, stream};
+use crate::api::http::reply::Reply;
+use crate::api::http::request::Request;
+use crate::api::http::route::{self, From, Missing, Route};
+use crate::api::http::{failure, stream};
+use crate::api::option::LoadRequest;
+use crate::api::{load, rpc};
 use crate::job::answer::{Answer, Refusal, Wrong};
 use crate::job::export::{call as export, manifest};
 use crate::job::import::{action, status};
@@ -73,7 +73,7 @@ fn perform(route: &Route, request: &Request) -> Result<Reply, Wrong> {
         Route::DumpCsv { resource_type } => stream::dump_csv(resource_type, query),
         Route::DumpSql => stream::dump_sql(query, body),
         Route::Load { resource_type, fhir } => {
-            let mut wanted = LoadRequest::read(body.unwrap_or("null"), super::super::option::NONE)?;
+            let mut wanted = LoadRequest::read(body.unwrap_or("null"), crate::api::option::NONE)?;
             wanted.resource_type = resource_type.clone().or(wanted.resource_type);
             Ok(Reply::json(200, load::run(wanted, *fhir)?.to_string()))
         }

@@ -1,9 +1,9 @@
 //! Answers that are streams: all that can be known before the first byte is known before the statement is handed out.
 
-use super::super::dump;
-use super::super::option::DumpOptions;
-use super::reply::Reply;
-use super::request::Query;
+use crate::api::dump;
+use crate::api::http::reply::Reply;
+use crate::api::http::request::Query;
+use crate::api::option::DumpOptions;
 use crate::fhir::instant;
 use crate::job::answer::{Refusal, Wrong};
 use crate::job::export::params::short;

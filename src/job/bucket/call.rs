@@ -1,21 +1,24 @@
 //! The call: what of a bucket is still to be loaded becomes a job.
 
-use super::super::plan::{BucketLoad, Plan, Work};
-use super::listing::{self, Listing};
-use super::params::{self, Params};
-use super::{run, told};
 use crate::error::Error;
+use crate::job::bucket::listing::{self, Listing};
+use crate::job::bucket::params::{self, Params};
+use crate::job::bucket::{run, told};
+use crate::job::plan::{BucketLoad, Plan, Work};
 use crate::op::aside::aside;
 use crate::pg::attempt::{Failure, attempt};
 use crate::pg::create::{self, Key};
 use crate::pg::jobs::{self, Order};
-use crate::pg::loader_files::{self as files, Listed};
-use crate::pg::parts::{self, NewPart};
+use crate::pg::loader_files as files;
+use crate::pg::loader_files::Listed;
+use crate::pg::part::NewPart;
+use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::table::Table;
 use crate::pg::wait::Backend;
 use crate::pg::{indexes, lifecycle, setting, table};
 use crate::store::bucket::Bucket;
+use crate::store::source::Source;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -88,7 +91,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     let mut types: BTreeSet<&str> = BTreeSet::new();
     for (found, file) in listing.found.iter().zip(&listed.files).filter(|(_, file)| wanted.contains(file)) {
         types.insert(&found.resource_type);
-        let source = params.bucket.source(&found.object.key).name();
+        let source = Source::in_bucket(&params.bucket, &found.object.key).name();
         parts.push((NewPart { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
     }
     let mut off = match params.disable_indexes || params.drop_key {

@@ -1,8 +1,8 @@
 //! What is in a bucket: files whose names say what they hold, in the order in which they are loaded, and those that are passed over.
 
-use super::params::{Params, Scheduler};
 use crate::error::{Error, SourceFault};
 use crate::fhir::{definitions, file_name};
+use crate::job::bucket::params::{Params, Scheduler};
 use crate::op::Control;
 use crate::op::aside::aside;
 use crate::pg::table;

@@ -1,30 +1,33 @@
 //! A file of a bucket at work: one transaction, begun again when its source or another transaction stands in its way. And an index that is
 //! put back.
 
-use super::super::counting::Counting;
-use super::super::patience::{self, Within};
-use super::super::plan::BucketLoad;
-use super::super::worker::Step;
-use super::listing;
-use super::params;
-use super::told;
 use crate::error::{Error, SourceFault};
+use crate::job::bucket::listing;
+use crate::job::bucket::params;
+use crate::job::bucket::told;
+use crate::job::counting::Counting;
+use crate::job::patience::{self, Within};
+use crate::job::plan::BucketLoad;
+use crate::job::step::Step;
 use crate::op::Sink;
 use crate::op::ledger::Ledger;
 use crate::op::load::{self, Plan};
 use crate::op::option::{LoadOptions, NONE};
 use crate::pg::attempt::{self, Failure};
+use crate::pg::destination::{Destination, Ids};
 use crate::pg::jobs::{self, Job};
 use crate::pg::journal::Journal;
-use crate::pg::loader_files::{self as files, Name};
-use crate::pg::parts::{self, Part, Progress};
+use crate::pg::loader_files as files;
+use crate::pg::loader_files::Name;
+use crate::pg::part::{Part, Progress};
+use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::sink::Strict;
-use crate::pg::upsert::{Destination, Ids};
 use crate::pg::{accounts, indexes, lifecycle, loading, report, setting, table, transaction, wait};
 use crate::store::account::Accounts;
 use crate::store::bucket::Bucket;
 use crate::store::opened::Access;
+use crate::store::source::Source;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -154,7 +157,7 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
         let timeouts = (timeout(load.connect_timeout), timeout(load.read_timeout));
         Ok((access(&load.bucket, given.or(kept.as_ref()), timeouts)?, destination))
     })?;
-    let source = load.bucket.source(key);
+    let source = Source::in_bucket(&load.bucket, key);
     transaction::run(role, || {
         if !files::hold(name)? {
             return Err(Error::FileForgotten);

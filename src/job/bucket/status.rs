@@ -1,9 +1,9 @@
 //! How the load of a bucket stands.
 
-use super::call::{Answer, refusal};
-use super::listing;
-use super::params;
 use crate::error::Error;
+use crate::job::bucket::call::{Answer, refusal};
+use crate::job::bucket::listing;
+use crate::job::bucket::params;
 use crate::op::option::{check_keys, string};
 use crate::pg::jobs;
 use crate::pg::loader_files as files;

@@ -1,17 +1,17 @@
 //! The call: what is asked for becomes a job, or is refused.
 
-use super::super::answer::{Answer, Refusal, Wrong};
-use super::super::plan::{Export, Plan, Sink, Whose, Work};
-use super::super::storage;
-use super::cleanup;
-use super::params::{Handling, Level, Params, short};
-use super::patients;
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::fhir::search;
+use crate::job::answer::{Answer, Refusal, Wrong};
+use crate::job::export::cleanup;
+use crate::job::export::params::{Handling, Level, Params, short};
+use crate::job::export::patients;
+use crate::job::plan::{Export, Plan, Sink, Whose, Work};
+use crate::job::storage;
 use crate::op::export::outcome;
 use crate::pg::jobs::{self, Order, Stop, WORKERS};
-use crate::pg::parts::NewPart;
+use crate::pg::part::NewPart;
 use crate::pg::role::Right;
 use crate::pg::table::{self, Table};
 use crate::pg::{export_files as files, ids, indexes, lifecycle, report, setting, snapshot};

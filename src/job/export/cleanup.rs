@@ -1,14 +1,15 @@
 //! Deletes what an export wrote that nobody needs: of one that began anew, was cancelled or failed.
 
-use super::super::plan::{Cleanup, Plan, Sink, Work};
-use super::super::worker::Step;
-use super::part;
 use crate::error::Error;
+use crate::job::export::target;
+use crate::job::plan::{Cleanup, Plan, Sink, Work};
+use crate::job::step::Step;
 use crate::op::aside::aside;
 use crate::pg::attempt::{self, Failure};
-use crate::pg::export_files::{self as files, Run};
+use crate::pg::export_files as files;
+use crate::pg::export_files::Run;
 use crate::pg::jobs::{self, Job, Order};
-use crate::pg::parts::NewPart;
+use crate::pg::part::NewPart;
 use crate::pg::role::{self, Right};
 use crate::pg::{setting, transaction, wait};
 use crate::store::stores::Store;
@@ -41,6 +42,17 @@ pub fn order_after(id: &str) -> Result<(), Error> {
         Some(Plan { work: Work::Export(export), .. }) => order(Cleanup { job: standing.number, sink: export.sink }),
         _ => Ok(()),
     }
+}
+
+/// Ends an export that cannot be done; its files are deleted.
+pub fn fail(job: &Job, sink: &Sink, message: &str) -> Result<(), Failure> {
+    transaction::run(None, || {
+        if jobs::is_wanted(job)? {
+            jobs::fail(job, message)?;
+            order(Cleanup { job: job.number, sink: sink.clone() })?;
+        }
+        Ok(())
+    })
 }
 
 /// Deletes the files of an export that has ended, once its workers are gone.
@@ -81,7 +93,7 @@ fn delete(job: &Job, sink: &Sink, run: &Run, known: Vec<String>) -> Result<Vec<(
             return Err(Error::NoRole);
         }
         Right::to_write(&sink.bucket).require()?;
-        let access = part::access(sink)?;
+        let access = target::access(sink)?;
         aside(&mut wait::Backend, move |interrupt| {
             let fault = |fault| Error::source(&bucket.url(), fault);
             let store = bucket.store(&access, interrupt).map_err(fault)?;

@@ -1,14 +1,16 @@
 //! The part of an export that begins it, and keeps its snapshot while others look through it.
 
-use super::super::plan::{Export, Whose};
-use super::super::worker::{self, Step};
-use super::{cleanup, part};
 use crate::error::Error;
 use crate::fhir::instant;
+use crate::job::export::cleanup;
+use crate::job::plan::{Export, Whose};
+use crate::job::slot;
+use crate::job::step::Step;
 use crate::pg::attempt::{self, Failure};
-use crate::pg::export_files::{self as files, NewPart, Run};
+use crate::pg::export_files as files;
+use crate::pg::export_files::NewPart;
 use crate::pg::jobs::{self, Job, WORKERS};
-use crate::pg::parts::Part;
+use crate::pg::part::Part;
 use crate::pg::table::{self, Oids};
 use crate::pg::{scan, snapshot, transaction, wait};
 use std::time::{Duration, Instant};
@@ -32,7 +34,7 @@ pub fn keep(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
     }
     match done {
         Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
-            part::fail(job, export, &failure.message())?;
+            cleanup::fail(job, &export.sink, &failure.message())?;
             Ok(Step::Unwanted)
         }
         ended => ended,
@@ -43,7 +45,7 @@ fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
     if job.role.is_none() {
         return Err(Failure::Ours(Error::NoRole));
     }
-    worker::leave_place()?;
+    slot::leave_place()?;
     transaction::run(None, || files::begin_anew(job, part))?;
     // Whoever is still at a part of before sees that it is gone, and finds none to go on with.
     while transaction::run(None, || jobs::workers(job.number))? > 1 {
@@ -157,9 +159,4 @@ fn stand_by(job: &Job) -> Result<Step, Error> {
         }
         wait::pause((began.elapsed() / 50).clamp(LOOK.0, LOOK.1));
     }
-}
-
-/// The run that a job is in.
-pub fn run(job: &Job) -> Result<Option<Run>, Error> {
-    Ok(files::runs(job.number)?.into_iter().next())
 }

@@ -1,11 +1,11 @@
 //! How an export stands: on its way, or its manifest.
 
-use super::super::answer::{Answer, Refusal};
-use super::super::plan::{Export, Plan, Work};
-use super::params::short;
-use super::part;
 use crate::error::Error;
 use crate::fhir::instant;
+use crate::job::answer::{Answer, Refusal};
+use crate::job::export::params::short;
+use crate::job::export::target;
+use crate::job::plan::{Export, Plan, Work};
 use crate::op::aside::aside;
 use crate::pg::export_files as files;
 use crate::pg::role::Right;
@@ -93,7 +93,7 @@ fn urls(export: &Export, keys: Vec<String>, expiry: Duration) -> Result<Vec<Stri
         return Ok(Vec::new());
     }
     Right::to_write(&export.sink.bucket).require()?;
-    let (bucket, access) = (export.sink.bucket.clone(), part::access(&export.sink)?);
+    let (bucket, access) = (export.sink.bucket.clone(), target::access(&export.sink)?);
     aside(&mut Backend, move |interrupt| {
         let fault = |fault| Error::source(&bucket.url(), fault);
         let store = bucket.store(&access, interrupt).map_err(fault)?;

@@ -7,3 +7,4 @@ pub mod manifest;
 pub mod params;
 pub mod part;
 mod patients;
+mod target;

@@ -1,11 +1,11 @@
 //! The parameters of an export: those of a query string, as strings and lists of them, or a Parameters resource.
 
-use super::super::answer::Refusal;
-use super::super::storage::Overrides;
 use crate::fhir::definitions::Definitions;
 use crate::fhir::elements::Elements;
 use crate::fhir::filter::Filter;
 use crate::fhir::{instant, search};
+use crate::job::answer::Refusal;
+use crate::job::storage::Overrides;
 use serde_json::{Value, json};
 
 /// What is exported.

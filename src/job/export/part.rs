@@ -1,28 +1,28 @@
 //! A part of an export at work: a range of a table, or what is gone of it, to files.
 
-use super::super::bucket::run as bucket;
-use super::super::patience;
-use super::super::plan::{Cleanup, Export, Sink, Whose};
-use super::super::worker::Step;
-use super::patients::{self, Patients};
-use super::{cleanup, keeper};
 use crate::error::Error;
 use crate::fhir::filter::Filter as Search;
 use crate::fhir::search::{self, Path};
+use crate::job::export::patients::{self, Patients};
+use crate::job::export::{cleanup, target};
+use crate::job::patience;
+use crate::job::plan::{Export, Whose};
+use crate::job::step::Step;
 use crate::op::Control;
 use crate::op::export::{self, Exporter, What};
 use crate::op::outbox::Outbox;
 use crate::op::pipe::Pipe;
 use crate::pg::attempt::{self, Failure};
-use crate::pg::export_files::{self as files, Kind, Run, Written};
-use crate::pg::jobs::{self, Job};
-use crate::pg::parts::{self, Part};
+use crate::pg::export_files as files;
+use crate::pg::export_files::{Kind, Run, Written};
+use crate::pg::jobs::Job;
+use crate::pg::part::Part;
+use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::scan::{self, Filter, Scan, When};
 use crate::pg::table::{self, Table};
 use crate::pg::{indexes, setting, snapshot, transaction, wait};
 use crate::store::opened::Access;
-use serde_json::json;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -37,11 +37,6 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// What a worker knows from one part to the next.
 #[derive(Default)]
 pub struct Memory(Option<(i64, Option<Patients>)>);
-
-/// How a store is reached.
-pub fn access(sink: &Sink) -> Result<Access, Error> {
-    bucket::access(&sink.bucket, sink.account.as_ref().map(|id| json!({"id": id})).as_ref(), (None, None))
-}
 
 /// Waits for a store, and looks now and then whether the part is wanted.
 struct Within<'a> {
@@ -72,7 +67,7 @@ impl Control for Within<'_> {
 pub fn write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
     match try_to_write(job, export, part, memory) {
         Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
-            fail(job, export, &failure.message())?;
+            cleanup::fail(job, &export.sink, &failure.message())?;
             Ok(Step::Unwanted)
         }
         ended => ended,
@@ -119,23 +114,12 @@ fn pause(time: Duration) -> Result<(), Failure> {
     })
 }
 
-/// Ends an export that cannot be done; its files are deleted.
-pub fn fail(job: &Job, export: &Export, message: &str) -> Result<(), Failure> {
-    transaction::run(None, || {
-        if jobs::is_wanted(job)? {
-            jobs::fail(job, message)?;
-            cleanup::order(Cleanup { job: job.number, sink: export.sink.clone() })?;
-        }
-        Ok(())
-    })
-}
-
 /// The run and its snapshot; None where the part is not wanted any more.
 fn begun(job: &Job, part: &Part) -> Result<Option<(Run, String)>, Failure> {
     let began = Instant::now();
     loop {
         let found = transaction::run(None, || match files::is_wanted(job, part)? {
-            true => Ok(Some((keeper::run(job)?, snapshot::find(job.number)?))),
+            true => Ok(Some((files::latest_run(job)?, snapshot::find(job.number)?))),
             false => Ok(None),
         })?;
         match found {
@@ -162,7 +146,7 @@ fn attempt(job: &Job, export: &Export, part: &Part, run: &Run, name: &str, memor
         if let Whose::Members { table, .. } = &export.whose {
             tables.extend(table::find_qualified(table)?);
         }
-        Ok((access(&export.sink)?, table::with_children(tables)?))
+        Ok((target::access(&export.sink)?, table::with_children(tables)?))
     })?;
     snapshot::through(role, name, &tables, || {
         let resource_type = part.resource_type.as_deref().unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Whose resources an export is of: the ids of patients, as a snapshot has them.
 
-use super::super::plan::Whose;
 use crate::error::Error;
 use crate::fhir::Format;
 use crate::fhir::definitions;
 use crate::fhir::search;
+use crate::job::plan::Whose;
 use crate::jsonb::{Document, Value};
 use crate::op::ids::Ids;
 use crate::op::line::{Recipe, Writer};

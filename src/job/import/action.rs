@@ -1,16 +1,16 @@
 //! What a session can be told, and what is answered: the table of states of the 2019 page.
 
-use super::super::answer::Answer;
-use super::super::plan::{Import, Plan, Work};
-use super::request::{Action, Mode, Request, Shape, Start};
 use crate::error::Error;
 use crate::fhir::definitions;
+use crate::job::answer::Answer;
+use crate::job::import::request::{Action, Mode, Request, Shape, Start};
+use crate::job::plan::{Import, Plan, Work};
 use crate::op::option::LoadOptions;
 use crate::pg::jobs::{self, Order, Standing, Stop, WORKERS};
-use crate::pg::parts::NewPart;
+use crate::pg::part::NewPart;
 use crate::pg::role::Right;
 use crate::pg::{loading, setting, table};
-use crate::store::Source;
+use crate::store::source::Source;
 use serde_json::{Value, json};
 
 /// Which of the two interfaces is spoken.

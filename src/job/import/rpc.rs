@@ -1,13 +1,13 @@
 //! The calls `aidbox.bulk/import-start`, `-status`, `-errors` and `-cancel`: a session in their words, one at a time.
 
-use super::action;
-use super::request::{Input, MOST_INPUTS, Mode, RETRIES, Shape, Start};
 use crate::error::Error;
+use crate::job::import::action;
+use crate::job::import::request::{Input, MOST_INPUTS, Mode, RETRIES, Shape, Start};
 use crate::jsonb::{Document, parse};
 use crate::op::option::{check_keys, object, string};
 use crate::pg::jobs::{self, Standing, Stop};
 use crate::pg::lifecycle;
-use crate::store::source;
+use crate::store::redact;
 use serde_json::{Map, Value, json};
 
 /// A result as JSON text, since a resource's numbers keep their digits, or what is answered as an error.
@@ -66,7 +66,7 @@ pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
         id_prefix,
     };
     let mut shown = params.clone();
-    let names: Vec<Value> = wanted.inputs.iter().map(|input| json!({"url": source::redact(&input.url)})).collect();
+    let names: Vec<Value> = wanted.inputs.iter().map(|input| json!({"url": redact::redact(&input.url)})).collect();
     shown.insert("input".to_owned(), json!(names));
     let request = json!({"method": START, "params": shown, "inputs": names});
     let made = action::enter(None, &wanted, fhir, |_| request)?;

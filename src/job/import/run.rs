@@ -1,27 +1,29 @@
 //! An input at work: opened at its checkpoint, loaded to its end, begun again when its source fails.
 
-use super::super::counting::Counting;
-use super::super::patience::{self, Attentive, Within};
-use super::super::plan::Import;
-use super::super::worker::Step;
-use super::divide;
 use crate::error::Error;
 use crate::fhir::change::Changes;
+use crate::job::counting::Counting;
+use crate::job::import::divide;
+use crate::job::patience::{self, Attentive, Within};
+use crate::job::plan::Import;
+use crate::job::step::Step;
+use crate::op::Sink;
+use crate::op::batch::Recipe;
 use crate::op::ledger::Ledger;
 use crate::op::load::{self, Plan};
 use crate::op::option::LoadOptions;
-use crate::op::{Sink, batch::Recipe};
 use crate::pg::attempt::{self, Failure};
 use crate::pg::committing::Committing;
+use crate::pg::destination::{Destination, Order};
 use crate::pg::jobs::{self, Job};
 use crate::pg::journal::Journal;
-use crate::pg::parts::{self, Part};
+use crate::pg::part::Part;
+use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
-use crate::pg::upsert::{Destination, Order};
 use crate::pg::{loading, setting, transaction};
-use crate::store::Source;
 use crate::store::opened::Access;
+use crate::store::source::Source;
 
 /// What is common to a session's inputs.
 struct Session<'a> {

@@ -1,9 +1,9 @@
 //! How a session stands: the BulkImportStatus resource, in the shape of its request, and what `/v2` shows.
 
-use super::super::answer::Answer;
-use super::super::plan::{Import, Plan, Work};
-use super::action::{Version, word};
 use crate::error::Error;
+use crate::job::answer::Answer;
+use crate::job::import::action::{Version, word};
+use crate::job::plan::{Import, Plan, Work};
 use crate::pg::jobs;
 use serde_json::{Map, Value, json};
 

@@ -1,9 +1,9 @@
 //! What users do with jobs: how one stands, and it is stopped, gone on with, taken over.
 
-use super::super::{background, create, diagnostics, owner, role};
-use super::entry::{forget, launch, origin, tell};
-use super::start::is_ours;
 use crate::error::Error;
+use crate::pg::jobs::entry::{forget, launch, origin, tell};
+use crate::pg::jobs::start::is_ours;
+use crate::pg::{background, create, diagnostics, owner, role};
 use pgrx::{Spi, pg_sys};
 
 /// Where a job is, to whom may see it.

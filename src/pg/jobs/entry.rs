@@ -1,9 +1,9 @@
 //! A job as it is written down: entered with its parts, begun, ended.
 
-use super::super::background::{self, Launch};
-use super::super::parts::{NewPart, Part};
-use super::super::{lifecycle, owner, role};
 use crate::error::Error;
+use crate::pg::background::{self, Launch};
+use crate::pg::part::{NewPart, Part};
+use crate::pg::{lifecycle, owner, role};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
 use std::ffi::CString;
@@ -81,7 +81,7 @@ pub fn enter(order: Order) -> Result<Option<(String, i64)>, Error> {
 }
 
 /// Tells whoever listens that a job has another state.
-pub(super) fn tell(id: &str) -> Result<(), Error> {
+pub fn tell(id: &str) -> Result<(), Error> {
     owner::run("select pg_notify('bulk_job', $1)", &[id.into()])
 }
 
@@ -93,7 +93,7 @@ pub fn origin() -> String {
     format!("{system}/{}/{host}", lifecycle::database().to_u32())
 }
 
-pub(super) fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
+pub fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
     // Without a number for the transaction: whoever keeps a snapshot must go on seeing what is new by `look`.
     let may_login = owner::look("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
     Ok(Launch { job, database: lifecycle::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
@@ -165,7 +165,7 @@ pub fn end(job: &Job) -> Result<(), Error> {
 }
 
 /// Forgets a job's secrets.
-pub(super) fn forget(number: i64) -> Result<(), Error> {
+pub fn forget(number: i64) -> Result<(), Error> {
     owner::run("delete from bulk.job_secret where job = $1", &[number.into()])
 }
 

@@ -1,8 +1,8 @@
 //! What there is to say of jobs, and of the work that they have open.
 
-use super::super::{owner, role};
-use super::entry::origin;
 use crate::error::Error;
+use crate::pg::jobs::entry::origin;
+use crate::pg::{owner, role};
 use pgrx::JsonB;
 use serde_json::Value;
 

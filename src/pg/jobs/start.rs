@@ -1,8 +1,8 @@
 //! Workers for jobs: started where there is room and something to do, and for those whose workers are gone.
 
-use super::super::{background, diagnostics, launcher, lifecycle, owner, role, setting};
-use super::entry::{Job, launch, origin, tell};
 use crate::error::Error;
+use crate::pg::jobs::entry::{Job, launch, origin, tell};
+use crate::pg::{background, backlog, diagnostics, lifecycle, owner, role, setting};
 use pgrx::{Spi, pg_sys};
 
 /// Parts of an import that are at work at the same time.
@@ -46,12 +46,12 @@ pub fn start_waiting() -> Result<(), Error> {
             continue;
         }
         if !background::start(launch(number, session_role)?) {
-            launcher::note(lifecycle::database());
+            backlog::note(lifecycle::database());
             return Ok(());
         }
     }
     if all {
-        launcher::forget(lifecycle::database());
+        backlog::forget(lifecycle::database());
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result
 }
 
 /// Whether a row was written by the current transaction.
-pub(super) fn is_ours(xmin: Option<String>) -> bool {
+pub fn is_ours(xmin: Option<String>) -> bool {
     let xmin = xmin.and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
     // SAFETY: looks through the current transaction's numbers.
     unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xmin)) }

@@ -3,13 +3,13 @@
 mod column;
 mod shape;
 
-use super::diagnostics;
-use super::memory;
-use super::nested::{self, Nested, Statement};
-use super::setting;
 use crate::error::Error;
 use crate::op::piece::{Form, Piece};
 use crate::op::pipe::{Fed, Feed, Size};
+use crate::pg::diagnostics;
+use crate::pg::memory;
+use crate::pg::nested::{self, Nested, Statement};
+use crate::pg::setting;
 use column::{Column, Pen, columns, guarded};
 use pgrx::{PgTupleDesc, pg_sys};
 use rustix::time::{ClockId, Timespec, clock_gettime};

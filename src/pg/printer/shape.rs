@@ -1,10 +1,10 @@
 //! How the values of a row are put together, in each format of `bulk.dump_sql`.
 
-use super::column::{Column, Pen, type_name};
 use crate::error::Error;
 use crate::op::field::Delimited;
 use crate::op::piece::{Form, Piece};
 use crate::pg::padded::Padded;
+use crate::pg::printer::column::{Column, Pen, type_name};
 use crate::pg::table;
 use pgrx::{PgTupleDesc, pg_sys};
 use std::collections::BTreeSet;

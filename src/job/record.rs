@@ -1,0 +1,20 @@
+//! What workers write down of their work.
+
+use crate::error::Error;
+use crate::pg::attempt::Failure;
+use crate::pg::{setting, transaction};
+
+/// Times that what is to be written down is tried, should a cancel meet it: that was meant for the work.
+const NOTE_TRIES: u32 = 3;
+
+/// Does what is to be written down. It waits for no one for long: whoever holds a job's row must not hold a worker's place.
+pub fn note<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match transaction::run(None, || setting::within(&[(c"lock_timeout", c"5s")], &work)) {
+            Err(failure) if failure.is_cancel() && tries < NOTE_TRIES => {}
+            done => return done,
+        }
+    }
+}

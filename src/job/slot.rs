@@ -1,0 +1,33 @@
+//! The place of `bulk.max_workers` that a worker has while it works.
+
+use crate::job::record::note;
+use crate::pg::attempt::Failure;
+use crate::pg::jobs;
+use crate::pg::lock::Lock;
+use crate::pg::setting;
+use std::cell::Cell;
+
+thread_local! {
+    /// The place of `bulk.max_workers` that this process has.
+    static PLACE: Cell<Option<Lock>> = const { Cell::new(None) };
+}
+
+/// Gives the process's place to another: what it does from here on is no work, or it ends.
+pub fn leave_place() -> Result<(), Failure> {
+    note(|| {
+        PLACE.take().into_iter().for_each(Lock::release);
+        jobs::start_waiting()
+    })
+}
+
+/// Takes a free place; false when there is none.
+pub fn take_place() -> Result<bool, Failure> {
+    let place = note(|| Ok((0..setting::max_workers()).map(Lock::Place).find(|place| place.take())))?;
+    PLACE.set(place);
+    Ok(place.is_some())
+}
+
+/// Whether this process has a place.
+pub fn has_place() -> bool {
+    PLACE.get().is_some()
+}

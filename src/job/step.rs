@@ -1,0 +1,16 @@
+//! What comes of a step of work on a part.
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There is more to do.
+    More,
+    /// The part is done.
+    Done,
+    /// The part is done, and it is written down.
+    Ended,
+    /// Nobody wants it any more.
+    Unwanted,
+    /// It ends here: more resources are invalid than was asked to bear.
+    TooMany(u64),
+}
