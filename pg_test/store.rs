@@ -6,7 +6,7 @@ use crate::import::{call, counts, patients, rows, wait};
 use crate::servers::{AZURE_KEY, AzureServer, GcsServer, S3Server};
 use crate::source::{File, gzip};
 use crate::test;
-use bulk::store::Interrupt;
+use bulk::store::interrupt::Interrupt;
 use bulk::store::account::{AzureContainer, GcpAccount};
 use bulk::store::address::Allowed;
 use bulk::store::azure::Azure;

@@ -64,7 +64,7 @@ pub trait Upload: Send {
 pub mod memory {
     //! The twin in memory: the behaviour without the network.
 
-    use crate::store::*;
+    use super::*;
     use std::collections::BTreeMap;
     use std::io::Cursor;
     use std::sync::Mutex;
