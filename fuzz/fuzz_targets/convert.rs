@@ -2,8 +2,10 @@
 #![no_main]
 
 use bulk::fhir::definitions::r4;
-use bulk::fhir::{Format, convert};
-use bulk::jsonb::{Document, Value, decode, encode, parse};
+use bulk::fhir::convert;
+use bulk::fhir::format::Format;
+use bulk::jsonb::{decode, encode, parse};
+use bulk::jsonb::document::{Document, Value};
 use libfuzzer_sys::fuzz_target;
 
 const TYPES: [&str; 4] = ["Observation", "Patient", "Bundle", "ExplanationOfBenefit"];

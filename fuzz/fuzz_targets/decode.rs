@@ -1,7 +1,8 @@
 //! Bytes that may be no jsonb: decoding and writing them is a fault or a text, never a panic.
 #![no_main]
 
-use bulk::jsonb::{Document, decode, text};
+use bulk::jsonb::{decode, text};
+use bulk::jsonb::document::Document;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -1,7 +1,8 @@
 //! JSON text to jsonb and back: what parses encodes, decodes to the same text, and encodes to the same bytes again.
 #![no_main]
 
-use bulk::jsonb::{Document, decode, encode, parse, text};
+use bulk::jsonb::{decode, encode, parse, text};
+use bulk::jsonb::document::Document;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {

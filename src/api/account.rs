@@ -1,7 +1,7 @@
 //! `bulk.set_account` and `bulk.drop_account`: who the database is at stores.
 
 use crate::error::Error;
-use crate::op::option::{object, value};
+use crate::op::params::{object, value};
 use crate::pg::accounts::{self, Entry};
 use crate::pg::argument::Json;
 use crate::pg::role::Right;

@@ -1,15 +1,17 @@
 //! `bulk.load_from_bucket`, its status, `bulk.restore_indexes` and `bulk.storage_healthcheck`.
 
 use crate::error::Error;
-use crate::job::bucket::call::{self, Answer};
+use crate::job::bucket::call;
 use crate::job::bucket::status;
 use crate::job::storage;
-use crate::op::option::{object, value};
+use crate::job::told::{self, Answer};
+use crate::op::params::{object, value};
 use crate::pg::argument::Json;
 use crate::pg::attempt::attempt;
 use crate::pg::indexes::{self, Restored};
+use crate::pg::jobs::start;
 use crate::pg::version::Matched;
-use crate::pg::{jobs, lifecycle, report};
+use crate::pg::{lifecycle, report};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Map, Value, json};
@@ -19,7 +21,7 @@ fn answer(params: Option<Json>, act: impl FnOnce(&Map<String, Value>) -> Result<
     let given = params.ok_or(Error::Null("params")).and_then(|params| object(&value(&params.0, "params")?, "params"));
     let answered = match given {
         Ok(given) => act(&given),
-        Err(error) => call::refusal(error, None),
+        Err(error) => told::refusal(error, None),
     };
     JsonB(report::ok(answered).unwrap_or_else(|error| json!({ "error": error })))
 }
@@ -46,7 +48,7 @@ fn restore_indexes(_version: Matched, table_name: Option<pg_sys::Oid>) -> SetOfI
 }
 
 fn restore(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
-    jobs::start_waiting()?;
+    start::start_waiting()?;
     let mut restored = Vec::new();
     for name in indexes::restorable(table)? {
         // One that cannot be put back does not keep off the others.

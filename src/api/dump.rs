@@ -1,7 +1,8 @@
 //! `bulk.dump` and `bulk.dump_bytes`: a type's resources as NDJSON, as they are asked for.
 
 use crate::error::Error;
-use crate::fhir::{Format, definitions};
+use crate::fhir::definitions;
+use crate::fhir::format::Format;
 use crate::op::dump::Ndjson;
 use crate::op::line::Recipe;
 use crate::op::piece::{Form, Piece};

@@ -2,7 +2,8 @@
 
 use crate::api::dump;
 use crate::error::Error;
-use crate::fhir::{Format, definitions};
+use crate::fhir::definitions;
+use crate::fhir::format::Format;
 use crate::op::csv::{Filler, PathFinder, Paths};
 use crate::op::line::Recipe;
 use crate::op::piece::{Form, Piece};

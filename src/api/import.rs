@@ -5,8 +5,9 @@ use crate::job::answer::Answer;
 use crate::job::import::action::{self, Version};
 use crate::job::import::status;
 use crate::pg::argument::Json;
+use crate::pg::jobs::start;
 use crate::pg::version::Matched;
-use crate::pg::{jobs, lifecycle, report};
+use crate::pg::{lifecycle, report};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::Value;
@@ -16,7 +17,7 @@ fn import(_version: Matched, request: Option<Json>, fhir: Option<bool>) -> JsonB
     let act = || {
         lifecycle::require_utf8()?;
         lifecycle::require_writable(c"bulk.import");
-        jobs::start_waiting()?;
+        start::start_waiting()?;
         let body = request.as_ref().map(|request| serde_json::from_str::<Value>(&request.0));
         match body {
             Some(Ok(body)) => action::act(&body, fhir.unwrap_or(false), Version::One),

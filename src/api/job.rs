@@ -2,8 +2,9 @@
 
 use crate::error::Error;
 use crate::job::export::cleanup;
+use crate::pg::jobs::{act, entry, start};
 use crate::pg::version::Matched;
-use crate::pg::{jobs, lifecycle, report, wait};
+use crate::pg::{lifecycle, report, wait};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -16,14 +17,14 @@ const KICK: Duration = Duration::from_secs(1);
 /// What the view of jobs compares.
 #[pg_extern(sql = false)]
 fn origin(_version: Matched) -> String {
-    jobs::origin()
+    entry::origin()
 }
 
 #[pg_extern(sql = false)]
 fn cancel(_version: Matched, id: &str) -> bool {
     lifecycle::require_writable(c"bulk.cancel");
     let end = || {
-        let cancelled = jobs::cancel(id)?;
+        let cancelled = act::cancel(id)?;
         if cancelled {
             cleanup::order_after(id)?;
         }
@@ -35,7 +36,7 @@ fn cancel(_version: Matched, id: &str) -> bool {
 #[pg_extern(sql = false)]
 fn resume_interrupted(_version: Matched) -> SetOfIterator<'static, String> {
     lifecycle::require_writable(c"bulk.resume_interrupted");
-    let resumed = report::ok(jobs::start_waiting().and_then(|()| jobs::resume_interrupted()));
+    let resumed = report::ok(start::start_waiting().and_then(|()| start::resume_interrupted()));
     SetOfIterator::new(resumed)
 }
 
@@ -56,7 +57,7 @@ fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
     let began = Instant::now();
     let mut kick = began;
     loop {
-        let standing = jobs::standing(id)?;
+        let standing = act::standing(id)?;
         if !matches!(standing.state.as_str(), "waiting" | "in-progress") {
             return Ok(standing.state);
         }
@@ -69,7 +70,7 @@ fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
         }
         if standing.state == "waiting" && kick.elapsed() >= KICK {
             kick = Instant::now();
-            jobs::start_waiting()?;
+            start::start_waiting()?;
         }
         let pause = (began.elapsed() / 50).clamp(PAUSE.0, PAUSE.1);
         wait::pause(left.map_or(pause, |left| left.min(pause)));

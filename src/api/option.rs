@@ -2,8 +2,9 @@
 
 use crate::error::Error;
 use crate::op::field::Delimited;
-use crate::op::option::{LoadOptions, OPTIONS, REQUEST, boolean, check_keys, object, string, value, whole};
+use crate::op::option::{LoadOptions, OPTIONS, REQUEST};
 pub use crate::op::option::{NONE, checks_named};
+use crate::op::params::{boolean, check_keys, object, string, value, whole};
 use crate::pg::printer::Format;
 use serde_json::{Map, Value};
 

@@ -5,7 +5,7 @@ use crate::job::bucket::{call, status};
 use crate::job::import::request::short;
 use crate::job::import::{action, rpc as import};
 use crate::job::storage;
-use crate::op::option::check_keys;
+use crate::op::params::check_keys;
 use crate::pg::argument::Json;
 use crate::pg::version::Matched;
 use crate::pg::{lifecycle, report};

@@ -6,8 +6,9 @@ use crate::fhir::definitions;
 use crate::job::plan::Validate;
 use crate::job::validate;
 use crate::pg::argument::Json;
+use crate::pg::jobs::start;
 use crate::pg::version::Matched;
-use crate::pg::{jobs, lifecycle, report, table};
+use crate::pg::{lifecycle, report, table};
 use pgrx::prelude::*;
 use serde_json::json;
 
@@ -32,7 +33,7 @@ fn validate_stored(_version: Matched, resource_type: Option<&str>, checks: Optio
         let tables: Vec<_> = found.map(|table| (resource_type, table)).into_iter().collect();
         let plan =
             Validate { structure: checks.structure, references: checks.references, written_at: None, max_errors: options.max_errors };
-        jobs::start_waiting()?;
+        start::start_waiting()?;
         validate::ask(request, plan, &tables)
     };
     report::ok(ask())

@@ -2,7 +2,8 @@
 
 use crate::error::Fault;
 use crate::fhir::prefix;
-use crate::jsonb::{Document, Span, Value, parse};
+use crate::jsonb::document::{Document, Span, Value};
+use crate::jsonb::parse;
 use std::sync::Arc;
 
 /// The changes of one load, shared by its threads.

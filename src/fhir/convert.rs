@@ -10,10 +10,10 @@
 //! | choice | `"valueString": "a"` | `"value": {"string": "a"}` |
 //! | its companion | `"_valueString": {…}` | `"value": {"_string": {…}}` |
 
-use crate::fhir::Format;
 use crate::fhir::definitions::{AidboxKey, Content, Definitions, FhirKey, ShapeId, Variant};
+use crate::fhir::format::Format;
 use crate::fhir::reference::{Target, split};
-use crate::jsonb::{Document, Member, Span, Value};
+use crate::jsonb::document::{Document, Member, Span, Value};
 
 /// Converts a resource of the given type into `to`; a type outside the definitions is returned as it came.
 pub fn resource(definitions: &Definitions, document: &mut Document, root: Value, resource_type: &str, to: Format) -> Value {

@@ -1,7 +1,7 @@
 //! Which elements of resources are asked for: a resource with some of them, tagged as such.
 
 use crate::fhir::definitions::{Definitions, FhirKey};
-use crate::jsonb::{Document, Member, Value};
+use crate::jsonb::document::{Document, Member, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,10 +2,10 @@
 //! the way out, in the place and spelling of each format.
 
 use crate::error::Fault;
-use crate::fhir::Format;
 use crate::fhir::definitions::Definitions;
+use crate::fhir::format::Format;
 use crate::fhir::instant;
-use crate::jsonb::{Document, Member, Span, Str, Value};
+use crate::jsonb::document::{Document, Member, Span, Str, Value};
 
 /// Id and type of a resource that comes in.
 #[derive(Debug, Clone, Copy)]

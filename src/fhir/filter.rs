@@ -6,7 +6,7 @@
 use crate::fhir::instant;
 use crate::fhir::reference::{self, Target};
 use crate::fhir::search::{Kind, Parameters, Path};
-use crate::jsonb::{Document, Value};
+use crate::jsonb::document::{Document, Value};
 use url::form_urlencoded;
 
 /// A search: all of its conditions hold.

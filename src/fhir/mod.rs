@@ -7,21 +7,14 @@ pub mod elements;
 pub mod envelope;
 pub mod file_name;
 pub mod filter;
+pub mod format;
 pub mod instant;
 pub mod keys;
 pub mod ndjson;
+pub mod outcome;
 mod prefix;
 pub mod reference;
 pub mod search;
 pub mod structure;
 mod table;
 pub mod validate;
-
-/// How a resource is written as JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Aidbox's: references split, choice elements nested. <https://docs.aidbox.app>, "Aidbox & FHIR formats".
-    Aidbox,
-    /// FHIR's own. <https://hl7.org/fhir/R4/json.html>
-    Fhir,
-}

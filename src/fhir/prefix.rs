@@ -1,7 +1,7 @@
 //! Ids under a prefix: a resource's own and, so that they still lead to it, those of the references `Type/id`.
 
 use crate::fhir::reference::{Target, split};
-use crate::jsonb::{Document, Member, Value};
+use crate::jsonb::document::{Document, Member, Value};
 
 /// Members of a reference in Aidbox format. What has others beside type and id is a resource.
 const REFERENCE: [&[u8]; 6] = [b"resourceType", b"id", b"display", b"type", b"identifier", b"extension"];

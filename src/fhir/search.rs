@@ -1,8 +1,8 @@
 //! The official search parameters and the patient compartment: which elements of a resource they mean, from the table of one FHIR version
 //! (`definitions/r4-search.txt`, whose notation `scripts/search.py` describes).
 
-use crate::fhir::Format;
-use crate::jsonb::{Document, Value};
+use crate::fhir::format::Format;
+use crate::jsonb::document::{Document, Value};
 use rustc_hash::FxHashMap;
 use serde_json::json;
 use std::sync::OnceLock;

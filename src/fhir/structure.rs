@@ -1,7 +1,7 @@
 //! What a resource must look like by the base definitions of one FHIR version: for every shape its elements by their keys in both
 //! formats, made for looking up. Profiles, value sets and invariants are not in it.
 
-use crate::fhir::Format;
+use crate::fhir::format::Format;
 use crate::fhir::keys::Keys;
 use crate::fhir::table::{self, Element, Row};
 use regex_automata::dfa::Automaton;

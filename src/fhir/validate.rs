@@ -3,10 +3,10 @@
 //!
 //! By the rules of FHIR's JSON, nothing is empty or null but the places that keep a primitive and its companion aligned.
 
-use crate::fhir::Format;
+use crate::fhir::format::Format;
 use crate::fhir::reference::{self, Target};
 use crate::fhir::structure::{Entry, Kind, Literal, PrimitiveId, ShapeId, Structure};
-use crate::jsonb::{Document, Span, Str, Value};
+use crate::jsonb::document::{Document, Span, Str, Value};
 
 /// What is wrong where. It never says what the resource holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Answers as HTTP has them: what is refused comes with an OperationOutcome.
 
 use crate::error::Error;
-use crate::op::export::outcome;
+use crate::fhir::outcome::outcome;
 use crate::pg::report;
 use serde_json::{Map, Value, json};
 

@@ -1,10 +1,10 @@
 //! What is told of a source that is loaded within one transaction.
 
 use crate::error::Error;
-use crate::op::Sink;
 use crate::op::batch::Batch;
 use crate::op::ledger::Ledger;
-use crate::pg::jobs::{self, Job};
+use crate::op::sink::Sink;
+use crate::pg::jobs::entry::{self, Job};
 use crate::pg::part::Progress;
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ pub struct Counting<'a> {
 
 impl Sink for Counting<'_> {
     fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
-        if !jobs::is_wanted(self.job)? {
+        if !entry::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
         self.progress.characters += batch.characters;

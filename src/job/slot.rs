@@ -2,7 +2,7 @@
 
 use crate::job::record::note;
 use crate::pg::attempt::Failure;
-use crate::pg::jobs;
+use crate::pg::jobs::start;
 use crate::pg::lock::Lock;
 use crate::pg::setting;
 use std::cell::Cell;
@@ -16,7 +16,7 @@ thread_local! {
 pub fn leave_place() -> Result<(), Failure> {
     note(|| {
         PLACE.take().into_iter().for_each(Lock::release);
-        jobs::start_waiting()
+        start::start_waiting()
     })
 }
 

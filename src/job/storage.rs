@@ -1,16 +1,16 @@
 //! The storage that settings name, as Aidbox's do: whether it is one, and whether it works.
 
 use crate::error::{Error, SourceFault};
-use crate::job::bucket::call::{Answer, refusal};
-use crate::job::bucket::run;
+use crate::job::access;
+use crate::job::told::{Answer, refusal};
 use crate::op::aside::aside;
 use crate::pg::role::Right;
 use crate::pg::wait::Backend;
 use crate::pg::{accounts, lifecycle, setting};
+use crate::store::access::Access;
 use crate::store::account::{AwsAccount, GcpAccount};
 use crate::store::bucket::Bucket;
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::Access;
 use crate::store::stores::Store;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ pub fn healthcheck() -> Result<Answer, Error> {
     let access = Right::to_list(&bucket)
         .require()
         .and_then(|()| Right::to_write(&bucket).require())
-        .and_then(|()| run::access(&bucket, account.map(|id| json!({"id": id})).as_ref(), (None, None)));
+        .and_then(|()| access::access(&bucket, account.map(|id| json!({"id": id})).as_ref(), (None, None)));
     let access = match access {
         Ok(access) => access,
         Err(error) => return refusal(error, Some(&bucket)),

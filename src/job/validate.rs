@@ -9,7 +9,7 @@ use crate::op::examine::Examine;
 use crate::op::line::Recipe;
 use crate::op::pipe::Pipe;
 use crate::pg::dangling::Referrers;
-use crate::pg::jobs::{self, Job, Order};
+use crate::pg::jobs::entry::{self, Job, Order};
 use crate::pg::journal::Journal;
 use crate::pg::part::{NewPart, Part};
 use crate::pg::parts::{self, Advance};
@@ -34,7 +34,7 @@ pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Re
         .collect();
     let order =
         Order { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
-    jobs::enter(order)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+    entry::enter(order)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 
 /// Looks through the next pages of a part.
@@ -45,7 +45,7 @@ pub fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error
     let table = table::describe(oid)?;
     let found = scan::pages(&table);
     let storage =
-        found.as_ref().map_or_else(|| format!("{} {}", table.name, jobs::origin()), |(_, file)| format!("{file} {}", jobs::origin()));
+        found.as_ref().map_or_else(|| format!("{} {}", table.name, entry::origin()), |(_, file)| format!("{file} {}", entry::origin()));
     parts::settle(job, part, &storage)?;
     let pages = found.map(|(pages, _)| pages);
     // What is written behind the table's end of the beginning is written in its course.

@@ -7,10 +7,11 @@ use crate::job::step::Step;
 use crate::job::{bucket, export, import, slot, validate};
 use crate::pg::attempt::Failure;
 use crate::pg::background::{self, Launch};
-use crate::pg::jobs::{self, Job};
+use crate::pg::jobs::entry::{self, Job};
+use crate::pg::jobs::start;
 use crate::pg::lock::Lock;
 use crate::pg::part::{Part, Progress};
-use crate::pg::parts;
+use crate::pg::{claim, parts};
 use crate::pg::{launcher, lifecycle, setting, transaction};
 
 /// Times that a step is tried again when what failed may pass.
@@ -39,9 +40,9 @@ const MOST_JOBS: usize = 20;
 fn run(launch: Launch) -> Result<(), Failure> {
     if matches!(launch.job, launcher::RESUME | launcher::START) {
         if launch.job == launcher::RESUME {
-            note(jobs::resume_all)?;
+            note(start::resume_all)?;
         }
-        return note(jobs::start_waiting);
+        return note(start::start_waiting);
     }
     if !slot::take_place()? {
         return Ok(());
@@ -55,7 +56,7 @@ fn work_on(launch: Launch) -> Result<(), Failure> {
     let mut done = Vec::new();
     let mut next = Some(launch.job);
     while let Some(number) = next {
-        let job = note(|| jobs::open(number))?;
+        let job = note(|| entry::open(number))?;
         next = None;
         if let Some(job) = job {
             attend(&job, !done.is_empty())?;
@@ -65,7 +66,7 @@ fn work_on(launch: Launch) -> Result<(), Failure> {
                 && done.len() < MOST_JOBS
                 && slot::has_place()
             {
-                next = note(|| jobs::next(launch.session_role, role, &done))?;
+                next = note(|| start::next(launch.session_role, role, &done))?;
             }
         }
     }
@@ -96,7 +97,7 @@ fn attend(job: &Job, after_another: bool) -> Result<(), Failure> {
 fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
     let plan = match Plan::from_json(job.plan.clone()) {
         Ok(plan) => plan,
-        Err(error) => return note(|| jobs::fail(job, &error.to_string())),
+        Err(error) => return note(|| entry::fail(job, &error.to_string())),
     };
     let taken_over = transaction::run(None, || {
         setting::take_over(&plan.settings);
@@ -106,7 +107,7 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
     if let Err(failure) = taken_over {
         return match failure {
             Failure::Ours(Error::Gone) => Err(failure),
-            failure => note(|| jobs::fail(job, &failure.message())),
+            failure => note(|| entry::fail(job, &failure.message())),
         };
     }
     if let Work::Import(import) = &plan.work
@@ -115,8 +116,8 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
         return all_at_once(job, import);
     }
     let mut memory = export::part::Memory::default();
-    while let Some(mut part) = note(|| if jobs::is_wanted(job)? { parts::claim(job) } else { Ok(None) })? {
-        background::report_activity(Some(&jobs::activity(job, &part)));
+    while let Some(mut part) = note(|| if entry::is_wanted(job)? { claim::claim(job) } else { Ok(None) })? {
+        background::report_activity(Some(&entry::activity(job, &part)));
         let done = do_part(job, &plan, &mut part, &mut memory, after_another);
         background::report_activity(None);
         let ended = match done {
@@ -128,7 +129,7 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
                 let message = failure.message();
                 // Whoever cancels the job interrupts it.
                 let failed = note(|| {
-                    let wanted = jobs::is_wanted(job)?;
+                    let wanted = entry::is_wanted(job)?;
                     if wanted { parts::end(&part, Some(&message)).map(|()| true) } else { Ok(false) }
                 })?;
                 if failed {
@@ -143,14 +144,14 @@ fn work(job: &Job, after_another: bool) -> Result<(), Failure> {
         })?;
         ended?;
     }
-    note(|| jobs::end(job))
+    note(|| entry::end(job))
 }
 
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
-    let Some(mut parts) = note(|| parts::claim_all(job))? else { return note(|| jobs::end(job)) };
+    let Some(mut parts) = note(|| claim::claim_all(job))? else { return note(|| entry::end(job)) };
     if let Some(first) = parts.first() {
-        background::report_activity(Some(&jobs::activity(job, first)));
+        background::report_activity(Some(&entry::activity(job, first)));
     }
     let mut tries = 0;
     let failed = loop {
@@ -165,14 +166,14 @@ fn all_at_once(job: &Job, import: &Import) -> Result<(), Failure> {
     background::report_activity(None);
     let noted = note(|| {
         if let Some((at, failure)) = &failed
-            && jobs::is_wanted(job)?
+            && entry::is_wanted(job)?
         {
             for (index, part) in parts.iter().enumerate() {
                 let message = if *at == Some(index) { failure.message() } else { "rolled back: another input failed".to_owned() };
                 parts::end(part, Some(&message))?;
             }
         }
-        jobs::end(job)
+        entry::end(job)
     });
     note(|| {
         parts.iter().for_each(|part| Lock::Part(part.number).release());
@@ -200,7 +201,7 @@ fn do_part(job: &Job, plan: &Plan, part: &mut Part, memory: &mut export::part::M
             if job.role.is_none() {
                 return Err(Error::NoRole);
             }
-            if !jobs::is_wanted(job)? {
+            if !entry::is_wanted(job)? {
                 return Ok(Step::Unwanted);
             }
             match &plan.work {

@@ -141,7 +141,8 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::jsonb::{Document, encode, parse, text};
+    use crate::jsonb::document::Document;
+    use crate::jsonb::{encode, parse, text};
 
     fn round(json: &str) -> String {
         let mut document = Document::new();

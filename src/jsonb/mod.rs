@@ -10,5 +10,3 @@ mod scan;
 pub mod text;
 pub mod toast;
 pub mod varlena;
-
-pub use document::{Document, Member, Span, Str, Value};

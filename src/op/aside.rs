@@ -1,7 +1,7 @@
 //! What takes long and needs no database, on a thread of its own: the main thread waits for it, and can be ended meanwhile.
 
 use crate::error::Error;
-use crate::op::Control;
+use crate::op::control::Control;
 use crate::op::crew::Crew;
 use crate::store::interrupt::Interrupt;
 use nix::sys::eventfd::{EfdFlags, EventFd};

@@ -1,15 +1,16 @@
 //! Rows made from a block of lines: what the encode threads hand to the main thread.
 
 use crate::error::{Error, Fault, Place, Reason, Reject};
-use crate::fhir::Format;
 use crate::fhir::change::Changes;
 use crate::fhir::definitions::Definitions;
 use crate::fhir::envelope::{self, Meta};
+use crate::fhir::format::Format;
 use crate::fhir::ndjson::{Block, Line};
 use crate::fhir::structure::Structure;
 use crate::fhir::validate::{self, Checks, Finding, Reference};
+use crate::jsonb::document::{Document, Value};
 use crate::jsonb::toast::{Compressor, Rule};
-use crate::jsonb::{Document, Value, encode, parse, varlena};
+use crate::jsonb::{encode, parse, varlena};
 use crate::op::checkpoint::Checkpoint;
 use crate::op::seen;
 use std::collections::HashMap;

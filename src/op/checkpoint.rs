@@ -2,9 +2,10 @@
 
 use crate::error::SourceFault;
 use crate::fhir::ndjson::{Blocks, Position, Until};
+use crate::store::access::Access;
 use crate::store::inflate::{self, Inflated, Members, Restart};
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::{Access, Identity};
+use crate::store::opened::Identity;
 use crate::store::source::Source;
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};

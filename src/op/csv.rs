@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Fault};
 use crate::fhir::envelope;
-use crate::jsonb::{Document, Str, Value};
+use crate::jsonb::document::{Document, Str, Value};
 use crate::op::field::Delimited;
 use crate::op::line::{Recipe, Writer, utf8};
 use crate::op::piece::{Form, Piece};

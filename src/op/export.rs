@@ -5,9 +5,10 @@ use crate::error::{Error, Fault};
 use crate::fhir::elements::Elements;
 use crate::fhir::filter::Filter;
 use crate::fhir::instant;
+use crate::fhir::outcome::outcome;
 use crate::fhir::search::{self, Path};
+use crate::jsonb::document::{Document, Value};
 use crate::jsonb::text::{self, Style};
-use crate::jsonb::{Document, Value};
 use crate::op::ids::Ids;
 use crate::op::line::{Recipe, Writer};
 use crate::op::piece;
@@ -132,15 +133,6 @@ fn without(document: &mut Document, root: Value, key: &[u8]) -> Value {
         }
     }
     document.close_object(mark)
-}
-
-/// An OperationOutcome of one issue.
-pub fn outcome(severity: &str, code: &str, text: &str, expression: Option<&str>) -> serde_json::Value {
-    let mut issue = json!({"severity": severity, "code": code, "diagnostics": text});
-    if let Some(expression) = expression {
-        issue["expression"] = json!([expression]);
-    }
-    json!({"resourceType": "OperationOutcome", "issue": [issue]})
 }
 
 impl Make<RowBlock> for Exporter {

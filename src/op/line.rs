@@ -1,12 +1,14 @@
 //! A stored row to its line of NDJSON.
 
 use crate::error::Fault;
+use crate::fhir::convert;
 use crate::fhir::definitions::Definitions;
 use crate::fhir::envelope::{self, Row};
+use crate::fhir::format::Format;
 use crate::fhir::instant::{self, Instant};
-use crate::fhir::{Format, convert};
+use crate::jsonb::document::{Document, Value};
 use crate::jsonb::text::{self, Style};
-use crate::jsonb::{Document, Value, decode, toast};
+use crate::jsonb::{decode, toast};
 use crate::op::rows::StoredRow;
 
 /// Bytes that reused memory may keep from one row to the next.

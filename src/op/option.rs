@@ -2,10 +2,12 @@
 
 use crate::error::Error;
 use crate::fhir::validate::Checks;
-use crate::jsonb::text::Style;
-use crate::jsonb::{self, Document, parse};
+use crate::jsonb::document::{self, Document};
+use crate::jsonb::parse;
+use crate::jsonb::text::{self, Style};
+use crate::op::params::{boolean, check_keys, milliseconds, object, string, value, whole};
 use crate::op::policy::{Method, OnConflict, Policy};
-use crate::store::opened::{self, HeaderMap};
+use crate::store::access::{self, HeaderMap};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -59,64 +61,16 @@ pub const REQUEST: &[&str] = &[
 const SECRET: &[&str] = &["source", "headers", "merge"];
 const VALIDATION: &[&str] = &["enable", "checks"];
 pub const OPTIONS: &[&str] = REQUEST.split_at(2).1;
-/// Bytes of an option that is repeated in every row.
-const MOST_TEXT: usize = 1000;
-
 /// No options.
 pub const NONE: &str = "{}";
 
-pub fn value(text: &str, name: &'static str) -> Result<Value, Error> {
-    serde_json::from_str(text).map_err(|_| Error::InvalidOption { name, expected: "a JSON object" })
-}
-
 /// The text of a member of an object: `serde_json` would round its numbers.
-fn literal(text: &str, key: &str) -> Option<String> {
+fn literal(json: &str, key: &str) -> Option<String> {
     let mut document = Document::new();
-    let jsonb::Value::Object(span) = parse::parse(&mut document, text, 1000).ok()? else { return None };
+    let document::Value::Object(span) = parse::parse(&mut document, json, 1000).ok()? else { return None };
     let mut out = Vec::new();
-    jsonb::text::write(&document, document.get(span, key)?, Style::Compact, &mut out);
+    text::write(&document, document.get(span, key)?, Style::Compact, &mut out);
     String::from_utf8(out).ok()
-}
-
-pub fn object(value: &Value, name: &'static str) -> Result<Map<String, Value>, Error> {
-    value.as_object().cloned().ok_or(Error::InvalidOption { name, expected: "a JSON object" })
-}
-
-pub fn check_keys(object: &Map<String, Value>, known: &'static [&'static str]) -> Result<(), Error> {
-    match object.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(name) => Err(Error::UnknownOption { name: name.chars().take(100).collect(), known }),
-        None => Ok(()),
-    }
-}
-
-pub fn boolean(object: &Map<String, Value>, name: &'static str, default: bool) -> Result<bool, Error> {
-    match object.get(name) {
-        None | Some(Value::Null) => Ok(default),
-        Some(Value::Bool(value)) => Ok(*value),
-        Some(_) => Err(Error::InvalidOption { name, expected: "true or false" }),
-    }
-}
-
-pub fn string(object: &Map<String, Value>, name: &'static str) -> Result<Option<String>, Error> {
-    match object.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(value)) if value.len() <= MOST_TEXT => Ok(Some(value.clone())),
-        Some(_) => Err(Error::InvalidOption { name, expected: "a short string" }),
-    }
-}
-
-/// A number from 0 to `most`; 0 where it is not given.
-pub fn whole(object: &Map<String, Value>, name: &'static str, expected: &'static str, most: u64) -> Result<u64, Error> {
-    match object.get(name) {
-        None | Some(Value::Null) => Ok(0),
-        Some(value) => value.as_u64().filter(|&value| value <= most).ok_or(Error::InvalidOption { name, expected }),
-    }
-}
-
-/// A time; None for 0, which is no limit.
-pub fn milliseconds(object: &Map<String, Value>, name: &'static str) -> Result<Option<Duration>, Error> {
-    let value = whole(object, name, "a whole number of milliseconds, 0 for no limit", u64::from(u32::MAX))?;
-    Ok((value > 0).then(|| Duration::from_millis(value)))
 }
 
 fn policy(object: &Map<String, Value>) -> Result<Policy, Error> {
@@ -177,7 +131,7 @@ fn headers(object: &Map<String, Value>) -> Result<HeaderMap, Error> {
         Some(_) => return Err(wrong),
     };
     let pairs: Option<Vec<_>> = given.iter().map(|(name, value)| Some((name.as_str(), value.as_str()?))).collect();
-    pairs.and_then(|pairs| opened::headers(pairs.into_iter())).ok_or(wrong)
+    pairs.and_then(|pairs| access::headers(pairs.into_iter())).ok_or(wrong)
 }
 
 impl LoadOptions {

@@ -1,12 +1,12 @@
 //! Objects on their way to a store: a thread writes what the main thread hands it, and the bytes that wait are bounded.
 
 use crate::error::{Error, SourceFault};
-use crate::op::Control;
+use crate::op::control::Control;
 use crate::op::crew::Crew;
 use crate::op::queue::{Next, Queue};
+use crate::store::access::Access;
 use crate::store::bucket::Bucket;
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::Access;
 use crate::store::stores::Upload;
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! by the main thread: a small table is done before threads would have started.
 
 use crate::error::Error;
-use crate::op::Control;
+use crate::op::control::Control;
 use crate::op::crew::Crew;
 use crate::op::queue::{Next, Queue};
 use crate::store::interrupt::Interrupt;

@@ -3,9 +3,9 @@
 
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;
-use crate::op::Sink;
 use crate::op::batch::{Batch, Row};
 use crate::op::ledger::{Ledger, Tally};
+use crate::op::sink::Sink;
 use crate::op::spool::{self, Spool};
 use crate::pg::dangling::{none_stored, text};
 use crate::pg::diagnostics;

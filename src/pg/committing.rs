@@ -2,17 +2,18 @@
 //! that were rejected.
 
 use crate::error::{Error, Reject};
-use crate::op::Sink;
 use crate::op::batch::Batch;
 use crate::op::ledger::{Ledger, Tally};
 use crate::op::policy::Method;
+use crate::op::sink::Sink;
 use crate::pg::attempt::Failure;
 use crate::pg::destination::Destination;
-use crate::pg::jobs::Job;
+use crate::pg::jobs::entry;
+use crate::pg::jobs::entry::Job;
 use crate::pg::journal::Journal;
 use crate::pg::part::{Part, Progress};
 use crate::pg::sink::{Strict, Tolerant};
-use crate::pg::{jobs, parts, report, transaction};
+use crate::pg::{parts, report, transaction};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -125,7 +126,7 @@ impl<'a> Committing<'a> {
     }
 
     fn write(&self, destination: &Destination, end: bool) -> Result<Progress, Error> {
-        if !jobs::is_wanted(self.job)? {
+        if !entry::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
         let journal = Journal::of_input(&self.job.id, self.part.ordinal);

@@ -1,7 +1,7 @@
 //! What exports have written: their runs, each with a folder of its own, and the files in those.
 
 use crate::error::Error;
-use crate::pg::jobs::{self, Job};
+use crate::pg::jobs::entry::{self, Job};
 use crate::pg::part::Part;
 use crate::pg::{create, owner, wait};
 use pgrx::pg_sys;
@@ -62,7 +62,7 @@ pub fn runs(job: i64) -> Result<Vec<Run>, Error> {
     owner::look(
         "select number, folder, (extract(epoch from transaction_time) * 1000000)::int8 - 946684800000000, origin = $2 from bulk.export_run \
          where job = $1 order by number desc",
-        &[job.into(), jobs::origin().into()],
+        &[job.into(), entry::origin().into()],
         |row| {
             Ok(Run {
                 number: row.get(1)?.unwrap_or_default(),
@@ -94,7 +94,7 @@ pub fn complete(job: i64, id: &str, transaction_time: i64) -> Result<(), Error> 
     owner::run(
         "insert into bulk.export_run (job, folder, transaction_time, origin) \
          values ($1, '', least(now(), timestamptz '2000-01-01 00:00:00+00' + $2 * interval '1 microsecond'), $3)",
-        &[job.into(), transaction_time.into(), jobs::origin().into()],
+        &[job.into(), transaction_time.into(), entry::origin().into()],
     )?;
     owner::run(
         "update bulk.job_entry set state = 'completed', started = now(), finished = now() where number = $1 and id = $2",
@@ -117,7 +117,7 @@ pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewPart]) 
     let number = owner::query(
         "insert into bulk.export_run (job, folder, transaction_time, origin) \
          values ($1, $2, timestamptz '2000-01-01 00:00:00+00' + $3 * interval '1 microsecond', $4) returning number",
-        &[job.number.into(), folder.into(), transaction_time.into(), jobs::origin().into()],
+        &[job.number.into(), folder.into(), transaction_time.into(), entry::origin().into()],
         |row| row.get::<i64>(1),
     )?;
     let column = |of: &dyn Fn(&NewPart) -> Option<i64>| parts.iter().map(of).collect::<Vec<Option<i64>>>();
@@ -138,7 +138,7 @@ pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewPart]) 
 /// Whether a part is still to be done: a job that begins anew has others.
 pub fn is_wanted(job: &Job, part: &Part) -> Result<bool, Error> {
     let found = owner::look("select from bulk.job_file_entry where number = $1", &[part.number.into()], |_| Ok(()))?;
-    Ok(!found.is_empty() && jobs::is_wanted(job)?)
+    Ok(!found.is_empty() && entry::is_wanted(job)?)
 }
 
 /// Ends a part: these files are there. False when the job has begun anew, or nobody wants it.

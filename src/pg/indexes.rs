@@ -2,9 +2,10 @@
 //! transaction that drops it, so none is ever lost.
 
 use crate::error::Error;
+use crate::pg::jobs::look;
 use crate::pg::part::Part;
 use crate::pg::table::Table;
-use crate::pg::{create, jobs, owner, parts, role, setting, table};
+use crate::pg::{create, owner, parts, setting, switch_user, table};
 use pgrx::pg_sys;
 use std::ffi::CString;
 
@@ -40,7 +41,7 @@ pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> 
         let found = owner::look(
             "select pg_has_role($2, c.relowner, 'usage'), \
                exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid) from pg_class c where c.oid = $1",
-            &[table.oid.into(), role::current().into()],
+            &[table.oid.into(), switch_user::current().into()],
             |row| Ok((row.get::<bool>(1)?.unwrap_or(false), row.get::<bool>(2)?.unwrap_or(false))),
         )?;
         let (owns, is_referenced) = found.into_iter().next().unwrap_or_default();
@@ -95,7 +96,7 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
                     definition.into(),
                     tablespace.into(),
                     statements.into(),
-                    role::current().into(),
+                    switch_user::current().into(),
                     path.as_str().into(),
                     table.oid.into(),
                 ],
@@ -158,7 +159,7 @@ pub fn restore_part(part: &Part) -> Result<(), Error> {
 /// Puts an index back, as the owner of its table, if that is who it was. `part` is whose work that is.
 pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
     // Before the row is waited for: whoever has it may wait for what we have.
-    if part.is_none() && jobs::is_held(name, None)? {
+    if part.is_none() && look::is_held(name, None)? {
         return Ok(Restored::Held);
     }
     let found = owner::query(
@@ -175,7 +176,7 @@ pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
         },
     )?;
     let Some(off) = found.into_iter().next() else { return Ok(Restored::NotNeeded) };
-    if jobs::is_held(name, part)? {
+    if look::is_held(name, part)? {
         return Ok(Restored::Held);
     }
     let began = std::time::Instant::now();
@@ -227,7 +228,7 @@ pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
                 off.statements.iter().try_for_each(|statement| pgrx::Spi::run(statement))
             })
         };
-        role::within(owner, run).map_err(|error| Error::Internal(error.to_string()))?;
+        switch_user::within(owner, run).map_err(|error| Error::Internal(error.to_string()))?;
     }
     owner::run(
         &format!(
@@ -254,7 +255,7 @@ pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
     if let Some(oid) = table {
         let found = table::describe(oid)?;
         let query = format!("select {may} from pg_class c where c.oid = $2");
-        let may = owner::look(&query, &[role::current().into(), oid.into()], |row| row.get::<bool>(1))?;
+        let may = owner::look(&query, &[switch_user::current().into(), oid.into()], |row| row.get::<bool>(1))?;
         return if may.into_iter().flatten().any(|may| may) { off(&found) } else { Err(Error::NotOwner(found.plain_name)) };
     }
     let found = owner::look(
@@ -263,7 +264,7 @@ pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
              join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname where d.status = 'disabled' and {may} \
              order by d.schemaname, d.tablename, array_length(d.statements, 1) desc, d.indexname"
         ),
-        &[role::current().into()],
+        &[switch_user::current().into()],
         |row| row.get::<String>(1),
     )?;
     Ok(found.into_iter().flatten().collect())

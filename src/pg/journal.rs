@@ -4,7 +4,7 @@
 use crate::error::{Error, Reason, Reject};
 use crate::op::examine::Finding;
 use crate::op::ledger::Ledger;
-use crate::pg::{memory, owner, report, role};
+use crate::pg::{memory, owner, report, switch_user};
 use std::cell::RefCell;
 
 /// Lines that one statement enters.
@@ -30,7 +30,7 @@ impl Journal {
         owner::run(
             "insert into bulk.job_entry (id, kind, role, session_role, state, request, started) \
              values ($1, 'load', pg_catalog.pg_get_userbyid($2), session_user, 'in-progress', $3, pg_catalog.clock_timestamp())",
-            &[id.as_str().into(), role::current().into(), pgrx::JsonB(request.clone()).into()],
+            &[id.as_str().into(), switch_user::current().into(), pgrx::JsonB(request.clone()).into()],
         )?;
         Ok(Journal { id, input: None })
     }

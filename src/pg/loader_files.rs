@@ -1,7 +1,8 @@
 //! The files of buckets as they are written down: which are there, which are taken by a job, what became of each.
 
 use crate::error::Error;
-use crate::pg::{create, jobs, owner, role};
+use crate::pg::jobs::look;
+use crate::pg::{create, owner, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
 
@@ -47,7 +48,7 @@ pub fn lock(bucket: &str) {
 
 /// Writes down what is new, by the word for the store where errors are its, and finds what is left to do: not what a job is at, nor what belongs to others.
 pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> Result<Taken, Error> {
-    let role = role::current();
+    let role = switch_user::current();
     let etags: Vec<Option<&str>> = listed.etags.iter().map(|etag| etag.as_deref().map(plain)).collect();
     let names = |found: Vec<Option<String>>| found.into_iter().flatten().collect::<Vec<String>>();
     let new = owner::query(
@@ -66,7 +67,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
         ],
         |row| row.get::<String>(1),
     )?;
-    let live = jobs::live("bucket")?;
+    let live = look::live("bucket")?;
     // A row without a job was entered just now.
     let left = format!("l.bucket = $1 and l.status in ('pending', 'in-progress') and l.job <> all ($2) and {SEEN}");
     let continued = owner::query(
@@ -195,7 +196,7 @@ pub fn counts(bucket: &str, beginning: &str) -> Result<Counts, Error> {
             "select count(*), count(*) filter (where status in ('pending', 'in-progress')), count(*) filter (where status = 'error') \
          from bulk.loader_file l where bucket = $1 and starts_with(file, $2) and {SEEN}"
         ),
-        &[bucket.into(), beginning.into(), role::current().into()],
+        &[bucket.into(), beginning.into(), switch_user::current().into()],
         |row| {
             let count = |column| row.get::<i64>(column).map(Option::unwrap_or_default);
             Ok(Counts { total: count(1)?, pending: count(2)?, error: count(3)? })

@@ -2,17 +2,18 @@
 
 use crate::error::Error;
 use crate::fhir::change::Changes;
+use crate::fhir::format::Format;
 use crate::fhir::validate::Checks;
-use crate::fhir::{Format, definitions, structure};
+use crate::fhir::{definitions, structure};
 use crate::op::batch::{Recipe, Rules};
 use crate::op::ledger;
 use crate::op::option::LoadOptions;
 use crate::op::policy::Policy;
 use crate::pg::destination::{Destination, Ids, Named};
 use crate::pg::{accounts, setting};
+use crate::store::access::Access;
 use crate::store::account::azure_object;
 use crate::store::bucket::Bucket;
-use crate::store::opened::Access;
 use crate::store::source::Source;
 use std::rc::Rc;
 

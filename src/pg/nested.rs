@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::pg::diagnostics;
 use crate::pg::memory;
 use crate::pg::progress::{Direction, Progress};
-use crate::pg::role;
+use crate::pg::switch_user;
 use crate::pg::unguarded::unguarded;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, pg_sys};
@@ -263,14 +263,14 @@ impl Rights {
         unsafe { pg_sys::XactReadOnly = true };
         // SAFETY: opens a level of settings.
         let level = unsafe { pg_sys::NewGUCNestLevel() };
-        let (user, context) = role::enter(role::current(), pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
+        let (user, context) = switch_user::enter(switch_user::current(), pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
         Rights { was_read_only, user, context, level }
     }
 
     /// An error when the transaction is not read-only any more.
     fn leave(self) -> Result<(), Error> {
         let kept = is_read_only();
-        role::leave(self.user, self.context);
+        switch_user::leave(self.user, self.context);
         // SAFETY: the level of `enter`; what was set in it is taken back.
         unsafe { pg_sys::AtEOXact_GUC(false, self.level) };
         // SAFETY: writes a backend variable.

@@ -1,7 +1,7 @@
 //! Work on the extension's own tables, which only it writes: as their owner, whoever calls.
 
 use crate::error::Error;
-use crate::pg::{diagnostics, lock, role, setting};
+use crate::pg::{diagnostics, lock, setting, switch_user};
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::SpiHeapTupleData;
 use pgrx::{PgRelation, Spi, pg_sys};
@@ -46,7 +46,7 @@ pub fn look<T>(
 fn as_owner<T>(work: impl FnOnce() -> Result<T, pgrx::spi::Error>) -> Result<T, Error> {
     let owner = owner()?;
     let restrictions = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
-    let done = setting::within(&PATH, || role::acting_as(owner, restrictions, || diagnostics::keep(None, work)));
+    let done = setting::within(&PATH, || switch_user::acting_as(owner, restrictions, || diagnostics::keep(None, work)));
     done.map_err(|error| Error::Internal(error.to_string()))
 }
 

@@ -1,10 +1,11 @@
 //! Rights that are no table's: who may read the server's files, who may reach the network.
 
 use crate::error::Error;
+use crate::pg::switch_user;
 use crate::store::bucket::Bucket;
 use crate::store::source::Source;
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
 /// What a source or sink takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,46 +63,5 @@ impl Right {
 
 fn has_privileges(role: pg_sys::Oid) -> bool {
     // SAFETY: catalog look-ups with any oids.
-    unsafe { pg_sys::has_privs_of_role(current(), role) }
-}
-
-/// Does work as another role: nothing that the work calls can leave it, or change the session.
-pub fn within<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
-    acting_as(role, (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int, work)
-}
-
-/// Does work as another role, under more restrictions. After an ERROR the end of the (sub)transaction sets both back.
-pub fn acting_as<T>(role: pg_sys::Oid, restrictions: c_int, work: impl FnOnce() -> T) -> T {
-    let (before, context) = enter(role, restrictions);
-    let done = work();
-    leave(before, context);
-    done
-}
-
-/// Becomes another role, under more restrictions: what to `leave` it with.
-pub fn enter(role: pg_sys::Oid, restrictions: c_int) -> (pg_sys::Oid, c_int) {
-    let (mut before, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: where the two values go.
-    unsafe { pg_sys::GetUserIdAndSecContext(&mut before, &mut context) };
-    // SAFETY: a role that exists.
-    unsafe { pg_sys::SetUserIdAndSecContext(role, context | restrictions) };
-    (before, context)
-}
-
-/// Goes back to what `enter` gave.
-pub fn leave(before: pg_sys::Oid, context: c_int) {
-    // SAFETY: what was set before.
-    unsafe { pg_sys::SetUserIdAndSecContext(before, context) };
-}
-
-/// The current user.
-pub fn current() -> pg_sys::Oid {
-    // SAFETY: reads a backend variable.
-    unsafe { pg_sys::GetUserId() }
-}
-
-/// Who is connected.
-pub fn of_session() -> pg_sys::Oid {
-    // SAFETY: reads a backend variable.
-    unsafe { pg_sys::GetSessionUserId() }
+    unsafe { pg_sys::has_privs_of_role(switch_user::current(), role) }
 }

@@ -1,10 +1,10 @@
 //! The extension's settings (`bulk.*`), registered when the library is loaded and read as plain values.
 
 use crate::error::Error;
-use crate::fhir::Format;
+use crate::fhir::format::Format;
+use crate::store::access::Access;
 use crate::store::address::Allowed;
 use crate::store::network;
-use crate::store::opened::Access;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;

@@ -2,9 +2,9 @@
 //! taken back when PostgreSQL refuses one of its rows, to find the rows that it refuses.
 
 use crate::error::{Error, Reason};
-use crate::op::Sink;
 use crate::op::batch::{Batch, Row};
 use crate::op::ledger::{Ledger, Tally};
+use crate::op::sink::Sink;
 use crate::pg::attempt::{Failure, attempt};
 use crate::pg::destination::Destination;
 use crate::pg::journal::Journal;

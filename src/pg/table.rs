@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::fhir::definitions::Definitions;
-use crate::pg::{owner, role};
+use crate::pg::{owner, switch_user};
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -252,12 +252,12 @@ pub fn with_children(tables: Oids) -> Result<Oids, Error> {
 pub fn require_readable(table: &Table) -> Result<(), Error> {
     let mode = pg_sys::ACL_SELECT as pg_sys::AclMode;
     // SAFETY: a catalog look-up for a relation that exists.
-    let any = unsafe { pg_sys::pg_attribute_aclcheck_all(table.oid, role::current(), mode, pg_sys::AclMaskHow::ACLMASK_ANY) };
+    let any = unsafe { pg_sys::pg_attribute_aclcheck_all(table.oid, switch_user::current(), mode, pg_sys::AclMaskHow::ACLMASK_ANY) };
     if readable(table.oid) || any == pg_sys::AclResult::ACLCHECK_OK { Ok(()) } else { Err(Error::Unreadable(table.plain_name.clone())) }
 }
 
 fn readable(oid: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up for a relation that exists.
-    let answer = unsafe { pg_sys::pg_class_aclcheck(oid, role::current(), pg_sys::ACL_SELECT as pg_sys::AclMode) };
+    let answer = unsafe { pg_sys::pg_class_aclcheck(oid, switch_user::current(), pg_sys::ACL_SELECT as pg_sys::AclMode) };
     answer == pg_sys::AclResult::ACLCHECK_OK
 }

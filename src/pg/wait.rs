@@ -1,7 +1,7 @@
 //! Waiting on the main thread: for a thread's event, a signal's latch and the postmaster's death together, without ticks.
 
 use crate::error::Error;
-use crate::op::Control;
+use crate::op::control::Control;
 use pgrx::pg_sys;
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,12 +1,13 @@
 //! Azure Blob Storage: object_store signs and speaks the protocol, the one HTTP client moves the bytes.
 
 use crate::error::SourceFault;
+use crate::store::access::{Access, HeaderMap};
 use crate::store::account::AzureContainer;
 use crate::store::client::{self, Client};
 use crate::store::connector::{self, Connector};
 use crate::store::http;
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::{Access, HeaderMap, Opened};
+use crate::store::opened::Opened;
 use crate::store::parts::Parts;
 use crate::store::stores::{Object, Store, Upload};
 use futures_executor::block_on;

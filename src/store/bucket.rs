@@ -1,13 +1,13 @@
 //! A bucket by its URL: what it is called, where its objects are, and the store that it is.
 
 use crate::error::{Error, SourceFault};
+use crate::store::access::Access;
 use crate::store::azure::Azure;
 use crate::store::directory::Directory;
 use crate::store::file;
 use crate::store::gcs::Gcs;
 use crate::store::interrupt::Interrupt;
 use crate::store::machine;
-use crate::store::opened::Access;
 use crate::store::redact::redact;
 use crate::store::s3::S3;
 use crate::store::stores::Store;

@@ -1,9 +1,9 @@
 //! The one HTTP client that moves all bytes: checks the address that is really connected, and asks again where that may help.
 
 use crate::error::SourceFault;
+use crate::store::access::Access;
 use crate::store::address::Allowed;
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::Access;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};

@@ -1,10 +1,11 @@
 //! `http(s)://` objects: redirects, Range requests, and bodies that must come in whole.
 
 use crate::error::SourceFault;
+use crate::store::access::Access;
 use crate::store::client::{self, Client};
 use crate::store::inflate::{self, Broken};
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::{Access, Identity, Opened};
+use crate::store::opened::{Identity, Opened};
 use std::io::{self, ErrorKind, Read};
 use ureq::Body;
 use ureq::http::{HeaderMap, Response};

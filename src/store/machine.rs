@@ -2,11 +2,11 @@
 //! the names of Amazon's own libraries.
 
 use crate::error::SourceFault;
+use crate::store::access::Access;
 use crate::store::account::AwsAccount;
 use crate::store::address::Allowed;
 use crate::store::client::{self, Client};
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::Access;
 use serde::Deserialize;
 use std::time::Duration;
 use ureq::http::{Method, Request};

@@ -1,5 +1,6 @@
 //! Where bytes live outside the database, and how they come in. Runs on threads of its own; knows nothing of PostgreSQL.
 
+pub mod access;
 pub mod account;
 pub mod address;
 pub mod azure;

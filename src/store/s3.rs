@@ -1,11 +1,12 @@
 //! Amazon S3 and servers that speak its protocol: rust-s3 signs, the one HTTP client moves the bytes.
 
 use crate::error::SourceFault;
+use crate::store::access::Access;
 use crate::store::account::AwsAccount;
 use crate::store::client::{self, Client};
 use crate::store::http;
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::{Access, Opened};
+use crate::store::opened::Opened;
 use crate::store::parts::Parts;
 use crate::store::stores::{Object, Store, Upload};
 use hmac::{Hmac, Mac};

@@ -1,11 +1,12 @@
 //! A source by its URL: what it is called, what right it takes, and how it is opened.
 
 use crate::error::{Error, SourceFault};
+use crate::store::access::Access;
 use crate::store::azure::Azure;
 use crate::store::bucket::Bucket;
 use crate::store::inflate::{Inflated, Restart};
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::{Access, Identity};
+use crate::store::opened::Identity;
 use crate::store::redact::redact;
 use crate::store::stores::Store;
 use crate::store::{file, http, inflate};

@@ -1,13 +1,13 @@
 //! What every store must do, and the servers that it is tried with.
 
 use crate::error::SourceFault;
+use crate::store::access::Access;
 use crate::store::account::{AwsAccount, AzureContainer, GcpAccount};
 use crate::store::address::Allowed;
 use crate::store::azure::Azure;
 use crate::store::directory::Directory;
 use crate::store::gcs::Gcs;
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::Access;
 use crate::store::s3::S3;
 use crate::store::stores::memory::Memory;
 use crate::store::stores::{Object, Store};

@@ -11,8 +11,9 @@ use crate::job::export::{call as export, manifest};
 use crate::job::import::{action, status};
 use crate::pg::argument::Json;
 use crate::pg::attempt::attempt_all;
+use crate::pg::jobs::start;
+use crate::pg::lifecycle;
 use crate::pg::version::Matched;
-use crate::pg::{jobs, lifecycle};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
@@ -79,7 +80,7 @@ fn perform(route: &Route, request: &Request) -> Result<Reply, Wrong> {
         }
         Route::Import { fhir, version } => {
             lifecycle::require_writable(c"$import");
-            jobs::start_waiting()?;
+            start::start_waiting()?;
             Ok(action::act(&value(body)?, *fhir, *version)?.into())
         }
         Route::ImportStatus { id, version } => Ok(status::status(id, *version)?.into()),

@@ -2,36 +2,34 @@
 
 use crate::error::Error;
 use crate::job::bucket::listing::{self, Listing};
-use crate::job::bucket::params::{self, Params};
-use crate::job::bucket::{run, told};
+use crate::job::bucket::params::Params;
 use crate::job::plan::{BucketLoad, Plan, Work};
+use crate::job::told::{Answer, refusal};
+use crate::job::{access, told};
 use crate::op::aside::aside;
 use crate::pg::attempt::{Failure, attempt};
+use crate::pg::claim;
 use crate::pg::create::{self, Key};
-use crate::pg::jobs::{self, Order};
+use crate::pg::jobs::entry::{self, Order};
+use crate::pg::jobs::{act, look, start};
 use crate::pg::loader_files as files;
 use crate::pg::loader_files::Listed;
 use crate::pg::part::NewPart;
-use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::table::Table;
 use crate::pg::wait::Backend;
 use crate::pg::{indexes, lifecycle, setting, table};
-use crate::store::bucket::Bucket;
 use crate::store::source::Source;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
-
-/// An answer, or what is told as an error.
-pub type Answer = Result<Value, Value>;
 
 /// Starts loading what is new in a bucket, and goes on with what was left behind.
 pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
     lifecycle::require_utf8()?;
     lifecycle::require_writable(c"bulk.load_from_bucket");
     lifecycle::stop_threads_at_exit();
-    jobs::start_waiting()?;
+    start::start_waiting()?;
     let mut params = match Params::read(given) {
         Ok(params) => params,
         Err(error) => return refusal(error, None),
@@ -47,24 +45,13 @@ pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
     }
 }
 
-/// What a call can be the cause of is an answer.
-pub fn refusal(error: Error, bucket: Option<&Bucket>) -> Result<Answer, Error> {
-    if matches!(error, Error::Internal(_) | Error::Memory | Error::Gone | Error::DatabaseEncoding | Error::VersionMismatch { .. }) {
-        return Err(error);
-    }
-    let none = Bucket::Directory(Default::default());
-    let (message, mut told) = told::of_error(&error, bucket.unwrap_or(&none), true);
-    told["message"] = json!(message);
-    Ok(Err(told))
-}
-
 fn list(params: &mut Params) -> Result<Listing, Error> {
     Right::to_list(&params.bucket).require()?;
     // However it is named, a directory is one.
     let bucket = params.bucket.clone();
     params.bucket = aside(&mut Backend, move |_| bucket.canonical().map_err(|fault| Error::source(&bucket.url(), fault)))?;
     let account = params.account.clone().map(Value::Object);
-    let access = run::access(&params.bucket, account.as_ref(), (params.connect_timeout, params.read_timeout))?;
+    let access = access::access(&params.bucket, account.as_ref(), (params.connect_timeout, params.read_timeout))?;
     listing::list(params, access, &mut Backend)
 }
 
@@ -98,7 +85,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
         true => take_off(&types, params.drop_key)?,
         false => Vec::new(),
     };
-    let left: Vec<i64> = jobs::of_bucket(&url, &bucket, &directory)?
+    let left: Vec<i64> = look::of_bucket(&url, &bucket, &directory)?
         .into_iter()
         .filter(|(_, state)| state == "interrupted")
         .map(|(number, _)| number)
@@ -125,11 +112,11 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     let (id, number) = order(params, given, &parts)?;
     files::assign(&bucket, taken_files, number)?;
     for old in left {
-        off.extend(jobs::supersede(old, &id)?.unwrap_or_default());
+        off.extend(act::supersede(old, &id)?.unwrap_or_default());
     }
     let mut known = HashSet::new();
     off.retain(|name| known.insert(name.clone()));
-    parts::add_indexes(number, &off)?;
+    claim::add_indexes(number, &off)?;
     answer["id"] = json!(id);
     Ok(answer)
 }
@@ -150,7 +137,7 @@ fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error
 
 fn order(params: &Params, given: &Map<String, Value>, parts: &[NewPart]) -> Result<(String, i64), Error> {
     let milliseconds = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
-    let is_secret = params.account.clone().is_some_and(|account| params::is_whole(&params.bucket, &Value::Object(account)));
+    let is_secret = params.account.clone().is_some_and(|account| access::is_whole(&params.bucket, &Value::Object(account)));
     let id = params.account.as_ref().and_then(|account| account.get("id")).and_then(Value::as_str);
     let plan = Plan {
         settings: setting::taken_over(),
@@ -178,5 +165,5 @@ fn order(params: &Params, given: &Map<String, Value>, parts: &[NewPart]) -> Resu
         workers: params.threads.min(parts.len().max(1)),
         threads: Some(params.threads),
     };
-    jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+    entry::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }

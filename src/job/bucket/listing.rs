@@ -3,11 +3,11 @@
 use crate::error::{Error, SourceFault};
 use crate::fhir::{definitions, file_name};
 use crate::job::bucket::params::{Params, Scheduler};
-use crate::op::Control;
 use crate::op::aside::aside;
+use crate::op::control::Control;
 use crate::pg::table;
+use crate::store::access::Access;
 use crate::store::bucket::Bucket;
-use crate::store::opened::Access;
 use crate::store::stores::Object;
 use std::collections::{BTreeSet, HashMap};
 

@@ -8,4 +8,3 @@ pub mod listing;
 pub mod params;
 pub mod run;
 pub mod status;
-mod told;

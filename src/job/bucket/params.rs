@@ -1,7 +1,8 @@
 //! What `load-from-bucket` can be told.
 
 use crate::error::Error;
-use crate::op::option::{boolean, check_keys, milliseconds, string, whole};
+use crate::job::access;
+use crate::op::params::{boolean, check_keys, milliseconds, string, whole};
 use crate::store::bucket::Bucket;
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -129,21 +130,6 @@ fn prefixes(given: &Map<String, Value>) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Whether an account is given whole, with its secret.
-pub fn is_whole(bucket: &Bucket, account: &Value) -> bool {
-    let keys: &[&str] = match bucket {
-        Bucket::S3(_) => &["region", "access-key-id", "secret-access-key"],
-        Bucket::Gcs(_) => &["service-account-email", "private-key"],
-        Bucket::Azure(_) => &["storage", "key"],
-        Bucket::Directory(_) => return false,
-    };
-    keys.iter().all(|key| is_text(account, key))
-}
-
-fn is_text(account: &Value, key: &str) -> bool {
-    account.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
-}
-
 /// The keys of an account, or the id of one that is kept.
 fn account(given: &Map<String, Value>, bucket: &Bucket) -> Result<Option<Map<String, Value>>, Error> {
     let wrong = || Error::InvalidOption {
@@ -157,8 +143,8 @@ fn account(given: &Map<String, Value>, bucket: &Bucket) -> Result<Option<Map<Str
     };
     check_keys(account, ACCOUNT)?;
     let whole = Value::Object(account.clone());
-    let is_kept = is_text(&whole, "id") && account.keys().all(|key| matches!(key.as_str(), "id" | "resourceType"));
-    if is_kept || is_whole(bucket, &whole) { Ok(Some(account.clone())) } else { Err(wrong()) }
+    let is_kept = access::is_text(&whole, "id") && account.keys().all(|key| matches!(key.as_str(), "id" | "resourceType"));
+    if is_kept || access::is_whole(bucket, &whole) { Ok(Some(account.clone())) } else { Err(wrong()) }
 }
 
 #[cfg(test)]

@@ -3,19 +3,21 @@
 
 use crate::error::{Error, SourceFault};
 use crate::job::bucket::listing;
-use crate::job::bucket::params;
-use crate::job::bucket::told;
+
+use crate::job::access;
+use crate::job::cancel::Within;
 use crate::job::counting::Counting;
-use crate::job::patience::{self, Within};
 use crate::job::plan::BucketLoad;
+use crate::job::retry;
 use crate::job::step::Step;
-use crate::op::Sink;
+use crate::job::told;
 use crate::op::ledger::Ledger;
 use crate::op::load::{self, Plan};
 use crate::op::option::{LoadOptions, NONE};
+use crate::op::sink::Sink;
 use crate::pg::attempt::{self, Failure};
 use crate::pg::destination::{Destination, Ids};
-use crate::pg::jobs::{self, Job};
+use crate::pg::jobs::entry::{self, Job};
 use crate::pg::journal::Journal;
 use crate::pg::loader_files as files;
 use crate::pg::loader_files::Name;
@@ -23,58 +25,15 @@ use crate::pg::part::{Part, Progress};
 use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::sink::Strict;
-use crate::pg::{accounts, indexes, lifecycle, loading, report, setting, table, transaction, wait};
-use crate::store::account::Accounts;
-use crate::store::bucket::Bucket;
-use crate::store::opened::Access;
+use crate::pg::{indexes, lifecycle, loading, report, setting, table, transaction, wait};
 use crate::store::source::Source;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 /// Times that a file is begun again after a fault of its source.
 const RETRIES: u32 = 2;
-/// Times that a request is made again before its file fails.
-const REQUEST_RETRIES: u32 = 3;
 /// Times that a file is begun again for the sake of other transactions.
 const TRIES: u32 = 5;
-
-/// How a bucket is reached: by a given account, else by one that is kept, perhaps of a given id.
-pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Duration>, Option<Duration>)) -> Result<Access, Error> {
-    let id = account.and_then(|account| account.get("id")).and_then(Value::as_str);
-    let accounts = match account {
-        Some(account) if params::is_whole(bucket, account) => given(bucket, account)?,
-        _ => accounts::of(std::iter::once(bucket), id)?,
-    };
-    let serves_itself = match bucket {
-        Bucket::Directory(_) => true,
-        Bucket::S3(_) => setting::as_machine(),
-        Bucket::Gcs(_) | Bucket::Azure(_) => false,
-    };
-    if accounts == Accounts::default() && !serves_itself {
-        return Err(Error::source(&bucket.url(), SourceFault::NoAccount));
-    }
-    Ok(Access { connect_timeout: timeouts.0, read_timeout: timeouts.1, retries: REQUEST_RETRIES, accounts, ..setting::network()? })
-}
-
-fn given(bucket: &Bucket, account: &Value) -> Result<Accounts, Error> {
-    fn read<T: DeserializeOwned>(account: Value) -> Result<T, Error> {
-        let wrong = |_| Error::InvalidOption { name: "account", expected: "the keys of an account" };
-        serde_json::from_value(account).map_err(wrong)
-    }
-    let mut accounts = Accounts::default();
-    let mut account = account.clone();
-    match bucket {
-        Bucket::S3(_) => accounts.aws = Some(read(account)?),
-        Bucket::Gcs(_) => accounts.gcp = Some(read(account)?),
-        Bucket::Azure(name) => {
-            account["container"] = json!(name);
-            accounts.azure.push(read(account)?);
-        }
-        Bucket::Directory(_) => {}
-    }
-    Ok(accounts)
-}
 
 /// Loads a file, whole or not at all.
 pub fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> {
@@ -101,12 +60,12 @@ pub fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failu
         } else if load.upsert && is_duplicate && !alone {
             // Another file brings the same resource at the same time: alone at the table it is a duplicate within this one, or none.
             alone = true;
-        } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || jobs::is_wanted(job))? {
+        } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || entry::is_wanted(job))? {
             // It may have been meant for the job before.
             cancels += 1;
-        } else if matches!(&failure, Failure::Ours(error) if patience::may_pass(error) || is_changed(error)) && part.tries < RETRIES {
+        } else if matches!(&failure, Failure::Ours(error) if retry::may_pass(error) || is_changed(error)) && part.tries < RETRIES {
             transaction::run(None, || parts::try_again(part, &failure.message()))?;
-            if !patience::rest(job, part.tries - 1)? {
+            if !retry::rest(job, part.tries - 1)? {
                 return Ok(Step::Unwanted);
             }
         } else {
@@ -116,7 +75,7 @@ pub fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failu
     let (message, error) = told::of(&failure, &load.bucket);
     transaction::run(None, || {
         // Whoever cancels the job interrupts it.
-        if !jobs::is_wanted(job)? {
+        if !entry::is_wanted(job)? {
             return Ok(Step::Unwanted);
         }
         if let Failure::Ours(Error::Rejected { first, .. }) = &failure {
@@ -155,7 +114,7 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
         let kept = load.account.as_ref().map(|id| json!({ "id": id }));
         let timeout = |milliseconds: Option<u64>| milliseconds.map(Duration::from_millis);
         let timeouts = (timeout(load.connect_timeout), timeout(load.read_timeout));
-        Ok((access(&load.bucket, given.or(kept.as_ref()), timeouts)?, destination))
+        Ok((access::access(&load.bucket, given.or(kept.as_ref()), timeouts)?, destination))
     })?;
     let source = Source::in_bucket(&load.bucket, key);
     transaction::run(role, || {
@@ -193,7 +152,7 @@ pub fn index(job: &Job, part: &mut Part) -> Result<Step, Failure> {
     let (mut tries, mut cancels) = (0, 0);
     loop {
         match transaction::run(None, || {
-            if jobs::is_wanted(job)? { indexes::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
+            if entry::is_wanted(job)? { indexes::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
         }) {
             Err(failure) if failure.may_pass() && tries < TRIES => {
                 tries += 1;

@@ -1,11 +1,11 @@
 //! How the load of a bucket stands.
 
 use crate::error::Error;
-use crate::job::bucket::call::{Answer, refusal};
 use crate::job::bucket::listing;
 use crate::job::bucket::params;
-use crate::op::option::{check_keys, string};
-use crate::pg::jobs;
+use crate::job::told::{Answer, refusal};
+use crate::op::params::{check_keys, string};
+use crate::pg::jobs::{look, start};
 use crate::pg::loader_files as files;
 use crate::store::bucket::Bucket;
 use serde_json::{Map, Value, json};
@@ -31,8 +31,8 @@ pub fn status(given: &Map<String, Value>) -> Result<Answer, Error> {
     if counts.total == 0 {
         return refusal(Error::UnknownBucket(called), None);
     }
-    jobs::start_waiting()?;
-    let jobs = jobs::of_bucket(&bucket.url(), &name, &directory)?;
+    start::start_waiting()?;
+    let jobs = look::of_bucket(&bucket.url(), &name, &directory)?;
     let is_at_work = jobs.iter().any(|(_, state)| state != "interrupted");
     let state = match (is_at_work, counts.pending > 0 || !jobs.is_empty()) {
         (true, _) => "in-progress",

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::fhir::definitions;
+use crate::fhir::outcome::outcome;
 use crate::fhir::search;
 use crate::job::answer::{Answer, Refusal, Wrong};
 use crate::job::export::cleanup;
@@ -9,8 +10,10 @@ use crate::job::export::params::{Handling, Level, Params, short};
 use crate::job::export::patients;
 use crate::job::plan::{Export, Plan, Sink, Whose, Work};
 use crate::job::storage;
-use crate::op::export::outcome;
-use crate::pg::jobs::{self, Order, Stop, WORKERS};
+use crate::pg::jobs::act::{self, Stop};
+use crate::pg::jobs::entry::{self, Order};
+use crate::pg::jobs::look;
+use crate::pg::jobs::start::{self, WORKERS};
 use crate::pg::part::NewPart;
 use crate::pg::role::Right;
 use crate::pg::table::{self, Table};
@@ -32,7 +35,7 @@ pub fn start(level: &str, params: &Value, group: Option<&str>, handling: Handlin
     lifecycle::require_utf8()?;
     lifecycle::require_writable(c"bulk.export");
     lifecycle::stop_threads_at_exit();
-    jobs::start_waiting()?;
+    start::start_waiting()?;
     match begin(level, params, group, handling) {
         Ok(answer) => Ok(answer),
         Err(Wrong::Refused(refusal)) => Ok(refusal.into()),
@@ -53,7 +56,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = table::lookup("Patient")?;
     let (whose, members) = whose(level, &params, group, patient_table.as_ref())?;
-    if !files::lock() || jobs::live("export")?.len() >= setting::max_exports() {
+    if !files::lock() || look::live("export")?.len() >= setting::max_exports() {
         let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
     }
@@ -93,7 +96,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         // Beside the keeper of the snapshot.
         threads: Some(WORKERS + 1),
     };
-    let (id, number) = jobs::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
+    let (id, number) = entry::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
     if nobody {
         files::complete(number, &id, snapshot::horizon()?)?;
     } else {
@@ -236,12 +239,12 @@ fn path(level: Level, group: Option<&str>, params: &Params) -> String {
 /// Ends an export, or gives up its files: 202.
 pub fn cancel(id: &str) -> Result<Answer, Error> {
     let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));
-    let standing = match jobs::standing(id) {
+    let standing = match act::standing(id) {
         Ok(standing) if standing.kind == "export" && standing.state != "cancelled" => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
         Err(error) => return Answer::of_error(error),
     };
-    if !jobs::stop(standing.number, id, Stop::End)? {
+    if !act::stop(standing.number, id, Stop::End)? {
         files::give_up(standing.number, id)?;
     }
     cleanup::order_after(id)?;

@@ -8,9 +8,11 @@ use crate::op::aside::aside;
 use crate::pg::attempt::{self, Failure};
 use crate::pg::export_files as files;
 use crate::pg::export_files::Run;
-use crate::pg::jobs::{self, Job, Order};
+use crate::pg::jobs::entry::{self, Job, Order};
+use crate::pg::jobs::{act, start};
 use crate::pg::part::NewPart;
-use crate::pg::role::{self, Right};
+use crate::pg::role::Right;
+use crate::pg::switch_user;
 use crate::pg::{setting, transaction, wait};
 use crate::store::stores::Store;
 use serde_json::json;
@@ -23,22 +25,22 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Has the files of an export deleted in the background, as its role, at commit. Without that role they stay.
 pub fn order(cleanup: Cleanup) -> Result<(), Error> {
-    let Some(role) = jobs::role(cleanup.job)? else { return Ok(()) };
+    let Some(role) = entry::role(cleanup.job)? else { return Ok(()) };
     let source = cleanup.sink.bucket.url();
     let request = json!({"export": cleanup.job});
     let plan = Plan { settings: setting::taken_over(), work: Work::Cleanup(cleanup) };
     let parts = [NewPart { source, resource_type: None }];
     let order = Order { id: None, kind: "cleanup", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
-    role::within(role, || jobs::enter(order)).map(drop)
+    switch_user::within(role, || entry::enter(order)).map(drop)
 }
 
 /// The same where a job is an export.
 pub fn order_after(id: &str) -> Result<(), Error> {
-    let standing = jobs::standing(id)?;
+    let standing = act::standing(id)?;
     if standing.kind != "export" {
         return Ok(());
     }
-    match jobs::plan(standing.number)?.map(Plan::from_json).transpose()? {
+    match entry::plan(standing.number)?.map(Plan::from_json).transpose()? {
         Some(Plan { work: Work::Export(export), .. }) => order(Cleanup { job: standing.number, sink: export.sink }),
         _ => Ok(()),
     }
@@ -47,8 +49,8 @@ pub fn order_after(id: &str) -> Result<(), Error> {
 /// Ends an export that cannot be done; its files are deleted.
 pub fn fail(job: &Job, sink: &Sink, message: &str) -> Result<(), Failure> {
     transaction::run(None, || {
-        if jobs::is_wanted(job)? {
-            jobs::fail(job, message)?;
+        if entry::is_wanted(job)? {
+            entry::fail(job, message)?;
             order(Cleanup { job: job.number, sink: sink.clone() })?;
         }
         Ok(())
@@ -58,7 +60,7 @@ pub fn fail(job: &Job, sink: &Sink, message: &str) -> Result<(), Failure> {
 /// Deletes the files of an export that has ended, once its workers are gone.
 pub fn work(job: &Job, cleanup: &Cleanup) -> Result<Step, Failure> {
     let began = Instant::now();
-    while transaction::run(None, || jobs::workers(cleanup.job))? > 0 {
+    while transaction::run(None, || start::workers(cleanup.job))? > 0 {
         if began.elapsed() > PATIENCE {
             return Err(Failure::Ours(Error::Internal("the export's workers do not end".to_owned())));
         }

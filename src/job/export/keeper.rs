@@ -9,7 +9,8 @@ use crate::job::step::Step;
 use crate::pg::attempt::{self, Failure};
 use crate::pg::export_files as files;
 use crate::pg::export_files::NewPart;
-use crate::pg::jobs::{self, Job, WORKERS};
+use crate::pg::jobs::entry::{self, Job};
+use crate::pg::jobs::start::{self, WORKERS};
 use crate::pg::part::Part;
 use crate::pg::table::{self, Oids};
 use crate::pg::{scan, snapshot, transaction, wait};
@@ -28,7 +29,7 @@ const ALONE: Duration = Duration::from_secs(300);
 /// Begins an export, or begins it anew, and stays until it has ended. What fails fails the export.
 pub fn keep(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
     let mut done = begin(job, export, part);
-    if matches!(&done, Err(failure) if failure.is_cancel()) && transaction::run(None, || jobs::is_wanted(job))? {
+    if matches!(&done, Err(failure) if failure.is_cancel()) && transaction::run(None, || entry::is_wanted(job))? {
         // It may have been meant for the job before.
         done = begin(job, export, part);
     }
@@ -48,8 +49,8 @@ fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
     slot::leave_place()?;
     transaction::run(None, || files::begin_anew(job, part))?;
     // Whoever is still at a part of before sees that it is gone, and finds none to go on with.
-    while transaction::run(None, || jobs::workers(job.number))? > 1 {
-        if !transaction::run(None, || jobs::is_wanted(job))? {
+    while transaction::run(None, || start::workers(job.number))? > 1 {
+        if !transaction::run(None, || entry::is_wanted(job))? {
             return Ok(Step::Unwanted);
         }
         pause(LOOK.1)?;
@@ -60,7 +61,7 @@ fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
     let transaction_time = horizon(job, &tables)?;
     let folder = folder(transaction_time);
     transaction::run(None, || {
-        jobs::begin(job)?;
+        entry::begin(job)?;
         files::begin(job, &folder, transaction_time, &parts)
     })?;
     snapshot::keep(job.role, job.number, &tables, || stand_by(job))
@@ -74,7 +75,7 @@ fn horizon(job: &Job, tables: &Oids) -> Result<i64, Failure> {
         if !transaction::run(None, || snapshot::is_prepared(tables))? {
             return Ok(horizon);
         }
-        if began.elapsed() > PREPARED || !transaction::run(None, || jobs::is_wanted(job))? {
+        if began.elapsed() > PREPARED || !transaction::run(None, || entry::is_wanted(job))? {
             return Err(Failure::Ours(Error::Prepared));
         }
         pause(LOOK.1)?;
@@ -137,7 +138,7 @@ fn stand_by(job: &Job) -> Result<Step, Error> {
     let mut called: Option<Instant> = None;
     let mut seen = began;
     loop {
-        if !jobs::is_wanted(job)? {
+        if !entry::is_wanted(job)? {
             return Ok(Step::Unwanted);
         }
         let (is_open, is_left) = files::standing(job)?;
@@ -145,7 +146,7 @@ fn stand_by(job: &Job) -> Result<Step, Error> {
             return Ok(Step::Done);
         }
         if is_left && called.is_none_or(|called| called.elapsed() >= CALL) {
-            let there = jobs::workers(job.number)?;
+            let there = start::workers(job.number)?;
             // This one is there as well.
             if there > 1 {
                 seen = Instant::now();
@@ -153,7 +154,7 @@ fn stand_by(job: &Job) -> Result<Step, Error> {
                 return Err(Error::NoWorker);
             }
             for _ in there..=WORKERS {
-                jobs::call(job)?;
+                start::call(job)?;
             }
             called = Some(Instant::now());
         }

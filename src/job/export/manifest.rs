@@ -8,9 +8,10 @@ use crate::job::export::target;
 use crate::job::plan::{Export, Plan, Work};
 use crate::op::aside::aside;
 use crate::pg::export_files as files;
+use crate::pg::jobs::{act, look, start};
 use crate::pg::role::Right;
 use crate::pg::wait::Backend;
-use crate::pg::{jobs, lifecycle, setting};
+use crate::pg::{lifecycle, setting};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 
@@ -21,15 +22,15 @@ const COME_BACK: (u64, u64) = (1, 60);
 pub fn status(id: &str) -> Result<Answer, Error> {
     lifecycle::stop_threads_at_exit();
     let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));
-    let standing = match jobs::standing(id) {
+    let standing = match act::standing(id) {
         Ok(standing) if standing.kind == "export" => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
         Err(error) => return Answer::of_error(error),
     };
     if !lifecycle::is_standby() {
-        jobs::start_waiting()?;
+        start::start_waiting()?;
     }
-    let Some((facts, plan, _)) = jobs::report(standing.number)? else { return Ok(unknown()) };
+    let Some((facts, plan, _)) = look::report(standing.number)? else { return Ok(unknown()) };
     let Work::Export(export) = Plan::from_json(plan)?.work else { return Ok(unknown()) };
     match standing.state.as_str() {
         "completed" => manifest(standing.number, &facts, &export),

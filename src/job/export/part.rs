@@ -5,24 +5,24 @@ use crate::fhir::filter::Filter as Search;
 use crate::fhir::search::{self, Path};
 use crate::job::export::patients::{self, Patients};
 use crate::job::export::{cleanup, target};
-use crate::job::patience;
 use crate::job::plan::{Export, Whose};
+use crate::job::retry;
 use crate::job::step::Step;
-use crate::op::Control;
+use crate::op::control::Control;
 use crate::op::export::{self, Exporter, What};
 use crate::op::outbox::Outbox;
 use crate::op::pipe::Pipe;
 use crate::pg::attempt::{self, Failure};
 use crate::pg::export_files as files;
 use crate::pg::export_files::{Kind, Run, Written};
-use crate::pg::jobs::Job;
+use crate::pg::jobs::entry::Job;
 use crate::pg::part::Part;
 use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::scan::{self, Filter, Scan, When};
 use crate::pg::table::{self, Table};
 use crate::pg::{indexes, setting, snapshot, transaction, wait};
-use crate::store::opened::Access;
+use crate::store::access::Access;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -92,13 +92,13 @@ fn try_to_write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory
         if !is_wanted || transaction::run(None, || snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
             return Ok(Step::Unwanted);
         }
-        let may_pass = matches!(&failure, Failure::Ours(error) if patience::may_pass(error)) || failure.may_pass();
+        let may_pass = matches!(&failure, Failure::Ours(error) if retry::may_pass(error)) || failure.may_pass();
         if failure.is_cancel() && cancels == 0 {
             // It may have been meant for the job before.
             cancels += 1;
         } else if may_pass && part.tries < RETRIES {
             transaction::run(None, || parts::try_again(part, &failure.message()))?;
-            if !patience::rest(job, part.tries - 1)? {
+            if !retry::rest(job, part.tries - 1)? {
                 return Ok(Step::Unwanted);
             }
         } else {

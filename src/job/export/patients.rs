@@ -1,11 +1,11 @@
 //! Whose resources an export is of: the ids of patients, as a snapshot has them.
 
 use crate::error::Error;
-use crate::fhir::Format;
 use crate::fhir::definitions;
+use crate::fhir::format::Format;
 use crate::fhir::search;
 use crate::job::plan::Whose;
-use crate::jsonb::{Document, Value};
+use crate::jsonb::document::{Document, Value};
 use crate::op::ids::Ids;
 use crate::op::line::{Recipe, Writer};
 use crate::op::pipe::{Feed, Size};

@@ -6,7 +6,9 @@ use crate::job::answer::Answer;
 use crate::job::import::request::{Action, Mode, Request, Shape, Start};
 use crate::job::plan::{Import, Plan, Work};
 use crate::op::option::LoadOptions;
-use crate::pg::jobs::{self, Order, Standing, Stop, WORKERS};
+use crate::pg::jobs::act::{self, Standing, Stop};
+use crate::pg::jobs::entry::{self, Order};
+use crate::pg::jobs::start::{self, WORKERS};
 use crate::pg::part::NewPart;
 use crate::pg::role::Right;
 use crate::pg::{loading, setting, table};
@@ -33,7 +35,7 @@ pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> 
         };
     }
     let id = id.unwrap_or_default();
-    let standing = match jobs::standing(&id) {
+    let standing = match act::standing(&id) {
         Ok(standing) if standing.kind == "import" => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(Answer::refuse(404, format!("there is no import \"{id}\""))),
         Err(error) => return refusal(error),
@@ -148,7 +150,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         workers,
         threads: None,
     };
-    Ok(jobs::enter(order)?.map(|(id, _)| id))
+    Ok(entry::enter(order)?.map(|(id, _)| id))
 }
 
 /// The inputs as the status shows them: without query strings.
@@ -181,17 +183,17 @@ fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Err
     let active = matches!(state, "waiting" | "in-progress" | "interrupted");
     let again = |from: &[&str]| {
         let workers = if is_one_transaction(standing)? { 1 } else { WORKERS };
-        jobs::go_on(standing.number, id, workers, from)
+        act::go_on(standing.number, id, workers, from)
     };
     let not_now = |what: &str| Ok(Answer::refuse(406, format!("import \"{id}\" is {}: it cannot be {what}", word(state))));
     match action {
-        Action::Abort if active || state == "paused" => jobs::stop(standing.number, id, Stop::End).map(drop)?,
+        Action::Abort if active || state == "paused" => act::stop(standing.number, id, Stop::End).map(drop)?,
         Action::Abort => return not_now("aborted"),
         Action::Pause if active => {
             if is_one_transaction(standing)? {
                 return Ok(Answer::refuse(406, format!("import \"{id}\" is one transaction: it cannot be paused")));
             }
-            jobs::stop(standing.number, id, Stop::Pause).map(drop)?;
+            act::stop(standing.number, id, Stop::Pause).map(drop)?;
         }
         Action::Pause => return not_now("paused"),
         // Another may have acted since it was looked at.
@@ -200,7 +202,7 @@ fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Err
         Action::ForceResume
             if matches!(state, "paused" | "error" | "interrupted") && again(&["paused", "error", "waiting", "in-progress"])? => {}
         // It is at work, or about to be.
-        Action::ForceResume if active => jobs::start_waiting()?,
+        Action::ForceResume if active => start::start_waiting()?,
         Action::ForceResume => return not_now("resumed"),
         Action::Start(_) => {}
     }
@@ -208,7 +210,7 @@ fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Err
 }
 
 fn is_one_transaction(standing: &Standing) -> Result<bool, Error> {
-    let Some(plan) = jobs::plan(standing.number)? else { return Ok(false) };
+    let Some(plan) = entry::plan(standing.number)? else { return Ok(false) };
     Ok(matches!(Plan::from_json(plan)?.work, Work::Import(Import { transaction: true, .. })))
 }
 

@@ -6,10 +6,10 @@ use crate::op::checkpoint::Span;
 use crate::op::load::Division;
 use crate::op::option::LoadOptions;
 use crate::op::policy::Policy;
+use crate::pg::claim;
 use crate::pg::create;
-use crate::pg::jobs::Job;
+use crate::pg::jobs::entry::Job;
 use crate::pg::part::Part;
-use crate::pg::parts;
 use crate::pg::table::{self, Table};
 use crate::pg::{eligible, sequence, setting};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub fn divide(job: &Job, part: &mut Part, division: Option<&Division>) -> Result
     let unknown = || Error::UnknownType(part.resource_type.clone().unwrap_or_default());
     let table = table_of(part)?.ok_or_else(unknown)?;
     let versions = sequence::reserve(create::ensure_sequence(table.schema), table.schema, count)?;
-    versions.map(|versions| parts::divide(job, part, &spans, identity, versions)).transpose().map(|divided| divided.is_some())
+    versions.map(|versions| claim::divide(job, part, &spans, identity, versions)).transpose().map(|divided| divided.is_some())
 }
 
 /// None where each line says its own type.

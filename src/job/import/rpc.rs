@@ -3,9 +3,11 @@
 use crate::error::Error;
 use crate::job::import::action;
 use crate::job::import::request::{Input, MOST_INPUTS, Mode, RETRIES, Shape, Start};
-use crate::jsonb::{Document, parse};
-use crate::op::option::{check_keys, object, string};
-use crate::pg::jobs::{self, Standing, Stop};
+use crate::jsonb::document::Document;
+use crate::jsonb::parse;
+use crate::op::params::{check_keys, object, string};
+use crate::pg::jobs::act::{self, Standing, Stop};
+use crate::pg::jobs::{look, start};
 use crate::pg::lifecycle;
 use crate::store::redact;
 use serde_json::{Map, Value, json};
@@ -28,7 +30,7 @@ const MOST_DEPTH: usize = 1000;
 /// Starts a session, unless one is under way.
 pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
     lifecycle::require_writable(c"aidbox.bulk/import-start");
-    jobs::one_after_another(START);
+    act::one_after_another(START);
     if let Some((id, standing)) = latest()?
         && is_active(&standing)
     {
@@ -71,7 +73,7 @@ pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
     let request = json!({"method": START, "params": shown, "inputs": names});
     let made = action::enter(None, &wanted, fhir, |_| request)?;
     let id = made.ok_or_else(|| Error::Internal("a new id is a job's already".to_owned()))?;
-    let standing = jobs::standing(&id)?;
+    let standing = act::standing(&id)?;
     Ok(Ok(result(&id, &standing)?.to_string()))
 }
 
@@ -104,7 +106,7 @@ pub fn errors(params: &Map<String, Value>) -> Result<Reply, Error> {
         Some(_) => return Err(Error::InvalidOption { name: "omit-resources?", expected: "true or false" }),
     };
     let Some((id, _)) = latest()? else { return Ok(none()) };
-    let Some(lines) = jobs::rejected(&id, !omits, MOST_TOLD)? else {
+    let Some(lines) = look::rejected(&id, !omits, MOST_TOLD)? else {
         let message = format!("the wrong lines are more than are told at once: they stand in bulk.load_error, under load_id \"{id}\"");
         return Ok(Err(json!({"message": message, "code": "54000", "source": "bulk"})));
     };
@@ -148,8 +150,8 @@ pub fn cancel(params: &Map<String, Value>) -> Result<Reply, Error> {
     lifecycle::require_writable(c"aidbox.bulk/import-cancel");
     check_keys(params, &[])?;
     match latest()? {
-        Some((id, standing)) if is_active(&standing) && jobs::stop(standing.number, &id, Stop::End)? => {
-            let standing = jobs::standing(&id)?;
+        Some((id, standing)) if is_active(&standing) && act::stop(standing.number, &id, Stop::End)? => {
+            let standing = act::standing(&id)?;
             Ok(Ok(json!({"message": "Import Canceled", "import": result(&id, &standing)?}).to_string()))
         }
         _ => Ok(none()),
@@ -161,8 +163,8 @@ fn none() -> Reply {
 }
 
 fn latest() -> Result<Option<(String, Standing)>, Error> {
-    let Some(id) = jobs::latest(START)? else { return Ok(None) };
-    let standing = jobs::standing(&id)?;
+    let Some(id) = act::latest(START)? else { return Ok(None) };
+    let standing = act::standing(&id)?;
     Ok(Some((id, standing)))
 }
 
@@ -172,9 +174,9 @@ fn is_active(standing: &Standing) -> bool {
 
 /// The parameters, and what became of each input and of all.
 fn result(id: &str, standing: &Standing) -> Result<Value, Error> {
-    jobs::start_waiting()?;
+    start::start_waiting()?;
     let unknown = || Error::NoJob(id.to_owned());
-    let (facts, _, inputs) = jobs::report(standing.number)?.ok_or_else(unknown)?;
+    let (facts, _, inputs) = look::report(standing.number)?.ok_or_else(unknown)?;
     let mut result = facts["request"]["params"].clone();
     let number = |input: &Value, name: &str| input[name].as_u64().unwrap_or(0);
     let sum = |name: &str| inputs.iter().map(|input| number(input, name)).sum::<u64>();

@@ -2,27 +2,28 @@
 
 use crate::error::Error;
 use crate::fhir::change::Changes;
+use crate::job::cancel::{Attentive, Within};
 use crate::job::counting::Counting;
 use crate::job::import::divide;
-use crate::job::patience::{self, Attentive, Within};
 use crate::job::plan::Import;
+use crate::job::retry;
 use crate::job::step::Step;
-use crate::op::Sink;
 use crate::op::batch::Recipe;
 use crate::op::ledger::Ledger;
 use crate::op::load::{self, Plan};
 use crate::op::option::LoadOptions;
+use crate::op::sink::Sink;
 use crate::pg::attempt::{self, Failure};
 use crate::pg::committing::Committing;
 use crate::pg::destination::{Destination, Order};
-use crate::pg::jobs::{self, Job};
+use crate::pg::jobs::entry::{self, Job};
 use crate::pg::journal::Journal;
 use crate::pg::part::Part;
-use crate::pg::parts;
 use crate::pg::role::Right;
 use crate::pg::sink::{Strict, Tolerant};
+use crate::pg::{claim, parts};
 use crate::pg::{loading, setting, transaction};
-use crate::store::opened::Access;
+use crate::store::access::Access;
 use crate::store::source::Source;
 
 /// What is common to a session's inputs.
@@ -127,14 +128,14 @@ pub fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failur
             // What an earlier try told of the same lines is told once.
             transaction::run(None, || {
                 parts::forget_findings(job, part)?;
-                Journal::of_input(&job.id, part.ordinal).reject_behind(parts::lines_before(job, part)?, first)
+                Journal::of_input(&job.id, part.ordinal).reject_behind(claim::lines_before(job, part)?, first)
             })?;
         }
-        if !patience::may_pass(&error) || part.tries >= import.retries {
+        if !retry::may_pass(&error) || part.tries >= import.retries {
             return Err(Failure::Ours(error));
         }
         transaction::run(None, || parts::try_again(part, &error.to_string()))?;
-        if !patience::rest(job, part.tries - 1)? {
+        if !retry::rest(job, part.tries - 1)? {
             return Ok(Step::Unwanted);
         }
     }
@@ -153,7 +154,7 @@ pub fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, 
             one_of_them(&session, part)?;
         }
         // With the rows, so that nobody begins anew what is stored.
-        jobs::end(job)?;
+        entry::end(job)?;
         Ok(Step::Ended)
     });
     match loaded {

@@ -4,20 +4,20 @@ use crate::error::Error;
 use crate::job::answer::Answer;
 use crate::job::import::action::{Version, word};
 use crate::job::plan::{Import, Plan, Work};
-use crate::pg::jobs;
+use crate::pg::jobs::{act, look, start};
 use serde_json::{Map, Value, json};
 
 /// The status of a session.
 pub fn status(id: &str, version: Version) -> Result<Answer, Error> {
     let unknown = || Answer::refuse(404, format!("there is no import \"{id}\""));
-    let standing = match jobs::standing(id) {
+    let standing = match act::standing(id) {
         Ok(standing) if standing.kind == "import" => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
         Err(error @ Error::ForeignJob) => return Ok(Answer::refuse(403, error.to_string())),
         Err(error) => return Err(error),
     };
-    jobs::start_waiting()?;
-    let Some((facts, plan, inputs)) = jobs::report(standing.number)? else { return Ok(unknown()) };
+    start::start_waiting()?;
+    let Some((facts, plan, inputs)) = look::report(standing.number)? else { return Ok(unknown()) };
     let Work::Import(import) = Plan::from_json(plan)?.work else { return Ok(unknown()) };
     let body = match version {
         Version::One => resource(id, &standing.state, &import, &facts, &inputs),

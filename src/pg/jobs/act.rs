@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::jobs::entry::{forget, launch, origin, tell};
 use crate::pg::jobs::start::is_ours;
-use crate::pg::{background, create, diagnostics, owner, role};
+use crate::pg::{background, create, diagnostics, owner, switch_user};
 use pgrx::{Spi, pg_sys};
 
 /// Where a job is, to whom may see it.
@@ -47,7 +47,7 @@ fn may_act(role: &str) -> Result<bool, Error> {
 
 /// Others of the current user who ask for the same wait to this transaction's end, and see what it did.
 pub fn one_after_another(what: &str) {
-    create::lock(role::current(), what);
+    create::lock(switch_user::current(), what);
 }
 
 /// The job whose request says this method, of those on which the current user may act: one that has not ended before others, else the last.
@@ -57,7 +57,7 @@ pub fn latest(method: &str) -> Result<Option<String>, Error> {
          and (pg_has_role($2, 'bulk_admin', 'usage') \
             or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($2, r.oid, 'usage'))) \
          order by j.state in ('waiting', 'in-progress', 'paused') desc, j.number desc limit 1",
-        &[method.into(), role::current().into()],
+        &[method.into(), switch_user::current().into()],
         |row| row.get::<String>(1),
     )?;
     Ok(found.into_iter().flatten().next())
@@ -168,7 +168,7 @@ pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
          where j.number = $1 and bulk._state(j.number, j.kind, j.state, j.origin) = 'interrupted' \
          and (pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($3, r.oid, 'usage'))) \
          returning id",
-        &[number.into(), by.into(), role::current().into()],
+        &[number.into(), by.into(), switch_user::current().into()],
         |row| row.get::<String>(1),
     )?;
     let Some(id) = ended.into_iter().flatten().next() else { return Ok(None) };

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::background::{self, Launch};
 use crate::pg::part::{NewPart, Part};
-use crate::pg::{lifecycle, owner, role};
+use crate::pg::{lifecycle, owner, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
 use std::ffi::CString;
@@ -43,7 +43,7 @@ pub struct Job {
 /// Enters a job of the current user, whose workers start when the transaction commits: its id and number. None when the id is a job's already.
 pub fn enter(order: Order) -> Result<Option<(String, i64)>, Error> {
     let id = order.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
-    let (role, session_role) = (role::current(), role::of_session());
+    let (role, session_role) = (switch_user::current(), switch_user::of_session());
     let numbers = owner::query(
         "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
          values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::jobs::entry::origin;
-use crate::pg::{owner, role};
+use crate::pg::{owner, switch_user};
 use pgrx::JsonB;
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ pub fn of_bucket(url: &str, bucket: &str, beginning: &str) -> Result<Vec<(i64, S
          where j.kind = 'bucket' and j.state in ('waiting', 'in-progress') and (j.request->>'bucket' = $1 \
             or exists (select from bulk.loader_file l where l.job = j.number and l.bucket = $2 and starts_with(l.file, $3))) \
          and (pg_has_role($4, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($4, r.oid, 'usage')))",
-        &[url.into(), bucket.into(), beginning.into(), role::current().into()],
+        &[url.into(), bucket.into(), beginning.into(), switch_user::current().into()],
         |row| Ok(row.get::<i64>(1)?.zip(row.get::<String>(2)?)),
     )?;
     Ok(found.into_iter().flatten().collect())

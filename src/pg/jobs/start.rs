@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::jobs::entry::{Job, launch, origin, tell};
-use crate::pg::{background, backlog, diagnostics, lifecycle, owner, role, setting};
+use crate::pg::{background, backlog, diagnostics, lifecycle, owner, setting, switch_user};
 use pgrx::{Spi, pg_sys};
 
 /// Parts of an import that are at work at the same time.
@@ -121,7 +121,7 @@ fn visible(query: &str) -> Result<Vec<String>, Error> {
 pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
     let working = owner::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
     let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
-    let launch = launch(job.number, role::of_session())?;
+    let launch = launch(job.number, switch_user::of_session())?;
     for _ in working..workers {
         background::start_at_commit(launch);
     }
@@ -130,7 +130,7 @@ pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
 
 /// Starts a worker for a job that is committed, now. False when the server has no room for it.
 pub fn call(job: &Job) -> Result<bool, Error> {
-    Ok(background::start(launch(job.number, role::of_session())?))
+    Ok(background::start(launch(job.number, switch_user::of_session())?))
 }
 
 /// How many workers are at a job.

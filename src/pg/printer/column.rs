@@ -1,8 +1,9 @@
 //! The columns of a query, and their values as text: as the types' output functions write it; text and jsonb without the detour.
 
 use crate::error::Error;
+use crate::jsonb::document::Document;
 use crate::jsonb::text::Style;
-use crate::jsonb::{Document, decode, text, varlena};
+use crate::jsonb::{decode, text, varlena};
 use crate::op::field;
 use crate::pg::padded::Padded;
 use crate::pg::unguarded::unguarded;

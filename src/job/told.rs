@@ -9,6 +9,20 @@ use serde_json::{Value, json};
 /// Whatever is neither the database's nor the store's.
 const OWN: &str = "aidbox";
 
+/// An answer, or what is told as an error.
+pub type Answer = Result<Value, Value>;
+
+/// What a call can be the cause of is an answer.
+pub fn refusal(error: Error, bucket: Option<&Bucket>) -> Result<Answer, Error> {
+    if matches!(error, Error::Internal(_) | Error::Memory | Error::Gone | Error::DatabaseEncoding | Error::VersionMismatch { .. }) {
+        return Err(error);
+    }
+    let none = Bucket::Directory(Default::default());
+    let (message, mut told) = of_error(&error, bucket.unwrap_or(&none), true);
+    told["message"] = json!(message);
+    Ok(Err(told))
+}
+
 /// The word for a store.
 pub fn source(bucket: &Bucket) -> &'static str {
     match bucket {

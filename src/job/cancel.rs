@@ -1,0 +1,36 @@
+//! Whether work is still wanted while it waits for what is outside the database.
+
+use crate::error::Error;
+use crate::op::control::Control;
+use crate::pg::jobs::entry::{self, Job};
+use crate::pg::{transaction, wait};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// How long a silent source is waited for before a look at whether the job is still wanted.
+pub const LOOK: Duration = Duration::from_millis(400);
+
+/// Looks now and then whether the work is wanted, while there is nothing to do.
+pub struct Attentive<'a>(pub &'a Job);
+
+impl Control for Attentive<'_> {
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
+        if wait::for_event(event, Some(LOOK)) {
+            return Ok(());
+        }
+        match transaction::run(None, || entry::is_wanted(self.0)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Stopped),
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+}
+
+/// As `Attentive`, within a transaction.
+pub struct Within<'a>(pub &'a Job);
+
+impl Control for Within<'_> {
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
+        if wait::for_event(event, Some(LOOK)) || entry::is_wanted(self.0)? { Ok(()) } else { Err(Error::Stopped) }
+    }
+}
