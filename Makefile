@@ -18,7 +18,7 @@ help:
 	@echo 'make uninstall PG_CONFIG=path  removes it again'
 	@echo 'make build PG_CONFIG=path      only builds'
 	@echo 'make bench [BENCH=options]     measures it beside COPY; BENCH=--help shows the options'
-	@echo 'make lint                      rustfmt, clippy, layers, signatures of the server'
+	@echo 'make lint                      rustfmt, clippy, order of the rooms, signatures of the server'
 	@echo 'make fresh                     demo and a test on a bare Debian 12, in a chroot; takes root'
 	@echo 'make fuzz                      each fuzz target for FUZZ_SECONDS'
 	@echo 'make radosgw                   the suite of object stores against Ceph'

@@ -10,6 +10,7 @@ gateway=(--locked --manifest-path examples/gateway/Cargo.toml)
 
 cargo fmt --check
 cargo fmt --check --manifest-path examples/gateway/Cargo.toml
+cargo fmt --check --manifest-path scripts/architecture/Cargo.toml
 scripts/layers.sh
 cargo clippy --quiet --locked --all-targets -- -D warnings
 CARGO_TARGET_DIR="$BULK_CACHE/target/gateway" cargo clippy --quiet "${gateway[@]}" -- -D warnings

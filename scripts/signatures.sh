@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Compares the functions of the server that pgrx does not bind, which src/pg/unguarded.rs declares by hand, with the headers of a version:
+# Compares the functions of the server that pgrx does not bind, which src/pg/sys/unguarded.rs declares by hand, with the headers of a version:
 # signatures.sh PG_CONFIG. The compiler refuses a declaration that differs from the headers' own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-declarations=$(sed -nE '/^unsafe extern "C-unwind"/,/^}/s/^ *pub fn ([a-z_]+)\((.*)\) -> ([a-z0-9_]+);$/\3 \1(\2);/p' src/pg/unguarded.rs |
+declarations=$(sed -nE '/^unsafe extern "C-unwind"/,/^}/s/^ *pub fn ([a-z_]+)\((.*)\) -> ([a-z0-9_]+);$/\3 \1(\2);/p' src/pg/sys/unguarded.rs |
     sed -E 's/\b[a-z_]+: //g; s/\*const c_char/const char */g; s/c_int/int/g; s/\bi64\b/int64/g; s/^i32/int/')
-[ "$(wc -l <<<"$declarations")" = "$(sed -n '/^unsafe extern "C-unwind"/,/^}/p' src/pg/unguarded.rs | grep -c 'fn ')" ] ||
-    { echo "signatures: a declaration in src/pg/unguarded.rs is not understood" >&2; exit 1; }
+[ "$(wc -l <<<"$declarations")" = "$(sed -n '/^unsafe extern "C-unwind"/,/^}/p' src/pg/sys/unguarded.rs | grep -c 'fn ')" ] ||
+    { echo "signatures: a declaration in src/pg/sys/unguarded.rs is not understood" >&2; exit 1; }
 cc -fsyntax-only -x c -I "$("$1" --includedir-server)" - <<END
 #include "postgres.h"
 #include "commands/sequence.h"

@@ -1,21 +1,39 @@
 //! `bulk`: moves FHIR resources in and out of PostgreSQL from inside the backend.
 //!
-//! `api` (SQL functions) and `job` (what background workers do) call `op` (the verbs as pipelines), which stands on `jsonb`, `fhir` and `store`; `pg` is
-//! PostgreSQL, the only home of unsafe code, and implements `op`'s traits. `error` is at the bottom. Only this file, `api` and
-//! `pg` name pgrx; without the feature `server` the rest builds alone.
+//! The rooms, from the entrance down; a room imports from those below it only (`scripts/architecture/src.rules`), and each says in its `mod.rs` what
+//! lives there:
+//!
+//! | room | |
+//! |---|---|
+//! | `api`, `api::http` | SQL functions, and the same operations by HTTP's method and path |
+//! | `operation` | a folder a verb (bucket, export, import, validate): what may be asked, how it is submitted, controlled, reported, done |
+//! | `job` | the job machine: a worker's loop, for any verb |
+//! | `pg` | PostgreSQL: `write` and `read` rows, `state` (the extension's own tables), `process`, `catalog`, `sys` |
+//! | `pipeline` | threads and bounded queues, without a database: `load`, `dump` |
+//! | `store` | bytes outside the database: sources, buckets, the HTTP client |
+//! | `fhir`, `text`, `jsonb`, `error` | FHIR; NDJSON and keys; PostgreSQL's jsonb; what can go wrong |
+//!
+//! Only this file, `api` and `pg` name pgrx, only `pg` has unsafe code; without the feature `server` the rooms from `pipeline` down build alone.
+//!
+//! A load goes `api::load` → `pg::write::assemble` → `pipeline::load::source_reader` (threads) → `pg::write::group_sink` → `pg::write::table_router`. A dump goes
+//! `api::dump` → `pg::read::table_scan` → `pipeline::dump`. A job is submitted by `operation::*::submit` (or `control`), which enters it by `pg::state::job`; its
+//! worker begins in `job::worker`, which claims tasks and hands each to `operation::work`.
 
 #![cfg_attr(not(feature = "server"), forbid(unsafe_code))]
 
 pub mod error;
 pub mod fhir;
 pub mod jsonb;
-pub mod op;
+pub mod pipeline;
 pub mod store;
+pub mod text;
 
 #[cfg(feature = "server")]
 mod api;
 #[cfg(feature = "server")]
 mod job;
+#[cfg(feature = "server")]
+mod operation;
 #[cfg(feature = "server")]
 mod pg;
 
@@ -29,22 +47,22 @@ mod module {
     /// Called when a backend loads the library.
     #[pgrx::pg_guard]
     pub extern "C-unwind" fn _PG_init() {
-        crate::pg::version::warn_of_older_server();
-        crate::pg::setting::register();
-        crate::pg::launcher::register();
+        crate::pg::sys::version::warn_of_older_server();
+        crate::pg::sys::guc::register();
+        crate::pg::process::launcher::register();
     }
 
     /// Where a background worker begins.
     #[pgrx::pg_guard]
     #[unsafe(no_mangle)]
     pub extern "C-unwind" fn bulk_worker(_arg: pgrx::pg_sys::Datum) {
-        crate::job::worker::main();
+        crate::job::worker::main(crate::operation::work::open);
     }
 
     /// Where the launcher begins.
     #[pgrx::pg_guard]
     #[unsafe(no_mangle)]
     pub extern "C-unwind" fn bulk_launcher(_arg: pgrx::pg_sys::Datum) {
-        crate::pg::launcher::main();
+        crate::pg::process::launcher::main();
     }
 }

@@ -1,12 +1,12 @@
 //! `bulk.set_account` and `bulk.drop_account`: who the database is at stores.
 
 use crate::error::Error;
-use crate::op::params::{object, value};
-use crate::pg::accounts::{self, Entry};
-use crate::pg::argument::Json;
-use crate::pg::role::Right;
-use crate::pg::version::Matched;
-use crate::pg::{lifecycle, report};
+use crate::pg::state::storage_account::{self, Entry};
+use crate::pg::sys::argument::Json;
+use crate::pg::sys::privilege::Right;
+use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, sqlstate};
+use crate::text::json_members::{object, value};
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
@@ -30,8 +30,8 @@ const FLAGS: [&str; 2] = ["path-style", "use-ssl"];
 
 #[pg_extern(sql = false)]
 fn set_account(_version: Matched, account: Json) {
-    lifecycle::require_writable(c"bulk.set_account");
-    report::ok(Right::Accounts.require().and_then(|()| set(&account.0)));
+    backend::require_writable(c"bulk.set_account");
+    sqlstate::ok(Right::Accounts.require().and_then(|()| set(&account.0)));
 }
 
 fn set(text: &str) -> Result<(), Error> {
@@ -70,16 +70,16 @@ fn set(text: &str) -> Result<(), Error> {
             to.insert((*key).to_owned(), given.clone());
         }
     }
-    accounts::set(Entry { resource_type, id, open, secret })
+    storage_account::set(Entry { resource_type, id, open, secret })
 }
 
 #[pg_extern(sql = false)]
 fn drop_account(_version: Matched, resource_type: &str, id: &str) {
-    lifecycle::require_writable(c"bulk.drop_account");
+    backend::require_writable(c"bulk.drop_account");
     let dropped = || {
         Right::Accounts.require()?;
         let missing = || Error::NoAccount { kind: resource_type.chars().take(100).collect(), id: id.chars().take(100).collect() };
-        if accounts::drop(resource_type, id)? { Ok(()) } else { Err(missing()) }
+        if storage_account::drop(resource_type, id)? { Ok(()) } else { Err(missing()) }
     };
-    report::ok(dropped());
+    sqlstate::ok(dropped());
 }

@@ -4,21 +4,21 @@ use crate::api::dump;
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::fhir::format::Format;
-use crate::op::csv::{Filler, PathFinder, Paths};
-use crate::op::line::Recipe;
-use crate::op::piece::{Form, Piece};
-use crate::op::pipe::Pipe;
-use crate::pg::rows::Rows;
-use crate::pg::values::{Chunks, Lines, Varlena};
-use crate::pg::version::Matched;
-use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting};
+use crate::pg::read::table_scan::Rows;
+use crate::pg::sys::latch::Backend;
+use crate::pg::sys::srf_result::{Chunks, Lines, Varlena};
+use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, guc, sqlstate};
+use crate::pipeline::dump::csv::{Filler, PathFinder, Paths};
+use crate::pipeline::dump::render::Recipe;
+use crate::pipeline::output_block::{Form, Piece};
+use crate::pipeline::parallel_map::Pipe;
 use pgrx::prelude::*;
 
 /// The line of the columns' names, then a line a resource, without their ends.
 #[pg_extern(sql = false)]
 fn dump_csv(_version: Matched, resource_type: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) -> SetOfIterator<'static, Varlena> {
-    SetOfIterator::new(Lines::new(report::ok(open(resource_type, Form::Lines, fcinfo))))
+    SetOfIterator::new(Lines::new(sqlstate::ok(open(resource_type, Form::Lines, fcinfo))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
@@ -30,24 +30,24 @@ fn dump_csv_bytes(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
     let form = if gzip.unwrap_or(false) { Form::Gzip } else { Form::Body };
-    SetOfIterator::new(Chunks::new(report::ok(open(resource_type, form, fcinfo))))
+    SetOfIterator::new(Chunks::new(sqlstate::ok(open(resource_type, form, fcinfo))))
 }
 
 fn open(resource_type: Option<&str>, form: Form, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn Iterator<Item = Piece>>, Error> {
-    lifecycle::require_utf8()?;
+    backend::require_utf8()?;
     let (resource_type, found) = dump::lookup(resource_type.ok_or(Error::Null("resource_type"))?)?;
-    lifecycle::stop_threads_at_exit();
-    let threads = setting::dump_threads();
+    backend::stop_threads_at_exit();
+    let threads = guc::dump_threads();
     let recipe = Recipe {
         definitions: definitions::r4(),
         resource_type,
         table: found.as_ref().map(|found| found.plain_name.clone()).unwrap_or_default(),
         has_created_at: false,
         has_last_updated: false,
-        stored: setting::resource_format(),
+        stored: guc::resource_format(),
         to: Format::Aidbox,
-        created_at_url: setting::created_at_url(),
-        max_depth: setting::max_depth(),
+        created_at_url: guc::created_at_url(),
+        max_depth: guc::max_depth(),
     };
     let mut paths = Paths::of_no_rows();
     if let Some(found) = &found {
@@ -62,5 +62,5 @@ fn open(resource_type: Option<&str>, form: Form, fcinfo: pg_sys::FunctionCallInf
     let columns = filler.columns();
     // Opened at once: under the same snapshot.
     let mut filling = Pipe::new(Rows::open(&found, None, fcinfo)?, filler, threads).with_row_cost(columns);
-    Ok(Box::new(header.chain(std::iter::from_fn(move || report::ok(filling.next(&mut Backend))))))
+    Ok(Box::new(header.chain(std::iter::from_fn(move || sqlstate::ok(filling.next(&mut Backend))))))
 }

@@ -2,15 +2,15 @@
 
 use crate::api::option::{self, DumpOptions};
 use crate::error::Error;
-use crate::op::gzip::Gzip;
-use crate::op::piece::{Form, Piece};
-use crate::op::pipe::{Feed, Pipe, Size};
-use crate::pg::argument::Json;
-use crate::pg::printer::Printer;
-use crate::pg::values::{Chunks, Lines, Varlena};
-use crate::pg::version::Matched;
-use crate::pg::wait::Backend;
-use crate::pg::{lifecycle, report, setting};
+use crate::pg::read::query_printer::Printer;
+use crate::pg::sys::argument::Json;
+use crate::pg::sys::latch::Backend;
+use crate::pg::sys::srf_result::{Chunks, Lines, Varlena};
+use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, guc, sqlstate};
+use crate::pipeline::dump::gzip::Gzip;
+use crate::pipeline::output_block::{Form, Piece};
+use crate::pipeline::parallel_map::{Feed, Pipe, Size};
 use pgrx::prelude::*;
 
 /// A row a row: a line without its end. (A line of CSV may hold line ends, in quotes.)
@@ -22,7 +22,7 @@ fn dump_sql(
     options: Option<Json>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    let mut printer = report::ok(open(query, format, options, Form::Lines, fcinfo));
+    let mut printer = sqlstate::ok(open(query, format, options, Form::Lines, fcinfo));
     SetOfIterator::new(Lines::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more)))))
 }
 
@@ -36,11 +36,11 @@ fn dump_sql_bytes(
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    let mut printer = report::ok(open(query, format, options, Form::Body, fcinfo));
+    let mut printer = sqlstate::ok(open(query, format, options, Form::Body, fcinfo));
     let pieces: Box<dyn Iterator<Item = Piece>> = if gzip.unwrap_or(false) {
-        lifecycle::stop_threads_at_exit();
-        let mut pipe = Pipe::new(printer, Gzip, setting::dump_threads());
-        Box::new(std::iter::from_fn(move || report::ok(pipe.next(&mut Backend))))
+        backend::stop_threads_at_exit();
+        let mut pipe = Pipe::new(printer, Gzip, guc::dump_threads());
+        Box::new(std::iter::from_fn(move || sqlstate::ok(pipe.next(&mut Backend))))
     } else {
         Box::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more))))
     };
@@ -54,7 +54,7 @@ fn open(
     form: Form,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<Printer, Error> {
-    lifecycle::require_utf8()?;
+    backend::require_utf8()?;
     let query = query.ok_or(Error::Null("query"))?;
     let options = DumpOptions::read(options.as_ref().map_or(option::NONE, |options| &options.0))?;
     Printer::open(query, options.format(format.unwrap_or("tsv"))?, form, fcinfo)
@@ -67,7 +67,7 @@ fn pieces(mut next: impl FnMut(Size) -> Result<(Piece, bool), Error>) -> impl It
         if !more {
             return None;
         }
-        let (piece, rest) = report::ok(next(std::mem::replace(&mut size, Size::LATER)));
+        let (piece, rest) = sqlstate::ok(next(std::mem::replace(&mut size, Size::LATER)));
         more = rest;
         Some(piece)
     })

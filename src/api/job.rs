@@ -1,10 +1,10 @@
 //! What can be done with any job: cancel it, wait for it, go on with it.
 
 use crate::error::Error;
-use crate::job::export::cleanup;
-use crate::pg::jobs::{act, entry, start};
-use crate::pg::version::Matched;
-use crate::pg::{lifecycle, report, wait};
+use crate::operation::export::cleanup;
+use crate::pg::state::{job, job_control, scheduler};
+use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, latch, sqlstate};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -17,47 +17,47 @@ const KICK: Duration = Duration::from_secs(1);
 /// What the view of jobs compares.
 #[pg_extern(sql = false)]
 fn origin(_version: Matched) -> String {
-    entry::origin()
+    job::origin()
 }
 
 #[pg_extern(sql = false)]
 fn cancel(_version: Matched, id: &str) -> bool {
-    lifecycle::require_writable(c"bulk.cancel");
+    backend::require_writable(c"bulk.cancel");
     let end = || {
-        let cancelled = act::cancel(id)?;
+        let cancelled = job_control::cancel(id)?;
         if cancelled {
             cleanup::order_after(id)?;
         }
         Ok(cancelled)
     };
-    report::ok(end())
+    sqlstate::ok(end())
 }
 
 #[pg_extern(sql = false)]
 fn resume_interrupted(_version: Matched) -> SetOfIterator<'static, String> {
-    lifecycle::require_writable(c"bulk.resume_interrupted");
-    let resumed = report::ok(start::start_waiting().and_then(|()| start::resume_interrupted()));
+    backend::require_writable(c"bulk.resume_interrupted");
+    let resumed = sqlstate::ok(scheduler::start_waiting().and_then(|()| scheduler::resume_interrupted()));
     SetOfIterator::new(resumed)
 }
 
 #[pg_extern(sql = false, name = "wait")]
 fn wait_for(_version: Matched, id: Option<&str>, timeout: Option<Interval>) -> String {
     // Of a standby's jobs the workers are elsewhere.
-    lifecycle::require_primary(c"bulk.wait");
-    let id = report::ok(id.ok_or(Error::Null("id")));
+    backend::require_primary(c"bulk.wait");
+    let id = sqlstate::ok(id.ok_or(Error::Null("id")));
     let patience = timeout.map(|timeout| {
         let microseconds = timeout.as_micros();
         Duration::from_micros(u64::try_from(microseconds.max(0)).unwrap_or(u64::MAX))
     });
-    report::ok(stand_by(id, patience))
+    sqlstate::ok(stand_by(id, patience))
 }
 
 fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
-    wait::require_fresh_snapshots()?;
+    latch::require_fresh_snapshots()?;
     let began = Instant::now();
     let mut kick = began;
     loop {
-        let standing = act::standing(id)?;
+        let standing = job_control::standing(id)?;
         if !matches!(standing.state.as_str(), "waiting" | "in-progress") {
             return Ok(standing.state);
         }
@@ -70,9 +70,9 @@ fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
         }
         if standing.state == "waiting" && kick.elapsed() >= KICK {
             kick = Instant::now();
-            start::start_waiting()?;
+            scheduler::start_waiting()?;
         }
         let pause = (began.elapsed() / 50).clamp(PAUSE.0, PAUSE.1);
-        wait::pause(left.map_or(pause, |left| left.min(pause)));
+        latch::pause(left.map_or(pause, |left| left.min(pause)));
     }
 }

@@ -1,4 +1,5 @@
-//! The SQL surface, one verb a file: read the arguments, check the rights, call, return. The signatures stand in `sql/`.
+//! SQL functions. Each reads its arguments, checks rights, calls one operation and returns; the signatures stand in `sql/install`. `http` beside them serves
+//! the same operations by method and path. No operation is done here.
 
 pub mod account;
 pub mod bucket;
@@ -7,11 +8,11 @@ pub mod dump;
 pub mod dump_csv;
 pub mod dump_sql;
 pub mod export;
-mod http;
+pub mod http;
 pub mod import;
 pub mod job;
 pub mod load;
 pub mod option;
 pub mod rpc;
-mod stage;
+pub mod stage;
 pub mod validate;

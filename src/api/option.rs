@@ -1,11 +1,11 @@
 //! The keys of `options` and of requests, beside those of a load.
 
 use crate::error::Error;
-use crate::op::field::Delimited;
-use crate::op::option::{LoadOptions, OPTIONS, REQUEST};
-pub use crate::op::option::{NONE, checks_named};
-use crate::op::params::{boolean, check_keys, object, string, value, whole};
-use crate::pg::printer::Format;
+use crate::pg::read::query_printer::Format;
+use crate::pipeline::dump::text_format::Delimited;
+use crate::pipeline::load::options::{LoadOptions, OPTIONS, REQUEST};
+pub use crate::pipeline::load::options::{NONE, checks_named};
+use crate::text::json_members::{boolean, check_keys, object, string, value, whole};
 use serde_json::{Map, Value};
 
 /// What `bulk.dump_sql` can be told. Each key counts for some formats only.

@@ -1,14 +1,14 @@
 //! `bulk.rpc`: calls by the name of a method, `{method, params}` to `{result}` or `{error}`, as the body of `POST /rpc` has them.
 
 use crate::error::Error;
-use crate::job::bucket::{call, status};
-use crate::job::import::request::short;
-use crate::job::import::{action, rpc as import};
-use crate::job::storage;
-use crate::op::params::check_keys;
-use crate::pg::argument::Json;
-use crate::pg::version::Matched;
-use crate::pg::{lifecycle, report};
+use crate::operation::bucket::{status, submit};
+use crate::operation::import::request::short;
+use crate::operation::import::{control, rpc as import};
+use crate::operation::storage;
+use crate::pg::sys::argument::Json;
+use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, sqlstate};
+use crate::text::json_members::check_keys;
 use pgrx::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -20,7 +20,7 @@ const METHODS: [(&str, Method); 7] = [
     ("aidbox.bulk/import-status", import::status),
     ("aidbox.bulk/import-errors", import::errors),
     ("aidbox.bulk/import-cancel", import::cancel),
-    ("aidbox.bulk/load-from-bucket", |params| Ok(call::start(params)?.map(|answer| answer.to_string()))),
+    ("aidbox.bulk/load-from-bucket", |params| Ok(submit::start(params)?.map(|answer| answer.to_string()))),
     ("aidbox.bulk/storage-healthcheck", |params| {
         check_keys(params, &[])?;
         Ok(storage::healthcheck()?.map(|answer| answer.to_string()))
@@ -30,12 +30,12 @@ const METHODS: [(&str, Method); 7] = [
 
 #[pg_extern(sql = false)]
 fn rpc(_version: Matched, request: Option<Json>) -> String {
-    report::ok(answer(request.as_ref().map(|request| request.0.as_str()))).0
+    sqlstate::ok(answer(request.as_ref().map(|request| request.0.as_str()))).0
 }
 
 /// The answer as text, and for a call that is refused the SQLSTATE. Of several calls each has an answer of its own.
 pub fn answer(request: Option<&str>) -> Result<(String, Option<String>), Error> {
-    lifecycle::require_utf8()?;
+    backend::require_utf8()?;
     let call = match request.map(serde_json::from_str::<Value>) {
         Some(Ok(Value::Array(calls))) => {
             let answers: Vec<String> = calls.iter().map(|call| one(call).map(text)).collect::<Result<_, Error>>()?;
@@ -74,7 +74,7 @@ fn one(call: &Value) -> Result<import::Reply, Error> {
     };
     match method(params) {
         Ok(reply) => Ok(reply),
-        Err(error) if action::blame(&error).is_some() => refuse(error.to_string(), &report::state(&error)),
+        Err(error) if control::blame(&error).is_some() => refuse(error.to_string(), &sqlstate::state(&error)),
         Err(error) => Err(error),
     }
 }

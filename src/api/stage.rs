@@ -2,9 +2,11 @@
 
 use crate::error::Error;
 use crate::fhir::definitions;
-use crate::pg::role::Right;
-use crate::pg::version::Matched;
-use crate::pg::{create, lifecycle, report, stage, table};
+use crate::pg::catalog::{ddl, resource_table};
+use crate::pg::sys::privilege::Right;
+use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, sqlstate};
+use crate::pg::write::staging_table;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::json;
@@ -13,25 +15,23 @@ use serde_json::json;
 #[pg_extern(sql = false)]
 fn stage_merge(_version: Matched, name: &str) -> JsonB {
     let merged = || -> Result<u64, Error> {
-        lifecycle::require_writable(c"bulk.stage_merge");
-        let stage = stage::open(name)?;
+        backend::require_writable(c"bulk.stage_merge");
+        let stage = staging_table::open(name)?;
         if stage.policy.keep_meta {
             Right::Admin.require()?;
         }
-        let target = match table::lookup_for_writing(&stage.resource_type)? {
+        let target = match resource_table::lookup_for_writing(&stage.resource_type)? {
             Some(target) => target,
-            None if definitions::r4().resource(&stage.resource_type).is_some() => {
-                create::ensure(&stage.resource_type, create::Key::AtOnce)?.0
-            }
+            None if definitions::r4().resource(&stage.resource_type).is_some() => ddl::ensure(&stage.resource_type, ddl::Key::AtOnce)?.0,
             None => return Err(Error::UnknownType(stage.resource_type)),
         };
-        stage::merge(&stage, &target)
+        staging_table::merge(&stage, &target)
     };
-    JsonB(json!({"total": report::ok(merged())}))
+    JsonB(json!({"total": sqlstate::ok(merged())}))
 }
 
 /// Drops a stage.
 #[pg_extern(sql = false)]
 fn stage_drop(_version: Matched, name: &str) {
-    report::ok(stage::open(name).and_then(|stage| stage::drop(&stage)));
+    sqlstate::ok(staging_table::open(name).and_then(|stage| staging_table::drop(&stage)));
 }

@@ -3,12 +3,12 @@
 use crate::api::option::{self, ValidateOptions};
 use crate::error::Error;
 use crate::fhir::definitions;
-use crate::job::plan::Validate;
-use crate::job::validate;
-use crate::pg::argument::Json;
-use crate::pg::jobs::start;
-use crate::pg::version::Matched;
-use crate::pg::{lifecycle, report, table};
+use crate::operation::validate::{self, Validate};
+use crate::pg::catalog::resource_table;
+use crate::pg::state::scheduler;
+use crate::pg::sys::argument::Json;
+use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, sqlstate};
 use pgrx::prelude::*;
 use serde_json::json;
 
@@ -16,13 +16,13 @@ use serde_json::json;
 #[pg_extern(sql = false, name = "validate")]
 fn validate_stored(_version: Matched, resource_type: Option<&str>, checks: Option<&str>, options: Option<Json>) -> String {
     let ask = || {
-        lifecycle::require_utf8()?;
-        lifecycle::require_writable(c"bulk.validate");
-        let resource_type = table::type_name(definitions::r4(), resource_type.ok_or(Error::Null("resource_type"))?)?;
+        backend::require_utf8()?;
+        backend::require_writable(c"bulk.validate");
+        let resource_type = resource_table::type_name(definitions::r4(), resource_type.ok_or(Error::Null("resource_type"))?)?;
         let name = checks.unwrap_or("struct");
         let checks = option::checks_named(name)?;
         let options = ValidateOptions::read(options.as_ref().map_or(option::NONE, |options| &options.0))?;
-        let found = table::lookup(&resource_type)?;
+        let found = resource_table::lookup(&resource_type)?;
         if found.is_none() && definitions::r4().resource(&resource_type).is_none() {
             return Err(Error::UnknownType(resource_type));
         }
@@ -33,8 +33,8 @@ fn validate_stored(_version: Matched, resource_type: Option<&str>, checks: Optio
         let tables: Vec<_> = found.map(|table| (resource_type, table)).into_iter().collect();
         let plan =
             Validate { structure: checks.structure, references: checks.references, written_at: None, max_errors: options.max_errors };
-        start::start_waiting()?;
+        scheduler::start_waiting()?;
         validate::ask(request, plan, &tables)
     };
-    report::ok(ask())
+    sqlstate::ok(ask())
 }

@@ -1,8 +1,8 @@
 //! What the official definitions say of every element, from the table of one FHIR version (`definitions/r4.txt`, whose
 //! notation `scripts/definitions.py` describes). Another version is another table.
 
-use crate::fhir::keys::Keys;
-use crate::fhir::table::{self, Element};
+use crate::fhir::definition_table::{self, Element};
+use crate::text::key_map::Keys;
 use rustc_hash::FxHashMap;
 use std::sync::OnceLock;
 
@@ -82,12 +82,12 @@ pub struct Definitions {
 /// FHIR R4 (4.0.1), read at first use.
 pub fn r4() -> &'static Definitions {
     static R4: OnceLock<Definitions> = OnceLock::new();
-    R4.get_or_init(|| Definitions::read(table::R4))
+    R4.get_or_init(|| Definitions::read(definition_table::R4))
 }
 
 impl Definitions {
     fn read(table: &'static str) -> Definitions {
-        let rows = table::rows(table);
+        let rows = definition_table::rows(table);
         let by_path: FxHashMap<&str, usize> = rows.iter().enumerate().map(|(index, row)| (row.path, index)).collect();
         let content = |code: &str| match code.trim_start_matches('@') {
             // Kept as they are, with their `value[x]`: the documented default of the format.
@@ -132,7 +132,7 @@ impl Definitions {
         }
         let first = self.variants.len() as u32;
         for &code in &element.types {
-            let key = table::choice_key(name, code);
+            let key = definition_table::choice_key(name, code);
             let content = content(code);
             if content == Content::Opaque {
                 self.variants.push(Variant { base: name, code: format!("_{code}"), key: format!("_{key}"), content: Content::Opaque });
@@ -186,7 +186,7 @@ impl Definitions {
     /// Every choice element as (path, name, sorted type codes), for comparison with other tables.
     #[cfg(test)]
     pub fn choices() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
-        table::rows(table::R4)
+        definition_table::rows(definition_table::R4)
             .into_iter()
             .flat_map(|row| row.elements.into_iter().filter(|e| e.choice).map(move |e| (row.path, e.name, e.types)))
             .collect()

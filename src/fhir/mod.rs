@@ -1,20 +1,17 @@
-//! FHIR itself: what the definitions say, the two JSON formats and the lines of NDJSON. Pure: no server needed.
+//! FHIR itself: what the definitions say, the two JSON formats, references, searches, validation. Pure: no server, no threads.
 
-pub mod change;
 pub mod convert;
+pub mod definition_table;
 pub mod definitions;
 pub mod elements;
-pub mod envelope;
-pub mod file_name;
-pub mod filter;
 pub mod format;
+pub mod id_prefix;
 pub mod instant;
-pub mod keys;
-pub mod ndjson;
 pub mod outcome;
-mod prefix;
+pub mod overlay;
 pub mod reference;
-pub mod search;
+pub mod resource_meta;
+pub mod search_filter;
+pub mod search_parameters;
 pub mod structure;
-mod table;
 pub mod validate;

@@ -1,9 +1,9 @@
 //! What a resource must look like by the base definitions of one FHIR version: for every shape its elements by their keys in both
 //! formats, made for looking up. Profiles, value sets and invariants are not in it.
 
+use crate::fhir::definition_table::{self, Element, Row};
 use crate::fhir::format::Format;
-use crate::fhir::keys::Keys;
-use crate::fhir::table::{self, Element, Row};
+use crate::text::key_map::Keys;
 use regex_automata::dfa::Automaton;
 use regex_automata::dfa::dense::{self, DFA};
 use regex_automata::util::syntax;
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Structure {
 /// FHIR R4 (4.0.1), read at first use.
 pub fn r4() -> &'static Structure {
     static R4: OnceLock<Structure> = OnceLock::new();
-    R4.get_or_init(|| Reader::new(table::rows(table::R4)).read())
+    R4.get_or_init(|| Reader::new(definition_table::rows(definition_table::R4)).read())
 }
 
 impl Structure {
@@ -235,7 +235,7 @@ impl Reader {
         }
         let mut variants = Choice::new();
         for code in types {
-            let (kind, key) = (self.kind(code), table::choice_key(name, code));
+            let (kind, key) = (self.kind(code), definition_table::choice_key(name, code));
             shape.fhir.insert(key.as_bytes(), entry(kind, true));
             variants.push(((*code).to_owned(), kind));
             if matches!(kind, Kind::Primitive(_)) {

@@ -1,9 +1,10 @@
 //! Whether work is still wanted while it waits for what is outside the database.
 
 use crate::error::Error;
-use crate::op::control::Control;
-use crate::pg::jobs::entry::{self, Job};
-use crate::pg::{transaction, wait};
+use crate::pg::process::transaction;
+use crate::pg::state::job::{self, Job};
+use crate::pg::sys::latch;
+use crate::pipeline::wait_control::Control;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ pub struct Attentive<'a>(pub &'a Job);
 
 impl Control for Attentive<'_> {
     fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
-        if wait::for_event(event, Some(LOOK)) {
+        if latch::for_event(event, Some(LOOK)) {
             return Ok(());
         }
-        match transaction::run(None, || entry::is_wanted(self.0)) {
+        match transaction::run(None, || job::is_wanted(self.0)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::Stopped),
             Err(failure) => Err(failure.into_error()),
@@ -31,6 +32,6 @@ pub struct Within<'a>(pub &'a Job);
 
 impl Control for Within<'_> {
     fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
-        if wait::for_event(event, Some(LOOK)) || entry::is_wanted(self.0)? { Ok(()) } else { Err(Error::Stopped) }
+        if latch::for_event(event, Some(LOOK)) || job::is_wanted(self.0)? { Ok(()) } else { Err(Error::Stopped) }
     }
 }

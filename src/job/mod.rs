@@ -1,18 +1,10 @@
-//! Durable work: jobs that background workers do, part by part, each step with what it leaves behind in one transaction.
+//! The job machine: a worker's loop, the place it works in, when it tries again, when it stops. It knows no verb: what a task takes is done by `operation`,
+//! and how jobs are stored by `pg::state`.
 
-pub mod access;
-pub mod answer;
-pub mod bucket;
 pub mod cancel;
-mod counting;
-pub mod export;
-pub mod import;
-pub mod plan;
 pub mod record;
 pub mod retry;
 pub mod slot;
+pub mod spec;
 pub mod step;
-pub mod storage;
-pub mod told;
-pub mod validate;
 pub mod worker;

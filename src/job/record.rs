@@ -1,8 +1,9 @@
 //! What workers write down of their work.
 
 use crate::error::Error;
-use crate::pg::attempt::Failure;
-use crate::pg::{setting, transaction};
+use crate::pg::process::transaction;
+use crate::pg::sys::guc;
+use crate::pg::sys::subtransaction::Failure;
 
 /// Times that what is to be written down is tried, should a cancel meet it: that was meant for the work.
 const NOTE_TRIES: u32 = 3;
@@ -12,7 +13,7 @@ pub fn note<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match transaction::run(None, || setting::within(&[(c"lock_timeout", c"5s")], &work)) {
+        match transaction::run(None, || guc::within(&[(c"lock_timeout", c"5s")], &work)) {
             Err(failure) if failure.is_cancel() && tries < NOTE_TRIES => {}
             done => return done,
         }

@@ -2,11 +2,14 @@
 
 use crate::error::{Error, SourceFault};
 use crate::job::cancel;
-use crate::pg::attempt::{self, Failure};
-use crate::pg::jobs::entry::{self, Job};
-use crate::pg::{transaction, wait};
+use crate::pg::process::transaction;
+use crate::pg::state::job::{self, Job};
+use crate::pg::sys::latch;
+use crate::pg::sys::subtransaction::{self, Failure};
 use std::time::Duration;
 
+/// Times that a step is tried again when what failed may pass.
+pub const TRIES: u32 = 5;
 /// Before an input is begun again, at first; doubled each time.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -16,12 +19,12 @@ pub fn rest(job: &Job, tries: u32) -> Result<bool, Failure> {
     let mut left = PAUSE.saturating_mul(1 << tries.min(10)).min(LONGEST_PAUSE);
     while !left.is_zero() {
         let some = left.min(cancel::LOOK);
-        attempt::outside(|| {
-            wait::pause(some);
+        subtransaction::outside(|| {
+            latch::pause(some);
             Ok(())
         })?;
         left -= some;
-        if !transaction::run(None, || entry::is_wanted(job))? {
+        if !transaction::run(None, || job::is_wanted(job))? {
             return Ok(false);
         }
     }

@@ -1,10 +1,10 @@
 //! The place of `bulk.max_workers` that a worker has while it works.
 
 use crate::job::record::note;
-use crate::pg::attempt::Failure;
-use crate::pg::jobs::start;
-use crate::pg::lock::Lock;
-use crate::pg::setting;
+use crate::pg::state::scheduler;
+use crate::pg::sys::advisory_lock::Lock;
+use crate::pg::sys::guc;
+use crate::pg::sys::subtransaction::Failure;
 use std::cell::Cell;
 
 thread_local! {
@@ -16,13 +16,13 @@ thread_local! {
 pub fn leave_place() -> Result<(), Failure> {
     note(|| {
         PLACE.take().into_iter().for_each(Lock::release);
-        start::start_waiting()
+        scheduler::start_waiting()
     })
 }
 
 /// Takes a free place; false when there is none.
 pub fn take_place() -> Result<bool, Failure> {
-    let place = note(|| Ok((0..setting::max_workers()).map(Lock::Place).find(|place| place.take())))?;
+    let place = note(|| Ok((0..guc::max_workers()).map(Lock::Place).find(|place| place.take())))?;
     PLACE.set(place);
     Ok(place.is_some())
 }

@@ -6,7 +6,7 @@ pub mod encode;
 pub mod numeric;
 pub mod parse;
 pub mod pglz;
-mod scan;
+pub mod scan;
 pub mod text;
 pub mod toast;
 pub mod varlena;

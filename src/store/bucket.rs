@@ -1,16 +1,16 @@
 //! A bucket by its URL: what it is called, where its objects are, and the store that it is.
 
 use crate::error::{Error, SourceFault};
-use crate::store::access::Access;
-use crate::store::azure::Azure;
-use crate::store::directory::Directory;
 use crate::store::file;
-use crate::store::gcs::Gcs;
 use crate::store::interrupt::Interrupt;
-use crate::store::machine;
+use crate::store::net::client_config::Access;
+use crate::store::object::aws_default_credentials;
+use crate::store::object::azure::Azure;
+use crate::store::object::directory::Directory;
+use crate::store::object::gcs::Gcs;
+use crate::store::object::object_store::Store;
+use crate::store::object::s3::S3;
 use crate::store::redact::redact;
-use crate::store::s3::S3;
-use crate::store::stores::Store;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use url::Url;
@@ -93,7 +93,7 @@ impl Bucket {
             Bucket::S3(name) => {
                 let account = match &accounts.aws {
                     Some(account) => account.clone(),
-                    None if access.as_machine => machine::account(interrupt)?,
+                    None if access.as_machine => aws_default_credentials::account(interrupt)?,
                     None => return Err(none),
                 };
                 Box::new(S3::new(name, &account, access, interrupt)?)

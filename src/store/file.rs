@@ -1,7 +1,7 @@
 //! Files of the database server.
 
 use crate::error::SourceFault;
-use crate::store::opened::{Identity, Opened};
+use crate::store::open_source::{Identity, Opened};
 use nix::fcntl::OFlag;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Seek, SeekFrom};

@@ -2,7 +2,7 @@
 
 use crate::error::SourceFault;
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::Opened;
+use crate::store::open_source::Opened;
 use crc32fast::Hasher;
 use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
@@ -194,7 +194,7 @@ impl<R: BufRead> Read for Gzip<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::opened::Identity;
+    use crate::store::open_source::Identity;
     use flate2::{Compression, write::GzEncoder};
     use std::io::{Cursor, Write};
 

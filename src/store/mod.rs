@@ -1,25 +1,13 @@
-//! Where bytes live outside the database, and how they come in. Runs on threads of its own; knows nothing of PostgreSQL.
+//! Where bytes live outside the database: `source` and `bucket` open them by URL, `object` has the stores, `net` the one HTTP client. What stands beside them
+//! here is what all build on: accounts, opened sources, inflating. Runs on threads of its own and knows nothing of PostgreSQL.
 
-pub mod access;
 pub mod account;
-pub mod address;
-pub mod azure;
 pub mod bucket;
-mod client;
-mod connector;
-pub mod directory;
 pub mod file;
-pub mod gcs;
-pub mod http;
 pub mod inflate;
 pub mod interrupt;
-mod machine;
-pub mod network;
-pub mod opened;
-mod parts;
+pub mod net;
+pub mod object;
+pub mod open_source;
 pub mod redact;
-pub mod s3;
 pub mod source;
-pub mod stores;
-#[cfg(test)]
-mod suite;

@@ -1,15 +1,16 @@
 //! A source by its URL: what it is called, what right it takes, and how it is opened.
 
 use crate::error::{Error, SourceFault};
-use crate::store::access::Access;
-use crate::store::azure::Azure;
 use crate::store::bucket::Bucket;
-use crate::store::inflate::{Inflated, Restart};
+use crate::store::file;
+use crate::store::inflate::{self, Inflated, Restart};
 use crate::store::interrupt::Interrupt;
-use crate::store::opened::Identity;
+use crate::store::net::client_config::Access;
+use crate::store::net::http;
+use crate::store::object::azure::Azure;
+use crate::store::object::object_store::Store;
+use crate::store::open_source::Identity;
 use crate::store::redact::redact;
-use crate::store::stores::Store;
-use crate::store::{file, http, inflate};
 use glob::MatchOptions;
 use std::path::PathBuf;
 use url::Url;

@@ -3,17 +3,16 @@
 use crate::api::http::reply::Reply;
 use crate::api::http::request::Request;
 use crate::api::http::route::{self, From, Missing, Route};
-use crate::api::http::{failure, stream};
+use crate::api::http::stream;
 use crate::api::option::LoadRequest;
 use crate::api::{load, rpc};
-use crate::job::answer::{Answer, Refusal, Wrong};
-use crate::job::export::{call as export, manifest};
-use crate::job::import::{action, status};
-use crate::pg::argument::Json;
-use crate::pg::attempt::attempt_all;
-use crate::pg::jobs::start;
-use crate::pg::lifecycle;
-use crate::pg::version::Matched;
+use crate::operation::response::{Answer, Refusal, Wrong};
+use crate::operation::{export, http_status, import};
+use crate::pg::state::scheduler;
+use crate::pg::sys::argument::Json;
+use crate::pg::sys::backend;
+use crate::pg::sys::subtransaction::attempt_all;
+use crate::pg::sys::version::Matched;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
@@ -37,7 +36,7 @@ fn http(
 /// The answer to a request that failed outside of `bulk.http`, by its SQLSTATE.
 #[pg_extern(sql = false)]
 fn http_error(_version: Matched, sqlstate: Option<&str>, message: Option<&str>) -> JsonB {
-    let answer = failure::of_outside(sqlstate.unwrap_or_default(), message.unwrap_or_default());
+    let answer = http_status::of_outside(sqlstate.unwrap_or_default(), message.unwrap_or_default());
     JsonB(answer.with("content-type", "application/fhir+json").into_json())
 }
 
@@ -54,7 +53,7 @@ fn answer(request: &Request, is_import: bool) -> Reply {
         Err(Wrong::Refused(refusal)) => Ok(refused(is_import, refusal)),
         Err(Wrong::Failed(error)) => Err(error),
     });
-    done.unwrap_or_else(|failed| refused(is_import, failure::refusal(&failed)))
+    done.unwrap_or_else(|failed| refused(is_import, http_status::refusal(&failed)))
 }
 
 /// Imports have words of their own.
@@ -63,7 +62,7 @@ fn refused(is_import: bool, refusal: Refusal) -> Reply {
 }
 
 fn perform(route: &Route, request: &Request) -> Result<Reply, Wrong> {
-    lifecycle::require_utf8()?;
+    backend::require_utf8()?;
     let query = &request.query;
     if !matches!(route, Route::Dump { .. } | Route::DumpCsv { .. } | Route::DumpSql | Route::Export { from: From::Query, .. }) {
         query.only(&[])?;
@@ -79,22 +78,22 @@ fn perform(route: &Route, request: &Request) -> Result<Reply, Wrong> {
             Ok(Reply::json(200, load::run(wanted, *fhir)?.to_string()))
         }
         Route::Import { fhir, version } => {
-            lifecycle::require_writable(c"$import");
-            start::start_waiting()?;
-            Ok(action::act(&value(body)?, *fhir, *version)?.into())
+            backend::require_writable(c"$import");
+            scheduler::start_waiting()?;
+            Ok(import::control::act(&value(body)?, *fhir, *version)?.into())
         }
-        Route::ImportStatus { id, version } => Ok(status::status(id, *version)?.into()),
+        Route::ImportStatus { id, version } => Ok(import::status::status(id, *version)?.into()),
         Route::Export { level, group, from } => {
             let params = match from {
                 From::Query => query.to_json(),
                 From::Body => parameters(value(body)?)?,
             };
-            Ok(export::start(level.word(), &params, group.as_deref(), request.handling)?.into())
+            Ok(export::submit::start(level.word(), &params, group.as_deref(), request.handling)?.into())
         }
-        Route::ExportStatus { id } => Ok(manifest::status(id)?.into()),
+        Route::ExportStatus { id } => Ok(export::status::status(id)?.into()),
         Route::ExportCancel { id } => {
-            lifecycle::require_writable(c"$export-status");
-            Ok(export::cancel(id)?.into())
+            backend::require_writable(c"$export-status");
+            Ok(export::submit::cancel(id)?.into())
         }
         Route::Rpc => {
             let (text, refused) = rpc::answer(body)?;

@@ -1,6 +1,6 @@
 //! What `bulk.http` answers.
 
-use crate::job::answer::{Answer, Refusal};
+use crate::operation::response::{Answer, Refusal};
 use serde_json::{Map, Value, json};
 
 /// An HTTP answer, its body JSON text or made by a statement.

@@ -1,7 +1,7 @@
 //! A request as a forwarder hands it over: its path in segments, its query in names and values, what it prefers.
 
-use crate::job::answer::Refusal;
-use crate::job::export::params::{Handling, short};
+use crate::operation::export::request::{Handling, short};
+use crate::operation::response::Refusal;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

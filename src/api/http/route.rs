@@ -1,8 +1,8 @@
 //! Which operation a method and a path name.
 
-use crate::job::answer::Refusal;
-use crate::job::export::params::Level;
-use crate::job::import::action::Version;
+use crate::operation::export::request::Level;
+use crate::operation::import::control::Version;
+use crate::operation::response::Refusal;
 use percent_encoding::percent_decode_str;
 
 /// An operation with what its path says.

@@ -5,9 +5,10 @@ use crate::api::http::reply::Reply;
 use crate::api::http::request::Query;
 use crate::api::option::DumpOptions;
 use crate::fhir::instant;
-use crate::job::answer::{Refusal, Wrong};
-use crate::job::export::params::short;
-use crate::pg::{lifecycle, printer, rows};
+use crate::operation::export::request::short;
+use crate::operation::response::{Refusal, Wrong};
+use crate::pg::read::{query_printer, table_scan};
+use crate::pg::sys::backend;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::spi::quote_literal;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub fn dump(name: &str, query: &Query) -> Result<Reply, Wrong> {
     let (fhir, gzip) = (query.flag("fhir")?, query.flag("gzip")?);
     let (name, table) = dump::lookup(name)?;
     if let Some(table) = table {
-        rows::check(&table, since.as_ref().map(|(time, _)| *time))?;
+        table_scan::check(&table, since.as_ref().map(|(time, _)| *time))?;
     }
     let since = since.map_or_else(|| "null".to_owned(), |(_, text)| format!("{}::pg_catalog.timestamptz", quote_literal(text)));
     let statement = format!("select bulk.dump_bytes({}, {since}, {fhir}, {gzip})", quote_literal(name));
@@ -32,7 +33,7 @@ pub fn dump_csv(name: &str, query: &Query) -> Result<Reply, Wrong> {
     let gzip = query.flag("gzip")?;
     let (name, table) = dump::lookup(name)?;
     if let Some(table) = table {
-        rows::check(&table, None)?;
+        table_scan::check(&table, None)?;
     }
     Ok(Reply::stream(format!("select bulk.dump_csv_bytes({}, {gzip})", quote_literal(name)), "text/csv", gzip))
 }
@@ -60,8 +61,8 @@ pub fn dump_sql(query: &Query, body: Option<&str>) -> Result<Reply, Wrong> {
         None => query.one("_format")?.unwrap_or("tsv"),
     };
     let options = body.get("options").filter(|options| !options.is_null()).cloned().unwrap_or_else(|| json!({})).to_string();
-    lifecycle::require_utf8()?;
-    printer::check(asked, DumpOptions::read(&options)?.format(format)?)?;
+    backend::require_utf8()?;
+    query_printer::check(asked, DumpOptions::read(&options)?.format(format)?)?;
     let content_type = match format {
         "csv" => "application/CSV",
         "ndjson" | "json" => "application/ndjson",

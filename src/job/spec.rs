@@ -1,0 +1,66 @@
+//! What a job was asked, as it is kept from the call that asks for it until the job ends.
+
+use crate::error::Error;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The version of what is kept. A job that waits survives an upgrade: a library reads the versions before its own as well.
+const VERSION: u32 = 1;
+
+/// What a verb keeps of what it was asked.
+pub trait Work: Serialize + DeserializeOwned {
+    /// Names the verb in what is kept.
+    const NAME: &'static str;
+}
+
+/// What a job was asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobSpec {
+    version: u32,
+    /// Of the session that asked, by name.
+    pub settings: BTreeMap<String, String>,
+    verb: String,
+    work: Value,
+}
+
+impl JobSpec {
+    /// # Errors
+    /// `Internal` if JSON cannot hold it.
+    pub fn new<W: Work>(settings: BTreeMap<String, String>, work: &W) -> Result<JobSpec, Error> {
+        let work = serde_json::to_value(work).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(JobSpec { version: VERSION, settings, verb: W::NAME.to_owned(), work })
+    }
+
+    /// What is kept in `bulk.job_plan`.
+    ///
+    /// # Errors
+    /// `Internal` if JSON cannot hold it.
+    pub fn to_json(&self) -> Result<Value, Error> {
+        serde_json::to_value(self).map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    /// # Errors
+    /// `Internal` if it is of a later version of the extension.
+    pub fn from_json(value: Value) -> Result<JobSpec, Error> {
+        let spec: Option<JobSpec> = serde_json::from_value(value).ok();
+        spec.filter(|spec| spec.version <= VERSION).ok_or_else(JobSpec::unreadable)
+    }
+
+    /// What a verb was asked; None where the job is another's.
+    ///
+    /// # Errors
+    /// `Internal` if it is of a later version of the extension.
+    pub fn work<W: Work>(&self) -> Result<Option<W>, Error> {
+        if self.verb != W::NAME {
+            return Ok(None);
+        }
+        W::deserialize(&self.work).map(Some).map_err(|_| JobSpec::unreadable())
+    }
+
+    /// A job of a later version.
+    pub fn unreadable() -> Error {
+        Error::Internal("the plan of the job is not one of this version".to_owned())
+    }
+}

@@ -1,0 +1,166 @@
+//! The call: what of a bucket is still to be loaded becomes a job.
+
+use crate::error::Error;
+use crate::job::spec::JobSpec;
+use crate::operation::bucket::listing::{self, Listing};
+use crate::operation::bucket::request::Params;
+use crate::operation::bucket::spec::BucketLoad;
+use crate::operation::bucket_access;
+use crate::operation::loader_error::{self, Answer, refusal};
+use crate::pg::catalog::ddl::{self, Key};
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::state::job::{self, Order};
+use crate::pg::state::loader_file::Listed;
+use crate::pg::state::task::NewPart;
+use crate::pg::state::{disabled_index, job_control, job_report, loader_file as files, scheduler, task_claim};
+use crate::pg::sys::latch::Backend;
+use crate::pg::sys::privilege::Right;
+use crate::pg::sys::subtransaction::{Failure, attempt};
+use crate::pg::sys::{backend, guc};
+use crate::pipeline::blocking::aside;
+use crate::store::source::Source;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+/// Starts loading what is new in a bucket, and goes on with what was left behind.
+pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
+    backend::require_utf8()?;
+    backend::require_writable(c"bulk.load_from_bucket");
+    backend::stop_threads_at_exit();
+    scheduler::start_waiting()?;
+    let mut params = match Params::read(given) {
+        Ok(params) => params,
+        Err(error) => return refusal(error, None),
+    };
+    match list(&mut params) {
+        // What goes wrong takes back all that was done.
+        Ok(listing) => match attempt(|| enter(&params, given, &listing)) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Failure::Ours(error)) => refusal(error, Some(&params.bucket)),
+            Err(failure) => failure.raise(),
+        },
+        Err(error) => refusal(error, Some(&params.bucket)),
+    }
+}
+
+fn list(params: &mut Params) -> Result<Listing, Error> {
+    Right::to_list(&params.bucket).require()?;
+    // However it is named, a directory is one.
+    let bucket = params.bucket.clone();
+    params.bucket = aside(&mut Backend, move |_| bucket.canonical().map_err(|fault| Error::source(&bucket.url(), fault)))?;
+    let account = params.account.clone().map(Value::Object);
+    let access = bucket_access::access(&params.bucket, account.as_ref(), (params.connect_timeout, params.read_timeout))?;
+    listing::list(params, access, &mut Backend)
+}
+
+fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Result<Value, Error> {
+    let url = params.bucket.url();
+    let written = |key: &str| listing::written(&params.bucket, key);
+    let (bucket, directory) = written("");
+    files::lock(&bucket);
+    let mut listed = Listed::default();
+    for found in &listing.found {
+        listed.files.push(written(&found.object.key).1);
+        listed.types.push(found.resource_type.clone());
+        listed.sizes.push(i64::try_from(found.object.size).unwrap_or(i64::MAX));
+        listed.modified.push(found.object.modified.clone());
+        listed.etags.push(found.object.etag.clone());
+    }
+    let covered: Vec<String> = match params.prefixes.is_empty() {
+        true => vec![directory.clone()],
+        false => params.prefixes.iter().map(|prefix| format!("{directory}{prefix}")).collect(),
+    };
+    let taken = files::take(&bucket, loader_error::source(&params.bucket), &listed, &covered)?;
+    let wanted: HashSet<&String> = taken.new.iter().chain(&taken.continued).collect();
+    let mut parts = Vec::new();
+    let mut types: BTreeSet<&str> = BTreeSet::new();
+    for (found, file) in listing.found.iter().zip(&listed.files).filter(|(_, file)| wanted.contains(file)) {
+        types.insert(&found.resource_type);
+        let source = Source::in_bucket(&params.bucket, &found.object.key).name();
+        parts.push((NewPart { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
+    }
+    let mut off = match params.disable_indexes || params.drop_key {
+        true => take_off(&types, params.drop_key)?,
+        false => Vec::new(),
+    };
+    let left: Vec<i64> = job_report::of_bucket(&url, &bucket, &directory)?
+        .into_iter()
+        .filter(|(_, state)| state == "interrupted")
+        .map(|(number, _)| number)
+        .collect();
+    let mut answer = json!({
+        "message": format!("Upload from bucket <{url}> started. {} new files added.", taken.new.len()),
+        "progress": {"total": files::counts(&bucket, &directory)?.total},
+        "new-files-count": taken.new.len(),
+        "ignored": listing.ignored,
+    });
+    if listing.ignored_in_all > listing.ignored.len() as u64 {
+        answer["ignored-count"] = json!(listing.ignored_in_all);
+    }
+    if taken.held > 0 {
+        answer["held-by-others"] = json!(taken.held);
+    }
+    if !taken.changed.is_empty() {
+        answer["changed"] = json!(taken.changed);
+    }
+    if parts.is_empty() && off.is_empty() && left.is_empty() {
+        return Ok(answer);
+    }
+    let (parts, taken_files): (Vec<NewPart>, Vec<String>) = parts.into_iter().unzip();
+    let (id, number) = order(params, given, &parts)?;
+    files::assign(&bucket, taken_files, number)?;
+    for old in left {
+        off.extend(job_control::supersede(old, &id)?.unwrap_or_default());
+    }
+    let mut known = HashSet::new();
+    off.retain(|name| known.insert(name.clone()));
+    task_claim::add_indexes(number, &off)?;
+    answer["id"] = json!(id);
+    Ok(answer)
+}
+
+/// Takes the indexes off the tables of these types. Those that are not there yet have nothing but their keys.
+fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error> {
+    let mut tables: Vec<Table> = Vec::new();
+    for resource_type in types {
+        match resource_table::lookup(resource_type)? {
+            Some(found) => tables.push(found),
+            None if with_key => tables.push(ddl::ensure(resource_type, Key::AtOnce)?.0),
+            None => {}
+        }
+    }
+    disabled_index::require_droppable(&tables, with_key)?;
+    disabled_index::disable(&tables, with_key)
+}
+
+fn order(params: &Params, given: &Map<String, Value>, parts: &[NewPart]) -> Result<(String, i64), Error> {
+    let milliseconds = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
+    let is_secret = params.account.clone().is_some_and(|account| bucket_access::is_whole(&params.bucket, &Value::Object(account)));
+    let id = params.account.as_ref().and_then(|account| account.get("id")).and_then(Value::as_str);
+    let load = BucketLoad {
+        bucket: params.bucket.clone(),
+        fhir: params.fhir,
+        upsert: params.upsert,
+        drop_key: params.drop_key,
+        connect_timeout: milliseconds(params.connect_timeout),
+        read_timeout: milliseconds(params.read_timeout),
+        account: id.filter(|_| !is_secret).map(str::to_owned),
+        has_secret: is_secret,
+    };
+    let plan = JobSpec::new(guc::taken_over(), &load)?;
+    let mut shown = given.clone();
+    shown.remove("account");
+    shown.insert("bucket".to_owned(), json!(params.bucket.url()));
+    let order = Order {
+        id: None,
+        kind: "bucket",
+        request: Value::Object(shown),
+        plan: plan.to_json()?,
+        secret: is_secret.then(|| json!({"account": params.account})),
+        parts,
+        workers: params.threads.min(parts.len().max(1)),
+        threads: Some(params.threads),
+    };
+    job::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+}

@@ -1,0 +1,185 @@
+//! A file of a bucket at work: one transaction, begun again when its source or another transaction stands in its way. And an index that is
+//! put back.
+
+use crate::error::{Error, SourceFault};
+use crate::job::cancel::Within;
+use crate::job::retry;
+use crate::job::step::Step;
+use crate::job::worker::Operation;
+use crate::operation::bucket::listing;
+use crate::operation::bucket::spec::BucketLoad;
+use crate::operation::{bucket_access, loader_error};
+use crate::pg::catalog::resource_table;
+use crate::pg::process::transaction;
+use crate::pg::state::job::{self, Job};
+use crate::pg::state::load_error::Journal;
+use crate::pg::state::loader_file::Name;
+use crate::pg::state::task::{Part, Progress};
+use crate::pg::state::{disabled_index, loader_file as files, task_progress};
+use crate::pg::sys::privilege::Right;
+use crate::pg::sys::subtransaction::{self, Failure};
+use crate::pg::sys::{backend, guc, latch, sqlstate};
+use crate::pg::write::assemble;
+use crate::pg::write::counting_sink::Counting;
+use crate::pg::write::destination::{Destination, Ids};
+use crate::pg::write::group_sink::Strict;
+use crate::pipeline::load::counters::Ledger;
+use crate::pipeline::load::options::{LoadOptions, NONE};
+use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::source_reader::{self, Plan};
+use crate::store::source::Source;
+
+use serde_json::json;
+use std::time::Duration;
+
+/// Times that a file is begun again after a fault of its source.
+const RETRIES: u32 = 2;
+/// Times that a file is begun again for the sake of other transactions.
+const TRIES: u32 = 5;
+
+impl Operation for BucketLoad {
+    fn task(&mut self, job: &Job, task: &mut Part, _: bool) -> Result<Step, Failure> {
+        if task.phase > 0 { index(job, task) } else { file(job, self, task) }
+    }
+}
+
+/// Loads a file, whole or not at all.
+fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> {
+    let key = load.bucket.key(&part.source).ok_or_else(|| Error::Internal(format!("{} is no file of the bucket", part.source)))?.to_owned();
+    let (bucket, file) = listing::written(&load.bucket, &key);
+    let name = Name { bucket: &bucket, file: &file, job: job.number };
+    if !transaction::run(None, || files::begin(name))? {
+        return Ok(Step::Done);
+    }
+    let (mut passing, mut cancels, mut alone) = (0, 0, false);
+    let failure = loop {
+        let failure = match one_transaction(job, load, part, name, &key, alone) {
+            Ok(()) => return Ok(Step::Ended),
+            Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
+            Err(Failure::Ours(Error::FileForgotten)) => return Ok(Step::Done),
+            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(failure) => failure,
+        };
+        part.progress = Progress::default();
+        let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "23505");
+        if failure.may_pass() && passing < TRIES {
+            passing += 1;
+            alone = passing > 1;
+        } else if load.upsert && is_duplicate && !alone {
+            // Another file brings the same resource at the same time: alone at the table it is a duplicate within this one, or none.
+            alone = true;
+        } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || job::is_wanted(job))? {
+            // It may have been meant for the job before.
+            cancels += 1;
+        } else if matches!(&failure, Failure::Ours(error) if retry::may_pass(error) || is_changed(error)) && part.tries < RETRIES {
+            transaction::run(None, || task_progress::try_again(part, &failure.message()))?;
+            if !retry::rest(job, part.tries - 1)? {
+                return Ok(Step::Unwanted);
+            }
+        } else {
+            break failure;
+        }
+    };
+    let (message, error) = loader_error::of(&failure, &load.bucket);
+    transaction::run(None, || {
+        // Whoever cancels the job interrupts it.
+        if !job::is_wanted(job)? {
+            return Ok(Step::Unwanted);
+        }
+        if let Failure::Ours(Error::Rejected { first, .. }) = &failure {
+            task_progress::forget_findings(job, part)?;
+            Journal::of_input(&job.id, part.ordinal).reject(first)?;
+        }
+        files::fail(name, &message, error.clone())?;
+        task_progress::end(part, Some(&message))?;
+        Ok(Step::Ended)
+    })
+}
+
+/// It may be whole by now.
+fn is_changed(error: &Error) -> bool {
+    matches!(error, Error::Source { fault: SourceFault::Changed, .. })
+}
+
+/// `alone`: while nobody else writes to the table.
+fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, key: &str, alone: bool) -> Result<(), Failure> {
+    let role = job.role;
+    let resource_type = part.resource_type.clone();
+    let options = LoadOptions::read(NONE)?;
+    let (access, destination) = transaction::run(role, || {
+        if role.is_none() {
+            return Err(Error::NoRole);
+        }
+        backend::require_utf8()?;
+        Right::to_list(&load.bucket).require()?;
+        let destination = destination(&options, load);
+        // The table is there, and seen by others, before the file's own transaction begins.
+        Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
+        let given = job.secret.as_ref().and_then(|secret| secret.get("account"));
+        if load.has_secret && given.is_none() {
+            return Err(Error::NoSecret);
+        }
+        let kept = load.account.as_ref().map(|id| json!({ "id": id }));
+        let timeout = |milliseconds: Option<u64>| milliseconds.map(Duration::from_millis);
+        let timeouts = (timeout(load.connect_timeout), timeout(load.read_timeout));
+        Ok((bucket_access::access(&load.bucket, given.or(kept.as_ref()), timeouts)?, destination))
+    })?;
+    let source = Source::in_bucket(&load.bucket, key);
+    transaction::run(role, || {
+        if !files::hold(name)? {
+            return Err(Error::FileForgotten);
+        }
+        if alone && let Some(resource_type) = &resource_type {
+            resource_table::keep_others_off(resource_type)?;
+        }
+        let changes = assemble::changes(&options)?;
+        let mut sink = Box::new(Strict::new(destination.clone(), resource_type.as_deref())?);
+        let recipe = assemble::recipe(&part.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
+        let threads = guc::encode_threads();
+        let plan = Plan { source, access, recipe, threads, from: Default::default(), span: None, division: None, confirm: true };
+        let mut ledger = Ledger::new(0);
+        let mut counting = Counting { sink: &mut *sink, job, progress: &mut part.progress };
+        source_reader::load(plan, &mut counting, &mut ledger, &mut Within(job))?;
+        sink.finish(&mut ledger)?;
+        part.progress.read = ledger.read;
+        part.progress.stored = ledger.all_stored();
+        let identity = &part.progress.checkpoint.identity;
+        files::done(name, ledger.all_stored(), identity.length, identity.etag.as_deref())?;
+        task_progress::advance_input(part, &part.progress)?;
+        task_progress::end(part, None)
+    })
+}
+
+fn destination(options: &LoadOptions, load: &BucketLoad) -> Destination {
+    let ids = if load.upsert { Ids::Once } else { Ids::New { checked: !load.drop_key } };
+    Destination { ids, ..assemble::destination(options) }
+}
+
+/// Puts an index back. One that cannot be stays off, and why is written down with it.
+fn index(job: &Job, part: &mut Part) -> Result<Step, Failure> {
+    let (mut tries, mut cancels) = (0, 0);
+    loop {
+        match transaction::run(None, || {
+            if job::is_wanted(job)? { disabled_index::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
+        }) {
+            Err(failure) if failure.may_pass() && tries < TRIES => {
+                tries += 1;
+                subtransaction::outside(|| {
+                    latch::pause(Duration::from_millis(100) * tries);
+                    Ok(())
+                })?;
+            }
+            // It may have been meant for the job before; else the job is not wanted.
+            Err(failure) if failure.is_cancel() && cancels == 0 => cancels += 1,
+            Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+                let message = failure.whole_message();
+                return transaction::run(None, || {
+                    disabled_index::note(&part.source, &message)?;
+                    task_progress::end(part, Some(&message))?;
+                    Ok(Step::Ended)
+                });
+            }
+            ended => return ended,
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The call: what is asked for becomes a job, or is refused.
+
+use crate::error::Error;
+use crate::fhir::outcome::outcome;
+use crate::fhir::{definitions, search_parameters};
+use crate::job::spec::JobSpec;
+use crate::operation::export::request::{Handling, Level, Params, short};
+use crate::operation::export::spec::{Export, Sink, Whose};
+use crate::operation::export::{cleanup, patients};
+use crate::operation::response::{Answer, Refusal, Wrong};
+use crate::operation::storage;
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::process::exported_snapshot;
+use crate::pg::read::patient_ids;
+use crate::pg::state::job::{self, Order};
+use crate::pg::state::job_control::{self, Stop};
+use crate::pg::state::scheduler::{self, WORKERS};
+use crate::pg::state::task::NewPart;
+use crate::pg::state::{disabled_index, export_run as files, job_report};
+use crate::pg::sys::privilege::Right;
+use crate::pg::sys::{backend, guc, sqlstate};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+/// Seconds after which a client that was told to come back may find room.
+const COME_BACK: u32 = 10;
+/// What stands for itself in a URL.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':').remove(b',');
+
+/// Types with their tables.
+type Tables = Vec<(String, Table)>;
+
+/// Starts an export: 202, or a refusal. Only what no request can be the cause of is an error.
+pub fn start(level: &str, params: &Value, group: Option<&str>, handling: Handling) -> Result<Answer, Error> {
+    backend::require_utf8()?;
+    backend::require_writable(c"bulk.export");
+    backend::stop_threads_at_exit();
+    scheduler::start_waiting()?;
+    match begin(level, params, group, handling) {
+        Ok(answer) => Ok(answer),
+        Err(Wrong::Refused(refusal)) => Ok(refusal.into()),
+        Err(Wrong::Failed(error)) => Answer::of_error(error),
+    }
+}
+
+fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> Result<Answer, Wrong> {
+    let definitions = definitions::r4();
+    let level = Level::read(word).ok_or_else(|| Refusal::new(400, "invalid", "level must be system, patient or group"))?;
+    let read = Params::read(definitions, level, given, handling);
+    // Before all else, whatever is wrong beside it.
+    let overrides = read.as_ref().map(|params| params.storage.clone()).unwrap_or_default();
+    let storage = storage::configured(&overrides)?.map_err(|message| Refusal::new(500, "exception", message))?;
+    Right::to_write(&storage.bucket).require()?;
+    let params = read?;
+    let sink = Sink { bucket: storage.bucket, account: storage.account };
+    let (tables, warnings) = tables(level, &params)?;
+    let patient_table = resource_table::lookup("Patient")?;
+    let (whose, members) = whose(level, &params, group, patient_table.as_ref())?;
+    if !files::lock() || job_report::live("export")?.len() >= guc::max_exports() {
+        let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
+        return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
+    }
+    let (whose, patient_errors) = whose_is_there(whose, &members, &params, patient_table.as_ref())?;
+    let nobody = matches!(&whose, Whose::Patients(list) if list.is_empty())
+        || matches!(&whose, Whose::Members { of_them: Some(list), .. } if list.is_empty());
+    propose_indexes(&tables, &whose, &members)?;
+    let path = path(level, group, &params);
+    let mut request = json!({"level": level.word(), "url": format!("{}{path}", guc::base_url())});
+    for (name, value) in [("params", json!(params.query)), ("patient-errors", json!(patient_errors)), ("warnings", json!(warnings))] {
+        if value.as_array().is_some_and(|list| !list.is_empty()) {
+            request[name] = value;
+        }
+    }
+    let export = Export {
+        sink,
+        gzip: params.gzip,
+        tables: tables.into_iter().map(|(name, table)| (name, table.name)).collect(),
+        since: params.since,
+        until: params.until,
+        whose,
+        filters: params.filters,
+        elements: params.elements,
+        file_rows: guc::export_file_rows(),
+        file_size: guc::export_file_size(),
+    };
+    let plan = JobSpec::new(guc::taken_over(), &export)?;
+    let keeper = [NewPart { source: "snapshot".to_owned(), resource_type: None }];
+    let order = Order {
+        id: None,
+        kind: "export",
+        request,
+        plan: plan.to_json()?,
+        secret: None,
+        parts: if nobody { &[] } else { &keeper },
+        workers: usize::from(!nobody),
+        // Beside the keeper of the snapshot.
+        threads: Some(WORKERS + 1),
+    };
+    let (id, number) = job::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
+    if nobody {
+        files::complete(number, &id, exported_snapshot::horizon()?)?;
+    } else {
+        files::mark_keeper(number)?;
+    }
+    let mut body = outcome("information", "informational", &format!("export {id} has begun"), None);
+    body["id"] = json!(id);
+    Ok(Answer::new(202, body).with("content-location", format!("{}/fhir/$export-status/{id}", guc::base_url())))
+}
+
+/// The tables of what is asked for, and what is to be said of types that are not exported.
+fn tables(level: Level, params: &Params) -> Result<(Tables, Vec<String>), Wrong> {
+    let mut names: Vec<String> = match level {
+        Level::System => definitions::r4().resource_types().map(str::to_owned).collect(),
+        Level::Patient | Level::Group => search_parameters::r4().compartment_types().into_iter().map(str::to_owned).collect(),
+    };
+    names.sort_unstable();
+    let mut warnings = params.ignored.clone();
+    if let Some(asked) = &params.types {
+        let (within, outside): (Vec<&String>, Vec<&String>) = asked.iter().partition(|name| names.contains(name));
+        if within.is_empty() && !outside.is_empty() {
+            let text = "_type names no type that is in the compartments of patients";
+            return Err(Refusal::new(400, "not-supported", text).at("_type").into());
+        }
+        warnings.extend(outside.into_iter().map(|name| format!("{name} is not in the compartments of patients: none is exported")));
+        names.retain(|name| asked.contains(name));
+    }
+    let mut tables = Vec::new();
+    for name in names {
+        let Some(table) = resource_table::lookup(&name)? else { continue };
+        resource_table::require_readable(&table)?;
+        if (params.since.is_some() || params.until.is_some()) && !table.has_ts {
+            return Err(Error::NoUpdateTime(table.plain_name).into());
+        }
+        tables.push((name, table));
+    }
+    Ok((tables, warnings))
+}
+
+/// Whose resources are asked for, not yet looked at, and the members of the Group.
+fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<(Whose, Vec<String>), Wrong> {
+    if let Some(table) = patient_table
+        && level != Level::System
+    {
+        resource_table::require_readable(table)?;
+    }
+    match level {
+        Level::System => Ok((Whose::Everybodys, Vec::new())),
+        Level::Patient if params.patients.is_empty() => Ok((Whose::AllPatients, Vec::new())),
+        Level::Patient => Ok((Whose::Patients(Vec::new()), Vec::new())),
+        Level::Group => {
+            let group =
+                group.filter(|group| !group.is_empty()).ok_or_else(|| Refusal::new(400, "required", "the id of the Group is missing"))?;
+            let unknown = || Refusal::new(404, "not-found", format!("there is no Group \"{}\"", short(group)));
+            let table = resource_table::lookup("Group")?.ok_or_else(unknown)?;
+            resource_table::require_readable(&table)?;
+            let with_group = params.types.as_ref().is_some_and(|types| types.iter().any(|name| name == "Group"));
+            let members = patients::members(&table, group)?.ok_or_else(unknown)?;
+            Ok((Whose::Members { group: group.to_owned(), table: table.name, of_them: None, with_group }, members))
+        }
+    }
+}
+
+/// The patients of the request who are there; what is wrong with the others, where that is to be borne.
+fn whose_is_there(whose: Whose, members: &[String], params: &Params, patient_table: Option<&Table>) -> Result<(Whose, Vec<Value>), Wrong> {
+    if params.patients.is_empty() {
+        return Ok((whose, Vec::new()));
+    }
+    let wanted: Vec<String> = params.patients.iter().filter_map(|patient| patient.id.clone()).collect();
+    let there: HashSet<String> = match patient_table {
+        Some(table) => patient_ids::of_these(table, &wanted)?.into_iter().collect(),
+        None => HashSet::new(),
+    };
+    let (mut kept, mut errors) = (Vec::new(), Vec::new());
+    for patient in &params.patients {
+        let named = short(&patient.reference);
+        let (code, text) = match &patient.id {
+            None => ("value", format!("Patient reference ignored: invalid format ({named})")),
+            Some(id) if !there.contains(id) => ("not-found", format!("Patient/{} ignored: not found", short(id))),
+            Some(id) => match &whose {
+                Whose::Members { group, .. } if members.binary_search(id).is_err() => {
+                    ("business-rule", format!("Patient/{} ignored: not a member of Group/{}", short(id), short(group)))
+                }
+                _ => {
+                    kept.push(id.clone());
+                    continue;
+                }
+            },
+        };
+        if !params.ignores_patient_errors {
+            return Err(Refusal::new(422, code, text.replace(" ignored:", ":")).at(patient.expression.clone()).into());
+        }
+        errors.push(outcome("warning", code, &text, Some(&patient.expression)));
+    }
+    kept.sort_unstable();
+    kept.dedup();
+    let whose = match whose {
+        Whose::Members { group, table, with_group, .. } => Whose::Members { group, table, of_them: Some(kept), with_group },
+        _ => Whose::Patients(kept),
+    };
+    Ok((whose, errors))
+}
+
+/// Says where an index would save looking through all of a table for a few patients.
+fn propose_indexes(tables: &[(String, Table)], whose: &Whose, members: &[String]) -> Result<(), Error> {
+    let few = match whose {
+        Whose::Patients(list) => list.len(),
+        Whose::Members { of_them: None, .. } => members.len(),
+        Whose::Members { of_them: Some(list), .. } => list.len(),
+        Whose::Everybodys | Whose::AllPatients => return Ok(()),
+    };
+    if few > patients::FEW {
+        return Ok(());
+    }
+    let mut slow = Vec::new();
+    for (_, table) in tables.iter().filter(|(name, _)| name != "Patient") {
+        if !disabled_index::serves_patterns(table.oid)? {
+            slow.push(format!("CREATE INDEX ON {} USING gin (resource jsonb_path_ops);", table.name));
+        }
+    }
+    if !slow.is_empty() {
+        let message = format!("{} tables are looked through whole for the resources of {few} patients", slow.len());
+        sqlstate::notice(&message, &slow.join(" "));
+    }
+    Ok(())
+}
+
+/// Path and query of the request as an HTTP layer has them.
+fn path(level: Level, group: Option<&str>, params: &Params) -> String {
+    let escaped = |text: &str| utf8_percent_encode(text, PLAIN).to_string();
+    let path = match level {
+        Level::System => "/fhir/$export".to_owned(),
+        Level::Patient => "/fhir/Patient/$export".to_owned(),
+        Level::Group => format!("/fhir/Group/{}/$export", escaped(group.unwrap_or_default())),
+    };
+    let query: Vec<String> = params.query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
+}
+
+/// Ends an export, or gives up its files: 202.
+pub fn cancel(id: &str) -> Result<Answer, Error> {
+    let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));
+    let standing = match job_control::standing(id) {
+        Ok(standing) if standing.kind == "export" && standing.state != "cancelled" => standing,
+        Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
+        Err(error) => return Answer::of_error(error),
+    };
+    if !job_control::stop(standing.number, id, Stop::End)? {
+        files::give_up(standing.number, id)?;
+    }
+    cleanup::order_after(id)?;
+    Ok(Answer::new(202, outcome("information", "informational", &format!("export {id} is cancelled"), None)))
+}

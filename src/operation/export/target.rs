@@ -1,0 +1,12 @@
+//! Where an export's files go, and how that is reached.
+
+use crate::error::Error;
+use crate::operation::bucket_access;
+use crate::operation::export::spec::Sink;
+use crate::store::net::client_config::Access;
+use serde_json::json;
+
+/// How a store is reached.
+pub fn access(sink: &Sink) -> Result<Access, Error> {
+    bucket_access::access(&sink.bucket, sink.account.as_ref().map(|id| json!({"id": id})).as_ref(), (None, None))
+}

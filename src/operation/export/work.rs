@@ -1,0 +1,388 @@
+//! A part of an export at work: a range of a table, or what is gone of it, to files.
+
+use crate::error::Error;
+use crate::fhir::search_filter::Filter as Search;
+use crate::fhir::search_parameters::{self, Path};
+use crate::job::retry;
+use crate::job::step::Step;
+use crate::job::worker::Operation;
+use crate::operation::export::patients::{self, Patients};
+use crate::operation::export::spec::{Export, Whose};
+use crate::operation::export::{cleanup, snapshot_holder, target};
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::process::{exported_snapshot, transaction};
+use crate::pg::read::cursor_scan::{self, Filter, Scan, When};
+use crate::pg::state::export_run::{Kind, Run, Written};
+use crate::pg::state::job::Job;
+use crate::pg::state::task::Part;
+use crate::pg::state::{disabled_index, export_run as files, task_progress};
+use crate::pg::sys::privilege::Right;
+use crate::pg::sys::subtransaction::{self, Failure};
+use crate::pg::sys::{guc, latch};
+use crate::pipeline::dump::export::{self, Exporter, What};
+use crate::pipeline::parallel_map::Pipe;
+use crate::pipeline::uploader::Outbox;
+use crate::pipeline::wait_control::Control;
+use crate::store::net::client_config::Access;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+/// Times that a part is begun again after a fault of the store.
+const RETRIES: u32 = 2;
+/// How long a snapshot is waited for that its keeper is about to take, and between two looks for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a silent store is waited for before a look at whether the part is still wanted.
+const SILENCE: Duration = Duration::from_millis(400);
+
+/// An export at work.
+pub struct Exporting {
+    export: Export,
+    memory: Memory,
+}
+
+/// What a worker knows from one part to the next.
+#[derive(Default)]
+struct Memory(Option<(i64, Option<Patients>)>);
+
+impl Exporting {
+    pub fn new(export: Export) -> Exporting {
+        Exporting { export, memory: Memory::default() }
+    }
+}
+
+impl Operation for Exporting {
+    fn task(&mut self, job: &Job, task: &mut Part, _: bool) -> Result<Step, Failure> {
+        match task.task.as_deref() {
+            Some("snapshot") => snapshot_holder::keep(job, &self.export, task),
+            _ => write(job, &self.export, task, &mut self.memory),
+        }
+    }
+}
+
+/// Waits for a store, and looks now and then whether the part is wanted.
+struct Within<'a> {
+    job: &'a Job,
+    part: &'a Part,
+    looked: Instant,
+}
+
+impl Within<'_> {
+    /// Looks, unless that was just done.
+    fn look(&mut self) -> Result<(), Error> {
+        if self.looked.elapsed() < SILENCE {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        if files::is_wanted(self.job, self.part)? { Ok(()) } else { Err(Error::Stopped) }
+    }
+}
+
+impl Control for Within<'_> {
+    fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
+        latch::for_event(event, Some(SILENCE));
+        self.look()
+    }
+}
+
+/// Writes a part's files, whole. What fails fails the export.
+fn write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
+    match try_to_write(job, export, part, memory) {
+        Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+            cleanup::fail(job, &export.sink, &failure.message())?;
+            Ok(Step::Unwanted)
+        }
+        ended => ended,
+    }
+}
+
+fn try_to_write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
+    let mut cancels = 0;
+    loop {
+        let Some((run, name)) = begun(job, part)? else { return Ok(Step::Unwanted) };
+        let failure = match attempt(job, export, part, &run, &name, memory) {
+            Ok((written, read)) => {
+                transaction::run(None, || files::end(job, part, &run, &written, read))?;
+                return Ok(Step::Ended);
+            }
+            Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
+            Err(failure) => failure,
+        };
+        // Its keeper may just be gone, and the part with it; or the job.
+        pause(LOOK * 10)?;
+        let is_wanted = transaction::run(None, || files::is_wanted(job, part))?;
+        if !is_wanted || transaction::run(None, || exported_snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
+            return Ok(Step::Unwanted);
+        }
+        let may_pass = matches!(&failure, Failure::Ours(error) if retry::may_pass(error)) || failure.may_pass();
+        if failure.is_cancel() && cancels == 0 {
+            // It may have been meant for the job before.
+            cancels += 1;
+        } else if may_pass && part.tries < RETRIES {
+            transaction::run(None, || task_progress::try_again(part, &failure.message()))?;
+            if !retry::rest(job, part.tries - 1)? {
+                return Ok(Step::Unwanted);
+            }
+        } else {
+            return Err(failure);
+        }
+    }
+}
+
+fn pause(time: Duration) -> Result<(), Failure> {
+    subtransaction::outside(|| {
+        latch::pause(time);
+        Ok(())
+    })
+}
+
+/// The run and its snapshot; None where the part is not wanted any more.
+fn begun(job: &Job, part: &Part) -> Result<Option<(Run, String)>, Failure> {
+    let began = Instant::now();
+    loop {
+        let found = transaction::run(None, || match files::is_wanted(job, part)? {
+            true => Ok(Some((files::latest_run(job)?, exported_snapshot::find(job.number)?))),
+            false => Ok(None),
+        })?;
+        match found {
+            None => return Ok(None),
+            Some((Some(run), Some(name))) => return Ok(Some((run, name))),
+            // Who comes to the job next becomes the keeper.
+            Some(_) if began.elapsed() > PATIENCE => return Ok(None),
+            Some(_) => pause(LOOK)?,
+        }
+    }
+}
+
+fn attempt(job: &Job, export: &Export, part: &Part, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<Written>, u64), Failure> {
+    let role = job.role;
+    let (access, tables) = transaction::run(role, || {
+        if role.is_none() {
+            return Err(Error::NoRole);
+        }
+        Right::to_write(&export.sink.bucket).require()?;
+        let mut tables = resource_table::with_history(&part.source)?;
+        if !matches!(export.whose, Whose::Everybodys) {
+            tables.extend(resource_table::find("patient"));
+        }
+        if let Whose::Members { table, .. } = &export.whose {
+            tables.extend(resource_table::find_qualified(table)?);
+        }
+        Ok((target::access(&export.sink)?, resource_table::with_children(tables)?))
+    })?;
+    exported_snapshot::through(role, name, &tables, || {
+        let resource_type = part.resource_type.as_deref().unwrap_or_default();
+        let Some(table) = resource_table::find_qualified(&part.source)?.map(resource_table::describe).transpose()? else {
+            return Err(Error::UnknownType(resource_type.to_owned()));
+        };
+        let patients = match &memory.0 {
+            Some((known, patients)) if *known == run.number => patients.clone(),
+            _ => {
+                let patients = patients::of(&export.whose, patient_table(export)?.as_ref())?;
+                memory.0 = Some((run.number, patients.clone()));
+                patients
+            }
+        };
+        let what = if part.task.is_some() { What::Deletion } else { What::Resource };
+        let exporter = exporter(export, &table, resource_type, what, patients.as_ref())?;
+        let filter = filter(export, part, &table, resource_type, patients.as_ref())?;
+        let files = Files {
+            export,
+            access,
+            base: format!("{}/{}", run.folder, base(part, resource_type, what)),
+            resource_type: resource_type.to_owned(),
+            kind: if what == What::Deletion { Kind::Deleted } else { Kind::Output },
+            outbox: None,
+            errors: None,
+            open: None,
+            error: None,
+            written: Vec::new(),
+        };
+        let mut control = Within { job, part, looked: Instant::now() };
+        match what {
+            What::Resource => cursor_scan::with_rows(&table, filter, |rows| files.fill(rows, exporter, &mut control)),
+            What::Deletion => {
+                let history = match resource_table::history(&table) {
+                    Some((oid, _)) => Some(resource_table::describe(oid)?),
+                    None => None,
+                };
+                cursor_scan::with_deleted(&table, history.as_ref(), filter, |rows| files.fill(rows, exporter, &mut control))
+            }
+        }
+    })
+}
+
+/// The table of Patients: that which is exported, else the one that the role's path finds.
+fn patient_table(export: &Export) -> Result<Option<Table>, Error> {
+    match export.tables.iter().find(|(name, _)| name == "Patient") {
+        Some((_, table)) => resource_table::find_qualified(table)?.map(resource_table::describe).transpose(),
+        None => resource_table::lookup("Patient"),
+    }
+}
+
+/// The name of a part's files, without what follows.
+fn base(part: &Part, resource_type: &str, what: What) -> String {
+    match what {
+        What::Resource => format!("{resource_type}-{}", part.ordinal),
+        What::Deletion => format!("deleted/{resource_type}-{}", part.ordinal),
+    }
+}
+
+fn paths(resource_type: &str) -> &'static [Path] {
+    search_parameters::r4().compartment(resource_type).unwrap_or_default()
+}
+
+fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, patients: Option<&Patients>) -> Result<Exporter, Error> {
+    let paths = paths(resource_type);
+    let whose = match (&export.whose, patients) {
+        (Whose::AllPatients, _) if what == What::Deletion => export::Whose::AnyPatients { paths },
+        (_, Some(patients)) => export::Whose::Patients { ids: patients.ids.clone(), paths },
+        (_, None) => export::Whose::Everybodys,
+    };
+    let filters = export.filters.iter().filter(|(name, _)| name == resource_type);
+    let filters: Result<Vec<Search>, String> = filters.map(|(name, query)| Search::parse(search_parameters::r4(), name, query)).collect();
+    Ok(Exporter {
+        recipe: patients::recipe(table, resource_type),
+        what,
+        whose,
+        filters: filters.map_err(Error::Internal)?,
+        elements: export.elements.clone(),
+        group: match &export.whose {
+            Whose::Members { group, with_group, .. } => Some((group.clone(), *with_group)),
+            _ => None,
+        },
+        gzip: export.gzip,
+    })
+}
+
+/// What of the part can be chosen by the database.
+fn filter(export: &Export, part: &Part, table: &Table, resource_type: &str, patients: Option<&Patients>) -> Result<Filter, Error> {
+    let mut filter = Filter::default();
+    if let Some((first, end)) = part.pages {
+        filter.pages(first, end);
+    }
+    if let Some(since) = export.since {
+        filter.written(When::After, since);
+    }
+    if let Some(until) = export.until {
+        filter.written(When::Before, until);
+    }
+    let few = patients.and_then(|patients| patients.few.as_ref());
+    if let Some(few) = few
+        && part.task.is_none()
+        && disabled_index::serves_patterns(table.oid)?
+    {
+        let stored = guc::resource_format();
+        let paths = paths(resource_type);
+        let mut ids = if resource_type == "Patient" { few.clone() } else { Vec::new() };
+        if let (Whose::Members { group, with_group: true, .. }, "Group") = (&export.whose, resource_type) {
+            ids.push(group.clone());
+        }
+        let patterns = paths.iter().flat_map(|path| few.iter().map(move |id| path.pattern("Patient", id, stored))).collect();
+        filter.one_of(ids, patterns);
+    }
+    Ok(filter)
+}
+
+/// The files of a part as they are written.
+struct Files<'a> {
+    export: &'a Export,
+    access: Access,
+    base: String,
+    resource_type: String,
+    kind: Kind,
+    outbox: Option<Outbox>,
+    errors: Option<Outbox>,
+    /// That being written.
+    open: Option<Written>,
+    error: Option<Written>,
+    written: Vec<Written>,
+}
+
+impl Files<'_> {
+    /// Writes what comes of rows: the files, and how many rows were read.
+    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut Within) -> Result<(Vec<Written>, u64), Error> {
+        let most = usize::try_from(self.export.file_rows).unwrap_or(usize::MAX);
+        let mut pipe = Pipe::new(rows, exporter, guc::dump_threads()).with_most_rows(most);
+        let mut read = 0;
+        while let Some(made) = pipe.next(control)? {
+            control.look()?;
+            read += made.read;
+            if made.lines > 0 {
+                self.add(control, made.bytes, made.lines)?;
+            }
+            if made.failed > 0 {
+                self.complain(control, made.outcomes, made.failed)?;
+            }
+        }
+        drop(pipe);
+        self.close(control)?;
+        if let (Some(outbox), Some(error)) = (&mut self.errors, self.error.take()) {
+            outbox.close(control)?;
+            self.written.push(error);
+        }
+        for outbox in [self.outbox, self.errors].into_iter().flatten() {
+            outbox.finish(control)?;
+        }
+        Ok((self.written, read))
+    }
+
+    fn name(&self, ending: &str) -> String {
+        format!("{}{ending}.ndjson{}", self.base, if self.export.gzip { ".gz" } else { "" })
+    }
+
+    fn add(&mut self, control: &mut dyn Control, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
+        let size = bytes.len() as u64;
+        if let Some(open) = &self.open
+            && (open.count + lines > self.export.file_rows || open.size >= self.export.file_size)
+        {
+            self.close(control)?;
+        }
+        let outbox = match &mut self.outbox {
+            Some(outbox) => outbox,
+            none => none.insert(Outbox::new(self.export.sink.bucket.clone(), self.access.clone())?),
+        };
+        if self.open.is_none() {
+            let number = self.written.len();
+            let ending = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+            let key = format!("{}{ending}.ndjson{}", self.base, if self.export.gzip { ".gz" } else { "" });
+            outbox.open(control, &key)?;
+            self.open = Some(Written { key, kind: self.kind, resource_type: self.resource_type.clone(), count: 0, size: 0 });
+        }
+        if let Some(open) = &mut self.open {
+            open.count += lines;
+            open.size += size;
+        }
+        outbox.write(control, bytes)
+    }
+
+    fn close(&mut self, control: &mut dyn Control) -> Result<(), Error> {
+        if let (Some(outbox), Some(open)) = (&mut self.outbox, self.open.take()) {
+            outbox.close(control)?;
+            self.written.push(open);
+        }
+        Ok(())
+    }
+
+    /// What is to be said of resources that could not be written.
+    fn complain(&mut self, control: &mut dyn Control, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
+        let key = self.name("").replacen('/', "/error/", 1);
+        let outbox = match &mut self.errors {
+            Some(outbox) => outbox,
+            none => none.insert(Outbox::new(self.export.sink.bucket.clone(), self.access.clone())?),
+        };
+        if self.error.is_none() {
+            outbox.open(control, &key)?;
+        }
+        let error = self.error.get_or_insert_with(|| Written {
+            key,
+            kind: Kind::Error,
+            resource_type: "OperationOutcome".to_owned(),
+            count: 0,
+            size: 0,
+        });
+        error.count += lines;
+        error.size += bytes.len() as u64;
+        outbox.write(control, bytes)
+    }
+}

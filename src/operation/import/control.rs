@@ -1,0 +1,225 @@
+//! What a session can be told, and what is answered: the table of states of the 2019 page.
+
+use crate::error::Error;
+use crate::fhir::definitions;
+use crate::job::spec::JobSpec;
+use crate::operation::import::request::{Action, Mode, Request, Shape, Start};
+use crate::operation::import::spec::Import;
+use crate::operation::response::Answer;
+use crate::pg::catalog::resource_table;
+use crate::pg::state::job::{self, Order};
+use crate::pg::state::job_control::{self, Standing, Stop};
+use crate::pg::state::scheduler::{self, WORKERS};
+use crate::pg::state::task::NewPart;
+use crate::pg::sys::guc;
+use crate::pg::sys::privilege::Right;
+use crate::pg::write::assemble;
+use crate::pipeline::load::options::LoadOptions;
+use crate::store::source::Source;
+use serde_json::{Value, json};
+
+/// Which of the two interfaces is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    One,
+    Two,
+}
+
+/// Does what a request asks for. Only what no request can be the cause of is an error.
+pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> {
+    let Request { id, action } = match Request::read(body) {
+        Ok(request) => request,
+        Err(message) => return Ok(Answer::refuse(400, message)),
+    };
+    if let Action::Start(wanted) = action {
+        return match start(id.as_deref(), &wanted, fhir, version) {
+            Ok(answer) => Ok(answer),
+            Err(error) => refusal(error),
+        };
+    }
+    let id = id.unwrap_or_default();
+    let standing = match job_control::standing(&id) {
+        Ok(standing) if standing.kind == "import" => standing,
+        Ok(_) | Err(Error::NoJob(_)) => return Ok(Answer::refuse(404, format!("there is no import \"{id}\""))),
+        Err(error) => return refusal(error),
+    };
+    command(&id, &action, &standing)
+}
+
+/// What can be blamed on a request is an answer.
+fn refusal(error: Error) -> Result<Answer, Error> {
+    match blame(&error) {
+        Some(status) => Ok(Answer::refuse(status, error.to_string())),
+        None => Err(error),
+    }
+}
+
+/// The HTTP status of an error that a request is the cause of.
+pub fn blame(error: &Error) -> Option<u16> {
+    Some(match error {
+        Error::MissingRole { .. } | Error::ForeignJob => 403,
+        Error::Source { .. }
+        | Error::UnknownType(_)
+        | Error::InvalidType(_)
+        | Error::UnknownOption { .. }
+        | Error::InvalidOption { .. }
+        | Error::WrongShape { .. }
+        | Error::NoHistory(_)
+        | Error::NoResourceDirectory => 400,
+        _ => return None,
+    })
+}
+
+fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Result<Answer, Error> {
+    let request = |parts: &[NewPart]| {
+        let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, parts)});
+        if let Value::Object(request) = &mut request {
+            request.extend(wanted.shown.clone());
+        }
+        request
+    };
+    let Some(made) = enter(id, wanted, fhir, request)? else {
+        return Ok(Answer::refuse(409, format!("there is a job \"{}\" already", id.unwrap_or_default())));
+    };
+    let (status, path) = match version {
+        Version::One => (if id.is_none() { 201 } else { 200 }, "/BulkImportStatus/"),
+        Version::Two => (200, "/v2/$import/"),
+    };
+    Ok(Answer::new(status, json!({"id": made})).with("content-location", format!("{}{path}{}", guc::base_url(), escaped(&made))))
+}
+
+/// Enters a session, whose request is shown as it is made of its inputs: its id. None when the id is a job's already.
+pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewPart]) -> Value) -> Result<Option<String>, Error> {
+    let text = Value::Object(wanted.options.clone()).to_string();
+    let options = LoadOptions::read(&text)?;
+    let meta = wanted.meta.as_ref().map(Value::to_string);
+    let wrong = |_| Error::InvalidOption { name: "meta", expected: "a JSON object that can be stored" };
+    assemble::changes(&options)?.with(meta.as_deref(), wanted.id_prefix.as_deref(), guc::max_depth()).map_err(wrong)?;
+    if options.policy.keep_meta {
+        Right::Admin.require()?;
+    }
+    if options.checks.references || options.later != Default::default() {
+        return Err(Error::InvalidOption { name: "validation", expected: "checks struct, enabled on or off, for an import" });
+    }
+    let definitions = definitions::r4();
+    let (mut parts, mut urls) = (Vec::new(), Vec::new());
+    for input in &wanted.inputs {
+        let url = match input.is_resource_file {
+            true => guc::resource_file(&input.url)?,
+            false => input.url.clone(),
+        };
+        let source = Source::parse(&url)?;
+        Right::to_read(&source).require()?;
+        let resource_type = input.resource_type.as_deref().map(|name| resource_table::type_name(definitions, name)).transpose()?;
+        if let Some(name) = &resource_type
+            && resource_table::lookup(name)?.is_none()
+            && (!options.create_tables || definitions.resource(name).is_none())
+        {
+            return Err(Error::UnknownType(name.clone()));
+        }
+        parts.push(NewPart { source: source.name(), resource_type });
+        urls.push(url);
+    }
+    let mut open = wanted.options.clone();
+    let headers = open.remove("headers").filter(|headers| !headers.is_null());
+    open.remove("merge");
+    // What a name leaves out is a secret.
+    let is_open = |url: &String, part: &NewPart| part.source == *url || part.source == format!("file://{url}");
+    let open_urls: Vec<Option<String>> = urls.iter().zip(&parts).map(|(url, part)| is_open(url, part).then(|| url.clone())).collect();
+    let has_secret = headers.is_some() || open_urls.iter().any(Option::is_none);
+    let import = Import {
+        fhir,
+        of_2019: wanted.shape == Shape::Of2019,
+        transaction: wanted.mode == Mode::Transaction,
+        retries: wanted.retries,
+        options: Value::Object(open).to_string(),
+        merge: options.merge.clone(),
+        meta,
+        id_prefix: wanted.id_prefix.clone(),
+        urls: open_urls,
+        has_headers: headers.is_some(),
+    };
+    let plan = JobSpec::new(guc::taken_over(), &import)?;
+    let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(parts.len()) };
+    let order = Order {
+        id,
+        kind: "import",
+        request: request(&parts),
+        plan: plan.to_json()?,
+        secret: has_secret.then(|| json!({"urls": urls, "headers": headers})),
+        parts: &parts,
+        workers,
+        threads: None,
+    };
+    Ok(job::enter(order)?.map(|(id, _)| id))
+}
+
+/// The inputs as the status shows them: without query strings.
+fn shown(wanted: &Start, parts: &[NewPart]) -> Value {
+    let inputs = wanted.inputs.iter().zip(parts).map(|(input, part)| {
+        let url = if part.source.starts_with("file://") { input.url.clone() } else { part.source.clone() };
+        match wanted.shape {
+            Shape::Of2019 => {
+                let kind = if input.is_resource_file { "resource-file" } else { "url" };
+                json!({"url": url, "type": input.resource_type, "storageDetail": {"type": kind}})
+            }
+            Shape::Present => json!({"url": url, "resourceType": input.resource_type}),
+        }
+    });
+    inputs.collect()
+}
+
+/// A path's segment: what is not plain is percent-encoded.
+fn escaped(id: &str) -> String {
+    id.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Error> {
+    let state = standing.state.as_str();
+    let active = matches!(state, "waiting" | "in-progress" | "interrupted");
+    let again = |from: &[&str]| {
+        let workers = if is_one_transaction(standing)? { 1 } else { WORKERS };
+        job_control::go_on(standing.number, id, workers, from)
+    };
+    let not_now = |what: &str| Ok(Answer::refuse(406, format!("import \"{id}\" is {}: it cannot be {what}", word(state))));
+    match action {
+        Action::Abort if active || state == "paused" => job_control::stop(standing.number, id, Stop::End).map(drop)?,
+        Action::Abort => return not_now("aborted"),
+        Action::Pause if active => {
+            if is_one_transaction(standing)? {
+                return Ok(Answer::refuse(406, format!("import \"{id}\" is one transaction: it cannot be paused")));
+            }
+            job_control::stop(standing.number, id, Stop::Pause).map(drop)?;
+        }
+        Action::Pause => return not_now("paused"),
+        // Another may have acted since it was looked at.
+        Action::Resume if state == "paused" && again(&["paused"])? => {}
+        Action::Resume => return not_now("resumed"),
+        Action::ForceResume
+            if matches!(state, "paused" | "error" | "interrupted") && again(&["paused", "error", "waiting", "in-progress"])? => {}
+        // It is at work, or about to be.
+        Action::ForceResume if active => scheduler::start_waiting()?,
+        Action::ForceResume => return not_now("resumed"),
+        Action::Start(_) => {}
+    }
+    Ok(Answer::new(200, json!({"id": id})))
+}
+
+fn is_one_transaction(standing: &Standing) -> Result<bool, Error> {
+    let Some(plan) = job::plan(standing.number)? else { return Ok(false) };
+    Ok(JobSpec::from_json(plan)?.work::<Import>()?.is_some_and(|import| import.transaction))
+}
+
+/// The word that the interface has for a job's state.
+pub fn word(state: &str) -> &str {
+    match state {
+        "waiting" | "in-progress" | "interrupted" => "active",
+        "cancelled" => "aborted",
+        other => other,
+    }
+}

@@ -1,0 +1,205 @@
+//! An input at work: opened at its checkpoint, loaded to its end, begun again when its source fails.
+
+use crate::error::Error;
+use crate::fhir::overlay::Changes;
+use crate::job::cancel::{Attentive, Within};
+use crate::job::retry;
+use crate::job::step::Step;
+use crate::job::worker::{OneTransaction, Operation};
+use crate::operation::import::divide;
+use crate::operation::import::spec::Import;
+use crate::pg::process::transaction;
+use crate::pg::state::job::{self, Job};
+use crate::pg::state::load_error::Journal;
+use crate::pg::state::task::Part;
+use crate::pg::state::{task_claim, task_progress};
+use crate::pg::sys::guc;
+use crate::pg::sys::privilege::Right;
+use crate::pg::sys::subtransaction::{self, Failure};
+use crate::pg::write::assemble;
+use crate::pg::write::checkpoint_sink::Committing;
+use crate::pg::write::counting_sink::Counting;
+use crate::pg::write::destination::{Destination, Order};
+use crate::pg::write::group_sink::{Strict, Tolerant};
+use crate::pipeline::load::batch::Recipe;
+use crate::pipeline::load::counters::Ledger;
+use crate::pipeline::load::options::LoadOptions;
+use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::source_reader::{self, Plan};
+use crate::store::net::client_config::Access;
+use crate::store::source::Source;
+
+/// What is common to a session's inputs.
+struct Session<'a> {
+    job: &'a Job,
+    import: &'a Import,
+    options: LoadOptions,
+    changes: Changes,
+}
+
+impl<'a> Session<'a> {
+    fn new(job: &'a Job, import: &'a Import) -> Result<Session<'a>, Error> {
+        let mut options = LoadOptions::read(&import.options)?;
+        if import.has_headers {
+            let headers = job.secret.as_ref().and_then(|secret| secret.get("headers")).ok_or(Error::NoSecret)?;
+            options.headers = LoadOptions::read(&serde_json::json!({"headers": headers}).to_string())?.headers;
+        }
+        options.merge = import.merge.clone();
+        let wrong = |_| Error::Internal("what is laid over resources cannot be stored".to_owned());
+        let changes =
+            assemble::changes(&options)?.with(import.meta.as_deref(), import.id_prefix.as_deref(), guc::max_depth()).map_err(wrong)?;
+        Ok(Session { job, import, options, changes })
+    }
+
+    /// The source of an input, if the role may still read it, and how it is reached.
+    fn source(&self, part: &Part) -> Result<(Source, Access), Error> {
+        let secret = || self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(part.ordinal)?.as_str());
+        let open = self.import.urls.get(part.ordinal).and_then(Option::as_deref);
+        let source = Source::parse(open.or_else(secret).ok_or(Error::NoSecret)?)?;
+        Right::to_read(&source).require()?;
+        let access = assemble::access(&self.options, std::slice::from_ref(&source))?;
+        Ok((source, access))
+    }
+
+    /// How a part is loaded from where it is.
+    fn plan(&self, (source, access): (Source, Access), part: &Part, destination: &Destination) -> Plan {
+        let (name, resource_type) = (source.name(), part.resource_type.as_deref());
+        let recipe = assemble::recipe(&name, resource_type, self.import.fhir, &self.options, &self.changes, &destination.compression);
+        Plan {
+            source,
+            access,
+            recipe: Recipe { versions: part.range.map(|range| range.versions), ..recipe },
+            threads: guc::encode_threads(),
+            from: part.progress.checkpoint.clone(),
+            span: part.range.map(|range| range.span),
+            division: None,
+            confirm: false,
+        }
+    }
+}
+
+impl Operation for Import {
+    fn task(&mut self, job: &Job, task: &mut Part, _: bool) -> Result<Step, Failure> {
+        input(job, self, task)
+    }
+
+    fn as_one_transaction(&self) -> Option<&dyn OneTransaction> {
+        self.transaction.then_some(self)
+    }
+}
+
+impl OneTransaction for Import {
+    fn all(&self, job: &Job, tasks: &mut [Part]) -> Result<Step, (Option<usize>, Failure)> {
+        together(job, self, tasks)
+    }
+}
+
+/// Loads an input from where it is to its end.
+fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
+    let role = job.role;
+    let resource_type = part.resource_type.clone();
+    let (session, mut destination) = transaction::run(role, || {
+        if role.is_none() {
+            return Err(Error::NoRole);
+        }
+        let session = Session::new(job, import)?;
+        let destination = assemble::destination(&session.options);
+        // The table is there, and how its rows are compressed is known, before the first is made.
+        Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
+        Ok((session, destination))
+    })?;
+    let mut may_divide = true;
+    loop {
+        let source = transaction::run(role, || session.source(part))?;
+        destination.order = part.range.map(|range| Order { last: range.last_version });
+        let mut plan = session.plan(source, part, &destination);
+        if may_divide {
+            plan.division = transaction::run(role, || divide::look_for(part, &session.options))?;
+        }
+        let division = plan.division.clone();
+        let before = part.progress.read;
+        let loaded = subtransaction::outside(|| {
+            let mut ledger = Ledger::new(u64::MAX);
+            let mut sink = Box::new(Committing::new(job, part, destination.clone(), session.options.max_errors));
+            match source_reader::load(plan, &mut *sink, &mut ledger, &mut Attentive(job)) {
+                Ok(()) if divide::is_due(&division) => Ok(()),
+                Ok(()) => sink.finish(&mut ledger),
+                Err(error @ Error::Source { .. }) => sink.keep(&mut ledger).and(Err(error)),
+                Err(error) => Err(error),
+            }
+        });
+        let error = match loaded {
+            Ok(()) if divide::is_due(&division) => {
+                may_divide = transaction::run(role, || divide::divide(job, part, division.as_ref()))?;
+                continue;
+            }
+            Ok(()) => return Ok(Step::Ended),
+            Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
+            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(Failure::Ours(error)) => error,
+            Err(failure) => return Err(failure),
+        };
+        if part.progress.read > before {
+            // What came since counts as a success.
+            part.tries = 0;
+        }
+        if let Error::Rejected { first, .. } = &error {
+            // What an earlier try told of the same lines is told once.
+            transaction::run(None, || {
+                task_progress::forget_findings(job, part)?;
+                Journal::of_input(&job.id, part.ordinal).reject_behind(task_claim::lines_before(job, part)?, first)
+            })?;
+        }
+        if !retry::may_pass(&error) || part.tries >= import.retries {
+            return Err(Failure::Ours(error));
+        }
+        transaction::run(None, || task_progress::try_again(part, &error.to_string()))?;
+        if !retry::rest(job, part.tries - 1)? {
+            return Ok(Step::Unwanted);
+        }
+    }
+}
+
+/// Loads all inputs in one transaction, in their order.
+fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, (Option<usize>, Failure)> {
+    let mut at = None;
+    let loaded = transaction::run(job.role, || {
+        if job.role.is_none() {
+            return Err(Error::NoRole);
+        }
+        let session = Session::new(job, import)?;
+        for (index, part) in parts.iter_mut().enumerate() {
+            at = Some(index);
+            one_of_them(&session, part)?;
+        }
+        // With the rows, so that nobody begins anew what is stored.
+        job::end(job)?;
+        Ok(Step::Ended)
+    });
+    match loaded {
+        Err(Failure::Ours(Error::Stopped)) => Ok(Step::Unwanted),
+        other => other.map_err(|failure| (at, failure)),
+    }
+}
+
+fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
+    let resource_type = part.resource_type.clone();
+    let destination = assemble::destination(&session.options);
+    let most = session.options.max_errors;
+    let journal = Journal::of_input(&session.job.id, part.ordinal);
+    let mut ledger = Ledger::new(most);
+    let mut sink: Box<dyn Sink> = match most {
+        0 => Box::new(Strict::new(destination.clone(), resource_type.as_deref())?),
+        _ => Box::new(Tolerant::new(destination.clone(), resource_type.as_deref(), journal)?),
+    };
+    let plan = session.plan(session.source(part)?, part, &destination);
+    let mut counts = Counting { sink: &mut *sink, job: session.job, progress: &mut part.progress };
+    source_reader::load(plan, &mut counts, &mut ledger, &mut Within(session.job))?;
+    sink.finish(&mut ledger)?;
+    part.progress.read = ledger.read;
+    part.progress.stored = ledger.all_stored();
+    part.progress.skipped = ledger.skipped;
+    part.progress.rejected = ledger.rejected;
+    task_progress::advance_input(part, &part.progress)?;
+    task_progress::end(part, None)
+}

@@ -1,0 +1,175 @@
+//! Validation of stored resources: a table, some pages a step, each step with what it found in one transaction.
+
+use crate::error::Error;
+use crate::fhir::validate::Checks;
+use crate::fhir::{definitions, structure};
+use crate::job::retry;
+use crate::job::spec::{JobSpec, Work};
+use crate::job::step::Step;
+use crate::job::worker::Operation;
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::process::{background, transaction};
+use crate::pg::read::cursor_scan::{self, Filter, When};
+use crate::pg::state::job::{self, Job, Order};
+use crate::pg::state::load_error::Journal;
+use crate::pg::state::task::{NewPart, Part};
+use crate::pg::state::task_progress::{self, Advance};
+use crate::pg::sys::latch::Backend;
+use crate::pg::sys::subtransaction::Failure;
+use crate::pg::sys::{backend, guc};
+use crate::pg::write::dangling_references::Referrers;
+use crate::pipeline::dump::render::Recipe;
+use crate::pipeline::parallel_map::Pipe;
+use crate::pipeline::validate_rows::Examine;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// Pages of a step: a transaction, and at most as much to find.
+const PAGES: u32 = 512;
+/// References that are looked at together.
+const REFERENCES: u64 = 50_000;
+
+/// Looks through the tables that are the job's parts.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Validate {
+    pub structure: bool,
+    pub references: bool,
+    /// Rows of this `ts` only, in microseconds since 2000-01-01 UTC.
+    pub written_at: Option<i64>,
+    /// Invalid resources at which it ends.
+    pub max_errors: Option<u64>,
+}
+
+impl Work for Validate {
+    const NAME: &'static str = "validate";
+}
+
+/// Asks for the validation of tables. `request` is what is shown of it.
+pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
+    let plan = JobSpec::new(guc::taken_over(), &validate)?;
+    let parts: Vec<NewPart> = tables
+        .iter()
+        .map(|(resource_type, table)| NewPart { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
+        .collect();
+    let order =
+        Order { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
+    job::enter(order)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+}
+
+impl Operation for Validate {
+    fn task(&mut self, job: &Job, task: &mut Part, after_another: bool) -> Result<Step, Failure> {
+        let (mut tries, mut cancels) = (0, u32::from(after_another));
+        loop {
+            background::reload_configuration();
+            let before = task.clone();
+            let stepped = transaction::run(job.role, || {
+                if job.role.is_none() {
+                    return Err(Error::NoRole);
+                }
+                if job::is_wanted(job)? { step(job, *self, task) } else { Ok(Step::Unwanted) }
+            });
+            match stepped {
+                Ok(Step::More) => tries = 0,
+                Err(failure) if failure.may_pass() && tries < retry::TRIES => {
+                    tries += 1;
+                    *task = before;
+                }
+                // It may have been meant for the job before.
+                Err(failure) if failure.is_cancel() && cancels > 0 => {
+                    cancels -= 1;
+                    *task = before;
+                }
+                ended => return ended,
+            }
+        }
+    }
+}
+
+/// Looks through the next pages of a part.
+fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error> {
+    backend::require_utf8()?;
+    let resource_type = part.resource_type.clone().unwrap_or_default();
+    let Some(oid) = resource_table::find_qualified(&part.source)? else { return Err(Error::UnknownType(resource_type)) };
+    let table = resource_table::describe(oid)?;
+    let found = cursor_scan::pages(&table);
+    let storage =
+        found.as_ref().map_or_else(|| format!("{} {}", table.name, job::origin()), |(_, file)| format!("{file} {}", job::origin()));
+    task_progress::settle(job, part, &storage)?;
+    let pages = found.map(|(pages, _)| pages);
+    // What is written behind the table's end of the beginning is written in its course.
+    let size = part.size.unwrap_or(i64::from(pages.unwrap_or(1)));
+    let end = (part.position + i64::from(PAGES)).min(size);
+    let mut filter = Filter::default();
+    if pages.is_some() {
+        filter.pages(part.position as u32, end as u32);
+    }
+    if let Some(written_at) = request.written_at.filter(|_| table.has_ts) {
+        filter.written(When::At, written_at);
+    }
+    let (read, rejected) = look(job, request, &table, resource_type, filter)?;
+    let position = if pages.is_some() { end } else { size };
+    task_progress::advance(part, Advance { position, size, read, rejected })?;
+    if let Some(most) = request.max_errors
+        && part.progress.rejected > most
+    {
+        return Ok(Step::TooMany(most));
+    }
+    Ok(if position < size { Step::More } else { Step::Done })
+}
+
+/// How many resources were read, and how many of them are invalid. What is wrong with them is written down.
+fn look(job: &Job, request: Validate, table: &Table, resource_type: String, filter: Filter) -> Result<(u64, u64), Error> {
+    let definitions = definitions::r4();
+    let stored = guc::resource_format();
+    let examine = Examine {
+        recipe: Recipe {
+            definitions,
+            resource_type,
+            table: table.name.clone(),
+            stored,
+            to: stored,
+            created_at_url: guc::created_at_url(),
+            max_depth: guc::max_depth(),
+            has_created_at: table.has_cts,
+            has_last_updated: table.has_ts,
+        },
+        structure: structure::r4(),
+        checks: Checks { structure: request.structure, references: request.references },
+    };
+    let journal = Journal::of(&job.id);
+    let mut referrers = Referrers::new(definitions, &table.name);
+    // Ids of the invalid resources among those whose references are still to be looked at.
+    let mut invalid: HashSet<String> = HashSet::new();
+    let (mut read, mut count) = (0, 0);
+    cursor_scan::with_rows(table, filter, |rows| {
+        let mut pipe = Pipe::new(rows, examine, guc::dump_threads());
+        while let Some(examined) = pipe.next(&mut Backend)? {
+            read += examined.read;
+            count += examined.invalid;
+            journal.find(&examined.findings)?;
+            if request.references {
+                invalid.extend(examined.findings.into_iter().map(|finding| finding.id));
+                examined.referrers.iter().for_each(|referrer| referrers.put(referrer));
+                if referrers.len() >= REFERENCES {
+                    let some = std::mem::replace(&mut referrers, Referrers::new(definitions, &table.name));
+                    count += dangling(some, &std::mem::take(&mut invalid), &journal)?;
+                }
+            }
+        }
+        // Within, because that is where the last of them were kept.
+        count += dangling(referrers, &invalid, &journal)?;
+        Ok(())
+    })?;
+    Ok((read, count))
+}
+
+/// Writes down references that lead nowhere: of how many resources that are not invalid anyhow.
+fn dangling(referrers: Referrers, invalid: &HashSet<String>, journal: &Journal) -> Result<u64, Error> {
+    let mut ids: HashSet<String> = HashSet::new();
+    referrers.dangling(|findings| {
+        ids.extend(findings.iter().filter(|finding| !invalid.contains(&finding.id)).map(|finding| finding.id.clone()));
+        journal.find(findings)
+    })?;
+    Ok(ids.len() as u64)
+}

@@ -1,0 +1,168 @@
+//! Creates a resource type's table with what it needs (its history, the enum of statuses, the sequence of versions), once,
+//! whoever else is doing the same.
+
+use crate::error::Error;
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::sys::sql;
+use pgrx::{Spi, pg_sys};
+use std::ffi::CString;
+
+/// Sequence that gives every stored version its number.
+pub const SEQUENCE: &str = "transaction_id_seq";
+const STATUS: &str = "resource_status";
+
+/// When a new table gets its primary key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    AtOnce,
+    /// By `add_key`, once its rows are there.
+    Later,
+}
+
+/// The table of a resource type, created where it is missing, and whether it lacks its key. The type has passed `resource_table::type_name`.
+pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
+    let history = |found: &Table| sql::relation(&format!("{}_history", found.plain_name), found.schema);
+    if let Some(found) = resource_table::lookup(resource_type)?
+        && history(&found).is_some()
+    {
+        return Ok((found, Key::AtOnce));
+    }
+    let table_name = resource_type.to_ascii_lowercase();
+    let schema = match resource_table::lookup(resource_type)? {
+        Some(found) => found.schema,
+        None => creation_schema()?,
+    };
+    // From here on another session that creates the same table waits, or has been faster.
+    lock(schema, &table_name);
+    ensure_sequence(schema);
+    let status = ensure_status(schema);
+    let literal = pgrx::spi::quote_literal(resource_type);
+    let missing = sql::relation(&table_name, schema).is_none();
+    if missing {
+        let name = resource_table::qualified(schema, &table_name);
+        let constraint = if key == Key::Later { "not null" } else { "primary key" };
+        run(&format!("create table {name} (id pg_catalog.text {constraint}, {})", columns(&status, &literal)));
+    }
+    let history_name = format!("{table_name}_history");
+    if sql::relation(&history_name, schema).is_none() {
+        run(&format!(
+            "create table {} (id pg_catalog.text, {}, primary key (id, txid))",
+            resource_table::qualified(schema, &history_name),
+            columns(&status, &literal)
+        ));
+    }
+    let found =
+        resource_table::lookup(resource_type)?.ok_or_else(|| Error::Internal(format!("table {table_name} is not in the search path")))?;
+    Ok((found, if missing { key } else { Key::AtOnce }))
+}
+
+/// Makes an unlogged table of the shape of a type's, of a name in its parts: the first schema of the search path where it names none.
+/// Its version and times may be missing. Says whether it was made now: another session may have been faster.
+pub fn stage(name: &[String], resource_type: &str) -> Result<(pg_sys::Oid, bool), Error> {
+    let (schema, plain) = match name {
+        [plain] => (creation_schema()?, plain),
+        [schema, plain] => (resource_table::schema(schema)?, plain),
+        _ => return Err(Error::NoSchema),
+    };
+    lock(schema, plain);
+    if let Some(found) = sql::relation(plain, schema) {
+        return Ok((found, false));
+    }
+    let status = ensure_status(schema);
+    let columns = columns(&status, &pgrx::spi::quote_literal(resource_type));
+    let name = resource_table::qualified(schema, plain);
+    run(&format!("create unlogged table {name} (id pg_catalog.text primary key, {columns})"));
+    run(&format!("alter table {name} alter txid drop not null, alter cts drop default, alter ts drop default"));
+    sql::relation(plain, schema).map(|oid| (oid, true)).ok_or_else(|| Error::Internal(format!("table {plain} is missing")))
+}
+
+/// Gives a table that was created without it its primary key.
+pub fn add_key(table: &Table) {
+    run(&format!("alter table {} add primary key (id)", table.name));
+}
+
+/// What both tables have beside id.
+fn columns(status: &str, resource_type: &str) -> String {
+    format!(
+        "txid pg_catalog.int8 not null, cts pg_catalog.timestamptz default pg_catalog.now(), ts pg_catalog.timestamptz default pg_catalog.now(), \
+         resource_type pg_catalog.text default {resource_type}, status {status} not null, resource pg_catalog.jsonb not null"
+    )
+}
+
+/// The sequence's oid, created in `schema` when the search path has none.
+pub fn ensure_sequence(schema: pg_sys::Oid) -> pg_sys::Oid {
+    let found = || sql::relation(SEQUENCE, schema).or_else(|| resource_table::find(SEQUENCE));
+    if let Some(found) = found() {
+        return found;
+    }
+    lock(schema, SEQUENCE);
+    if found().is_none() {
+        run(&format!("create sequence {}", resource_table::qualified(schema, SEQUENCE)));
+    }
+    found().unwrap_or(pg_sys::InvalidOid)
+}
+
+/// The enum's qualified name.
+fn ensure_status(schema: pg_sys::Oid) -> String {
+    let exists = |schema: &pg_sys::Oid| type_exists(STATUS, *schema);
+    let in_path = || std::iter::once(schema).chain(resource_table::search_path()).find(exists);
+    if in_path().is_none() {
+        lock(schema, STATUS);
+    }
+    let home = in_path().unwrap_or_else(|| {
+        run(&format!("create type {} as enum ('created', 'updated', 'deleted', 'recreated')", resource_table::qualified(schema, STATUS)));
+        schema
+    });
+    resource_table::qualified(home, STATUS)
+}
+
+fn type_exists(name: &str, schema: pg_sys::Oid) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    let name = pg_sys::Datum::from(name.as_ptr());
+    let (cache, nothing) = (pg_sys::SysCacheIdentifier::TYPENAMENSP as i32, pg_sys::Datum::from(0));
+    // SAFETY: the cache's keys are a name and a schema; the name outlives the call.
+    unsafe { pg_sys::SearchSysCacheExists(cache, name, pg_sys::Datum::from(schema), nothing, nothing) }
+}
+
+/// Where `create table` without a schema would go.
+fn creation_schema() -> Result<pg_sys::Oid, Error> {
+    resource_table::search_path().first().copied().ok_or(Error::NoSchema)
+}
+
+/// Takes the lock under which a thing of this name is created in a schema, to the transaction's end: others who would create it wait,
+/// and find it.
+pub fn lock(schema: pg_sys::Oid, name: &str) {
+    take(schema, name, false);
+}
+
+/// The same without waiting: false when another has it.
+pub fn try_lock(schema: pg_sys::Oid, name: &str) -> bool {
+    take(schema, name, true)
+}
+
+fn take(schema: pg_sys::Oid, name: &str, at_once: bool) -> bool {
+    // Advisory locks of users have 1 or 2 here.
+    const OURS: u16 = 29;
+    let hash = name.bytes().fold(2_166_136_261u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: reads a backend variable.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: schema.to_u32(),
+        locktag_field3: hash,
+        locktag_field4: OURS,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // SAFETY: a lock of the transaction; a cancel ends the wait for it.
+    let taken = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, at_once) };
+    // SAFETY: takes up what others created before the lock was ours: that it was not there is remembered else.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Runs a statement all of whose names are qualified.
+pub fn run(statement: &str) {
+    crate::pg::sys::error_context::keep(None, || {
+        crate::pg::sys::sqlstate::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string())))
+    });
+}

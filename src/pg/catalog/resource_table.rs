@@ -1,0 +1,263 @@
+//! A resource type's table: found through the search path, in the shape that rows are read from and written to.
+
+use crate::error::Error;
+use crate::fhir::definitions::Definitions;
+use crate::pg::sys::{sql, switch_user};
+use pgrx::{PgRelation, pg_sys};
+use std::ffi::{CStr, CString};
+
+/// Tables by what they are in the catalog.
+pub type Oids = Vec<pg_sys::Oid>;
+
+/// A table of resources, its names ready for SQL.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub oid: pg_sys::Oid,
+    pub schema: pg_sys::Oid,
+    /// `"schema"."table"`, quoted where needed.
+    pub name: String,
+    /// The name alone, for messages.
+    pub plain_name: String,
+    pub has_cts: bool,
+    pub has_ts: bool,
+    pub has_resource_type: bool,
+    /// Type of the column `status`, qualified and quoted.
+    pub status_type: String,
+}
+
+/// A type's name as FHIR spells it, or the name of a type of the installation's own.
+pub fn type_name(definitions: &Definitions, name: &str) -> Result<String, Error> {
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.len() < 56 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !plain {
+        return Err(Error::InvalidType(name.chars().take(100).collect()));
+    }
+    Ok(definitions.resource_name(name).unwrap_or(name).to_owned())
+}
+
+/// The parts of a name as SQL spells it: one to three. None when it is no name.
+pub fn parts_of(name: &str) -> Option<Vec<String>> {
+    let name = CString::new(name).ok()?;
+    // The function writes into it.
+    // SAFETY: copies a NUL-terminated string.
+    let copy = unsafe { pg_sys::pstrdup(name.as_ptr()) };
+    let mut list = std::ptr::null_mut();
+    // SAFETY: a string of ours, and where the list goes.
+    let is_name = unsafe { pg_sys::SplitIdentifierString(copy, b'.' as std::ffi::c_char, &mut list) };
+    // SAFETY: null for none, else a list.
+    let cells = unsafe { list.as_ref() }.map_or(&[][..], |list| {
+        // SAFETY: a list has as many elements as it says.
+        unsafe { std::slice::from_raw_parts(list.elements, list.length as usize) }
+    });
+    let part = |cell: &pg_sys::ListCell| {
+        // SAFETY: a list of pointers.
+        let text = unsafe { cell.ptr_value };
+        // SAFETY: a NUL-terminated string in the copy.
+        unsafe { CStr::from_ptr(text.cast()) }.to_string_lossy().into_owned()
+    };
+    let parts: Vec<String> = cells.iter().map(part).collect();
+    (is_name && (1..=3).contains(&parts.len())).then_some(parts)
+}
+
+/// The parts of a table's name as SQL spells it: with or without its schema.
+pub fn parts(name: &str) -> Result<Vec<String>, Error> {
+    parts_of(name).filter(|parts| parts.len() < 3).ok_or_else(|| Error::InvalidTable(name.chars().take(100).collect()))
+}
+
+/// The schema of this name.
+pub fn schema(name: &str) -> Result<pg_sys::Oid, Error> {
+    let name = CString::new(name).map_err(|_| Error::NoSchema)?;
+    // SAFETY: a NUL-terminated name; a missing schema is an ERROR, as a missing right is.
+    Ok(unsafe { pg_sys::LookupExplicitNamespace(name.as_ptr(), false) })
+}
+
+/// The relation of a name as SQL spells it.
+pub fn find_qualified(name: &str) -> Result<Option<pg_sys::Oid>, Error> {
+    Ok(match parts(name)?.as_slice() {
+        [of, plain] => sql::relation(plain, schema(of)?),
+        [plain] => find(plain),
+        _ => None,
+    })
+}
+
+/// Schemas of the search path in their order, without the system's.
+pub fn search_path() -> Vec<pg_sys::Oid> {
+    let mut schemas = [pg_sys::InvalidOid; 64];
+    // SAFETY: the array has the room that is said.
+    let count = unsafe { pg_sys::fetch_search_path_array(schemas.as_mut_ptr(), schemas.len() as i32) };
+    let count = usize::try_from(count).unwrap_or(0).min(schemas.len());
+    schemas[..count].iter().copied().filter(|&schema| schema != pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE)).collect()
+}
+
+/// The relation that a name without a schema means: the first in the search path. The session's temporary tables stand first, but for a path
+/// that says where they stand: functions of another's rights put them last.
+pub fn find(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a NUL-terminated name; a catalog look-up.
+    let oid = unsafe { pg_sys::RelnameGetRelid(name.as_ptr()) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The table of a resource type, if there is one. The type has passed `type_name`.
+pub fn lookup(resource_type: &str) -> Result<Option<Table>, Error> {
+    find(&resource_type.to_ascii_lowercase()).map(describe).transpose()
+}
+
+/// The same, locked for writing to the transaction's end, so that it stays as it is described.
+pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
+    let name = resource_type.to_ascii_lowercase();
+    let mut found = find(&name);
+    // Until the name still means the table that was locked, as PostgreSQL does; whoever renames that fast, time and again, is refused below.
+    for _ in 0..100 {
+        let Some(oid) = found else { return Ok(None) };
+        // SAFETY: any oid may be locked.
+        unsafe { pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32) };
+        let again = find(&name);
+        if again == found {
+            return describe(oid).map(Some);
+        }
+        found = again;
+    }
+    Err(Error::Internal(format!("table {name} does not stay what it is")))
+}
+
+/// Waits until nobody writes to a type's table, and lets nobody begin to, to the transaction's end.
+pub fn keep_others_off(resource_type: &str) -> Result<(), Error> {
+    if let Some(found) = lookup(resource_type)? {
+        // SAFETY: any oid may be locked.
+        unsafe { pg_sys::LockRelationOid(found.oid, pg_sys::ShareRowExclusiveLock as i32) };
+    }
+    Ok(())
+}
+
+/// `"schema"."name"`.
+pub fn qualified(schema: pg_sys::Oid, name: &str) -> String {
+    // SAFETY: a catalog look-up; null when the schema is gone.
+    let schema = unsafe { pg_sys::get_namespace_name(schema) };
+    let schema = if schema.is_null() { String::new() } else { text(schema) };
+    pgrx::spi::quote_qualified_identifier(schema, name.to_owned())
+}
+
+fn text(name: *const std::ffi::c_char) -> String {
+    // SAFETY: a NUL-terminated string that PostgreSQL just made.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+/// Reads a table's shape.
+pub fn describe(oid: pg_sys::Oid) -> Result<Table, Error> {
+    // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+    let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+    let plain_name = relation.name().to_owned();
+    let wrong = |reason: String| Error::WrongShape { table: plain_name.clone(), reason };
+    let descriptor = relation.tuple_desc();
+    let column = |name: &str| descriptor.iter().find(|a| !a.is_dropped() && a.name() == name).map(|a| a.type_oid().value());
+    for (name, kinds) in [
+        ("id", [pg_sys::TEXTOID, pg_sys::VARCHAROID].as_slice()),
+        ("txid", &[pg_sys::INT8OID, pg_sys::INT4OID]),
+        ("resource", &[pg_sys::JSONBOID]),
+    ] {
+        match column(name) {
+            Some(kind) if kinds.contains(&kind) => {}
+            Some(_) => return Err(wrong(format!("column {name} has another type"))),
+            None => return Err(wrong(format!("it has no column {name}"))),
+        }
+    }
+    let Some(status) = column("status") else { return Err(wrong("it has no column status".to_owned())) };
+    for name in ["ts", "cts"] {
+        if column(name).is_some_and(|kind| kind != pg_sys::TIMESTAMPTZOID) {
+            return Err(wrong(format!("column {name} is no timestamptz")));
+        }
+    }
+    // SAFETY: the type of a column that exists.
+    let status_type = text(unsafe { pg_sys::format_type_be_qualified(status) });
+    let schema = relation.namespace_oid();
+    Ok(Table {
+        oid,
+        schema,
+        name: qualified(schema, &plain_name),
+        has_cts: column("cts").is_some(),
+        has_ts: column("ts").is_some(),
+        has_resource_type: column("resource_type").is_some(),
+        status_type,
+        plain_name: plain_name.clone(),
+    })
+}
+
+/// The table of earlier versions beside a table, if the current user may read it.
+pub fn history(table: &Table) -> Option<(pg_sys::Oid, String)> {
+    let (oid, name) = find_history(table)?;
+    readable(oid).then(|| (oid, qualified(table.schema, &name)))
+}
+
+/// The table of earlier versions, and the columns that it shares with its table, ready for SQL.
+pub struct HistoryColumns {
+    pub table: String,
+    pub names: Vec<String>,
+}
+
+/// Where a table's versions are kept.
+pub fn history_columns(table: &Table) -> Result<HistoryColumns, Error> {
+    let (oid, name) = find_history(table).ok_or_else(|| Error::NoHistory(table.plain_name.clone()))?;
+    let columns = |oid| {
+        // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+        let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+        let descriptor = relation.tuple_desc();
+        let plain = descriptor.iter().filter(|column| !column.is_dropped() && column.attgenerated == 0);
+        plain.map(|column| column.name().to_owned()).collect::<Vec<String>>()
+    };
+    let theirs = columns(oid);
+    let shared = columns(table.oid).into_iter().filter(|name| theirs.contains(name));
+    Ok(HistoryColumns { table: qualified(table.schema, &name), names: shared.map(pgrx::spi::quote_identifier).collect() })
+}
+
+/// The name of the table of earlier versions that the current user may not read.
+pub fn unreadable_history(table: &Table) -> Option<String> {
+    find_history(table).filter(|(oid, _)| !readable(*oid)).map(|(_, name)| name)
+}
+
+fn find_history(table: &Table) -> Option<(pg_sys::Oid, String)> {
+    let name = format!("{}_history", table.plain_name);
+    let oid = sql::relation(&name, table.schema)?;
+    // A table that is no history has no say.
+    describe(oid).ok()?;
+    Some((oid, name))
+}
+
+/// The name alone, for messages; empty for one that is gone.
+pub fn plain_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: a catalog look-up; null when the table is gone.
+    let name = unsafe { pg_sys::get_rel_name(oid) };
+    if name.is_null() { String::new() } else { text(name) }
+}
+
+/// The table of a qualified name and that of its earlier versions, if they are there. Nothing is locked.
+pub fn with_history(name: &str) -> Result<Oids, Error> {
+    let history = match parts(name)?.as_slice() {
+        [of, plain] => sql::relation(&format!("{plain}_history"), schema(of)?),
+        _ => None,
+    };
+    Ok(find_qualified(name)?.into_iter().chain(history).collect())
+}
+
+/// These tables and what is below them, partitions and children.
+pub fn with_children(tables: Oids) -> Result<Oids, Error> {
+    let found = sql::look(
+        "with recursive t (oid) as (select unnest($1::oid[]) union select i.inhrelid from pg_inherits i join t on i.inhparent = t.oid) select oid from t",
+        &[tables.into()],
+        |row| row.get::<pg_sys::Oid>(1),
+    )?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Refuses a table of which the current user may read nothing.
+pub fn require_readable(table: &Table) -> Result<(), Error> {
+    let mode = pg_sys::ACL_SELECT as pg_sys::AclMode;
+    // SAFETY: a catalog look-up for a relation that exists.
+    let any = unsafe { pg_sys::pg_attribute_aclcheck_all(table.oid, switch_user::current(), mode, pg_sys::AclMaskHow::ACLMASK_ANY) };
+    if readable(table.oid) || any == pg_sys::AclResult::ACLCHECK_OK { Ok(()) } else { Err(Error::Unreadable(table.plain_name.clone())) }
+}
+
+fn readable(oid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up for a relation that exists.
+    let answer = unsafe { pg_sys::pg_class_aclcheck(oid, switch_user::current(), pg_sys::ACL_SELECT as pg_sys::AclMode) };
+    answer == pg_sys::AclResult::ACLCHECK_OK
+}

@@ -1,0 +1,46 @@
+//! The sequence that numbers versions, where versions come from elsewhere.
+
+use crate::error::Error;
+use crate::pg::catalog::ddl;
+use crate::pg::sys::error_context;
+use pgrx::{Spi, pg_sys};
+
+/// How far beyond a version the sequence is moved. Others may draw from it between the look at it and the move: what they can draw
+/// in that time must not be drawn again.
+const DISTANCE: i64 = 10_000;
+
+/// Takes so many versions that follow one another, for whoever gives them out: the one before the first. None where that cannot be, for want of
+/// the right to move the sequence, or because it is another than we make, or would be used up by a thousandth. Whoever else moves it waits
+/// to the transaction's end.
+pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result<Option<i64>, Error> {
+    ddl::lock(schema, ddl::SEQUENCE);
+    error_context::keep(None, || {
+        Spi::get_one_with_args::<i64>(
+            "select pg_catalog.max(pg_catalog.setval($1, l.last operator(pg_catalog.+) $3 operator(pg_catalog.+) $2)) operator(pg_catalog.-) $2 \
+             from pg_catalog.pg_sequence s, lateral (select pg_catalog.nextval($1) as last where s.seqincrement operator(pg_catalog.=) 1 \
+                and s.seqtypid operator(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype and s.seqcache operator(pg_catalog.=) 1 \
+                and pg_catalog.has_sequence_privilege($1::pg_catalog.oid, 'update') offset 0) l \
+             where s.seqrelid operator(pg_catalog.=) $1::pg_catalog.oid \
+             and $2 operator(pg_catalog.<) ((s.seqmax operator(pg_catalog.-) l.last) operator(pg_catalog./) 1000)",
+            // SAFETY: an oid is passed by value.
+            &[unsafe { pgrx::datum::DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }, count.into(), DISTANCE.into()],
+        )
+    })
+    .map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Sees to it that the sequence never gives `version` or what is below.
+/// Whoever else does it waits to the transaction's end.
+pub fn move_past(sequence: pg_sys::Oid, schema: pg_sys::Oid, version: i64) -> Result<(), Error> {
+    ddl::lock(schema, ddl::SEQUENCE);
+    error_context::keep(None, || {
+        Spi::run_with_args(
+            "select pg_catalog.setval($1, $2 operator(pg_catalog.+) $3) \
+             where coalesce(pg_catalog.pg_sequence_last_value($1), case when pg_catalog.has_sequence_privilege($1::pg_catalog.oid, 'select,usage') \
+             then 0 else pg_catalog.nextval($1) end) operator(pg_catalog.<) $2",
+            // SAFETY: an oid is passed by value.
+            &[unsafe { pgrx::datum::DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }, version.into(), DISTANCE.into()],
+        )
+    })
+    .map_err(|error| Error::Internal(error.to_string()))
+}

@@ -1,0 +1,86 @@
+//! Transactions of a worker: the work of one, as the role that asked for it, and what is to know when it fails.
+
+use crate::error::Error;
+use crate::pg::sys::subtransaction::{Failure, failure, with_true_state};
+use crate::pg::sys::{sql, version};
+use pgrx::{PgTryBuilder, pg_sys};
+use std::ffi::c_int;
+use std::panic::AssertUnwindSafe;
+
+/// What a transaction sees of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    ReadCommitted,
+    /// What had committed at one moment: when work first looks, or when the snapshot that it takes over was taken.
+    RepeatableRead,
+}
+
+/// Does work in a transaction of its own, READ COMMITTED, as a role; None is who is connected. Nothing that the work calls can leave the role:
+/// it is as in a function of that role's. After a failure nothing is left of the transaction. Where the extension is gone, that is the failure.
+pub fn run<T>(role: Option<pg_sys::Oid>, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+    isolated(role, Isolation::ReadCommitted, || Ok(()), work)
+}
+
+/// The same at another level; `before` is done before anything is seen.
+pub fn isolated<T>(
+    role: Option<pg_sys::Oid>,
+    isolation: Isolation,
+    before: impl FnOnce() -> Result<(), Error>,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Failure> {
+    // SAFETY: outside a transaction, as all here.
+    unsafe { pg_sys::SetCurrentStatementStartTimestamp() };
+    // SAFETY: as above.
+    unsafe { pg_sys::StartTransactionCommand() };
+    let level = match isolation {
+        Isolation::ReadCommitted => pg_sys::XACT_READ_COMMITTED,
+        Isolation::RepeatableRead => pg_sys::XACT_REPEATABLE_READ,
+    };
+    // SAFETY: a transaction without work yet.
+    unsafe { pg_sys::XactIsoLevel = level as c_int };
+    // SAFETY: as above.
+    unsafe { pg_sys::XactReadOnly = false };
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: where the two values go.
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut context) };
+    if let Some(role) = role {
+        // SAFETY: a transaction is running; its end by an ERROR sets both back.
+        unsafe { pg_sys::SetUserIdAndSecContext(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int) };
+    }
+    // SAFETY: reads a backend variable.
+    let stack = unsafe { pg_sys::error_context_stack };
+    let body = AssertUnwindSafe(|| {
+        before().map_err(Failure::Ours)?;
+        // SAFETY: a transaction is running.
+        let snapshot = unsafe { pg_sys::GetTransactionSnapshot() };
+        // SAFETY: as above.
+        unsafe { pg_sys::PushActiveSnapshot(snapshot) };
+        if !sql::is_there() {
+            return Err(Failure::Ours(Error::Gone));
+        }
+        version::matches().map_err(Failure::Ours)?;
+        let value = work().map_err(Failure::Ours)?;
+        // SAFETY: pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        // Deferred triggers fire in it, still as the role.
+        // SAFETY: the transaction of above.
+        unsafe { pg_sys::CommitTransactionCommand() };
+        Ok(value)
+    });
+    let done = PgTryBuilder::new(body).catch_others(|caught| Err(failure(caught))).execute();
+    match done {
+        Ok(value) => {
+            // SAFETY: what was set before.
+            unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+            Ok(value)
+        }
+        Err(failed) => {
+            let failed = with_true_state(failed, stack);
+            // SAFETY: what was there before; ours lie in the transaction's memory.
+            unsafe { pg_sys::error_context_stack = stack };
+            // SAFETY: the transaction of above.
+            unsafe { pg_sys::AbortCurrentTransaction() };
+            Err(failed)
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Rows out: scans of tables, cursors, a caller's query. It hands blocks of raw rows to `pipeline::dump`, which makes text of them.
+
+pub mod cursor_scan;
+pub mod nested_query;
+pub mod patient_ids;
+pub mod query_printer;
+pub mod table_scan;

@@ -1,0 +1,205 @@
+//! A job as it is written down: entered with its parts, begun, ended.
+
+use crate::error::Error;
+use crate::pg::process::background::{self, Launch};
+use crate::pg::state::task::{NewPart, Part};
+use crate::pg::sys::{backend, sql, switch_user};
+use pgrx::{JsonB, pg_sys};
+use serde_json::Value;
+use std::ffi::CString;
+
+/// A job to enter.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// None for one that is made.
+    pub id: Option<&'a str>,
+    pub kind: &'a str,
+    /// What was asked for, shown to the role: without secrets.
+    pub request: Value,
+    /// What its workers go by.
+    pub plan: Value,
+    /// What of it is kept apart, and only until the job ends.
+    pub secret: Option<Value>,
+    pub parts: &'a [NewPart],
+    /// That start at once.
+    pub workers: usize,
+    /// Workers that may be at it at a time; None for as many as there are.
+    pub threads: Option<usize>,
+}
+
+/// A job as its workers know it.
+#[derive(Debug)]
+pub struct Job {
+    pub number: i64,
+    pub id: String,
+    pub kind: String,
+    /// None when it is gone.
+    pub role: Option<pg_sys::Oid>,
+    pub plan: Value,
+    pub secret: Option<Value>,
+    pub threads: Option<usize>,
+}
+
+/// Enters a job of the current user, whose workers start when the transaction commits: its id and number. None when the id is a job's already.
+pub fn enter(order: Order) -> Result<Option<(String, i64)>, Error> {
+    let id = order.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+    let (role, session_role) = (switch_user::current(), switch_user::of_session());
+    let numbers = sql::query(
+        "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
+         values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \
+         on conflict do nothing returning number",
+        &[
+            id.as_str().into(),
+            order.kind.into(),
+            role.into(),
+            session_role.into(),
+            JsonB(order.request).into(),
+            origin().into(),
+            order.threads.and_then(|threads| i32::try_from(threads).ok()).into(),
+        ],
+        |row| row.get::<i64>(1),
+    )?;
+    let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
+    sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(order.plan).into()])?;
+    let (sources, types): (Vec<&str>, Vec<Option<&str>>) =
+        order.parts.iter().map(|part| (part.source.as_str(), part.resource_type.as_deref())).unzip();
+    sql::run(
+        "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
+         select $1, p.source, p.resource_type, p.ordinal - 1 \
+         from rows from (unnest($2), unnest($3)) with ordinality as p (source, resource_type, ordinal) order by p.ordinal",
+        &[number.into(), sources.into(), types.into()],
+    )?;
+    if let Some(secret) = order.secret {
+        sql::run("insert into bulk.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
+    }
+    tell(&id)?;
+    let launch = launch(number, session_role)?;
+    for _ in 0..order.workers {
+        background::start_at_commit(launch);
+    }
+    Ok(Some((id, number)))
+}
+
+/// Tells whoever listens that a job has another state.
+pub fn tell(id: &str) -> Result<(), Error> {
+    sql::run("select pg_notify('bulk_job', $1)", &[id.into()])
+}
+
+/// The database, told apart from its copies: a copy does not go on with jobs by itself.
+pub fn origin() -> String {
+    // SAFETY: reads what the server knows of itself.
+    let system = unsafe { pg_sys::GetSystemIdentifier() };
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{system}/{}/{host}", backend::database().to_u32())
+}
+
+pub fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
+    // Without a number for the transaction: whoever keeps a snapshot must go on seeing what is new by `look`.
+    let may_login = sql::look("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
+    Ok(Launch { job, database: backend::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
+}
+
+/// The job of a worker; None when it has ended or is gone.
+pub fn open(number: i64) -> Result<Option<Job>, Error> {
+    let found = sql::look(
+        "select j.id, j.kind, r.oid, p.plan, s.secret, j.threads from bulk.job_entry j join bulk.job_plan p on p.job = j.number \
+         left join bulk.job_secret s on s.job = j.number \
+         left join pg_roles r on r.rolname = j.role::name \
+         where j.number = $1 and j.state in ('waiting', 'in-progress') and j.origin = $2",
+        &[number.into(), origin().into()],
+        |row| {
+            Ok(Job {
+                number,
+                id: row.get(1)?.unwrap_or_default(),
+                kind: row.get(2)?.unwrap_or_default(),
+                role: row.get(3)?,
+                plan: row.get::<JsonB>(4)?.map_or(Value::Null, |plan| plan.0),
+                secret: row.get::<JsonB>(5)?.map(|secret| secret.0),
+                threads: row.get::<i32>(6)?.and_then(|threads| usize::try_from(threads).ok()),
+            })
+        },
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// Enters that a job is at work, if it is not yet.
+pub fn begin(job: &Job) -> Result<(), Error> {
+    let begun = sql::query(
+        "update bulk.job_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
+         where number = $1 and state = 'waiting' returning true",
+        &[job.number.into()],
+        |_| Ok(()),
+    )?;
+    if begun.is_empty() { Ok(()) } else { tell(&job.id) }
+}
+
+/// Whether a job is still to be done: nobody has cancelled or deleted it.
+pub fn is_wanted(job: &Job) -> Result<bool, Error> {
+    let found = sql::look(
+        "select from bulk.job_entry where number = $1 and id = $2 and state in ('waiting', 'in-progress')",
+        &[job.number.into(), job.id.as_str().into()],
+        |_| Ok(()),
+    )?;
+    Ok(!found.is_empty())
+}
+
+/// Ends a job, unless parts of it are open. It has begun with the first of them, which is written down a moment before it.
+pub fn end(job: &Job) -> Result<(), Error> {
+    let ended = sql::query(
+        "update bulk.job_entry j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
+         state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' when j.kind = 'export' then 'completed' else 'done' end \
+         from (select coalesce(bool_or(state = 'error'), false) as failed, \
+            coalesce(bool_or(state in ('waiting', 'in-progress')), false) as open, \
+            min(started) as first, (array_agg(message order by number) filter (where message is not null))[1] as message \
+            from bulk.job_file_entry where job = $1) f \
+         where j.number = $1 and j.state in ('waiting', 'in-progress') and not f.open returning j.state",
+        &[job.number.into()],
+        |row| row.get::<String>(1),
+    )?;
+    match ended.into_iter().flatten().next() {
+        None => Ok(()),
+        // One that failed may be taken up again.
+        Some(state) if state == "error" => tell(&job.id),
+        Some(_) => forget(job.number).and_then(|()| tell(&job.id)),
+    }
+}
+
+/// Forgets a job's secrets.
+pub fn forget(number: i64) -> Result<(), Error> {
+    sql::run("delete from bulk.job_secret where job = $1", &[number.into()])
+}
+
+/// Ends a job as failed, whatever its parts are.
+pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
+    sql::run(
+        "update bulk.job_entry set state = 'error', message = $2, finished = clock_timestamp() \
+         where number = $1 and state in ('waiting', 'in-progress')",
+        &[job.number.into(), message.into()],
+    )?;
+    if job.kind == "bucket" {
+        // A call begins anew, with an account of its own.
+        forget(job.number)?;
+    }
+    tell(&job.id)
+}
+
+/// What the workers of a job go by.
+pub fn plan(number: i64) -> Result<Option<Value>, Error> {
+    let found = sql::look("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
+    Ok(found.into_iter().flatten().next().map(|plan| plan.0))
+}
+
+/// A text for the activity of a worker.
+pub fn activity(job: &Job, part: &Part) -> CString {
+    CString::new(format!("bulk.{} of {}, job {}", job.kind, part.source, job.id)).unwrap_or_default()
+}
+
+/// For whom a job is; None when the role is gone.
+pub fn role(number: i64) -> Result<Option<pg_sys::Oid>, Error> {
+    let found = sql::look(
+        "select r.oid from bulk.job_entry j join pg_roles r on r.rolname = j.role::name where j.number = $1",
+        &[number.into()],
+        |row| row.get::<pg_sys::Oid>(1),
+    )?;
+    Ok(found.into_iter().flatten().next())
+}

@@ -1,0 +1,207 @@
+//! The files of buckets as they are written down: which are there, which are taken by a job, what became of each.
+
+use crate::error::Error;
+use crate::pg::catalog::ddl;
+use crate::pg::state::job_report;
+use crate::pg::sys::{sql, switch_user};
+use pgrx::{JsonB, pg_sys};
+use serde_json::Value;
+
+/// Objects of one listing, a column for each of their facts.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// As they are written down.
+    pub files: Vec<String>,
+    pub types: Vec<String>,
+    pub sizes: Vec<i64>,
+    pub modified: Vec<Option<String>>,
+    pub etags: Vec<Option<String>>,
+}
+
+/// What a call finds in its bucket.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Files that nobody has written down before.
+    pub new: Vec<String>,
+    /// Files that a job left behind.
+    pub continued: Vec<String>,
+    /// Files that are loaded, and have another content now.
+    pub changed: Vec<String>,
+    /// How many are others', of whom the current user sees nothing.
+    pub held: i64,
+}
+
+/// A file by the names under which it is written down.
+#[derive(Debug, Clone, Copy)]
+pub struct Name<'a> {
+    pub bucket: &'a str,
+    pub file: &'a str,
+    pub job: i64,
+}
+
+/// Whether a row `l` is the role's of $3.
+const SEEN: &str = "(pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = l.role and pg_has_role($3, r.oid, 'usage')))";
+
+/// Calls for one bucket go one after another, to the end of the transaction.
+pub fn lock(bucket: &str) {
+    ddl::lock(pg_sys::InvalidOid, &format!("bucket {bucket}"));
+}
+
+/// Writes down what is new, by the word for the store where errors are its, and finds what is left to do: not what a job is at, nor what belongs to others.
+pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> Result<Taken, Error> {
+    let role = switch_user::current();
+    let etags: Vec<Option<&str>> = listed.etags.iter().map(|etag| etag.as_deref().map(plain)).collect();
+    let names = |found: Vec<Option<String>>| found.into_iter().flatten().collect::<Vec<String>>();
+    let new = sql::query(
+        "insert into bulk.loader_file (bucket, file, type, size, last_modified, etag, role) \
+         select $1, f.file, f.type, f.size, f.modified::timestamptz, f.etag, pg_get_userbyid($7) \
+         from rows from (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6)) as f (file, type, size, modified, etag) \
+         on conflict do nothing returning file",
+        &[
+            bucket.into(),
+            listed.files.clone().into(),
+            listed.types.clone().into(),
+            listed.sizes.clone().into(),
+            listed.modified.clone().into(),
+            etags.clone().into(),
+            role.into(),
+        ],
+        |row| row.get::<String>(1),
+    )?;
+    let live = job_report::live("bucket")?;
+    // A row without a job was entered just now.
+    let left = format!("l.bucket = $1 and l.status in ('pending', 'in-progress') and l.job <> all ($2) and {SEEN}");
+    let continued = sql::query(
+        &format!(
+            "update bulk.loader_file l set status = 'pending', type = f.type, size = f.size, last_modified = f.modified::timestamptz, \
+                etag = f.etag, start = null \
+             from rows from (unnest($4), unnest($5), unnest($6), unnest($7), unnest($8)) as f (file, type, size, modified, etag) \
+             where l.file = f.file and {left} returning l.file"
+        ),
+        &[
+            bucket.into(),
+            live.clone().into(),
+            role.into(),
+            listed.files.clone().into(),
+            listed.types.clone().into(),
+            listed.sizes.clone().into(),
+            listed.modified.clone().into(),
+            etags.clone().into(),
+        ],
+        |row| row.get::<String>(1),
+    )?;
+    sql::run(
+        &format!(
+            "update bulk.loader_file l set status = 'error', \"end\" = clock_timestamp(), message = 'NoSuchKey: the object is gone', \
+                error = jsonb_build_object('source', $6, 'code', 'NoSuchKey') \
+             where {left} and l.file <> all ($4) and exists (select from unnest($5) p where starts_with(l.file, p))"
+        ),
+        &[bucket.into(), live.into(), role.into(), listed.files.clone().into(), covered.to_vec().into(), source.into()],
+    )?;
+    let changed = sql::look(
+        // Not every listing tells ETags.
+        &format!(
+            "select l.file from bulk.loader_file l \
+         join rows from (unnest($2), unnest($3), unnest($4), unnest($5)) as f (file, size, modified, etag) on f.file = l.file \
+         where l.bucket = $1 and l.status = 'done' and case when l.etag is null or f.etag is null \
+            then l.size <> f.size or l.last_modified <> f.modified::timestamptz else l.etag <> f.etag end and {} order by 1",
+            SEEN.replace("$3", "$6")
+        ),
+        &[
+            bucket.into(),
+            listed.files.clone().into(),
+            listed.sizes.clone().into(),
+            listed.modified.clone().into(),
+            etags.clone().into(),
+            role.into(),
+        ],
+        |row| row.get::<String>(1),
+    )?;
+    let held = sql::look(
+        &format!("select count(*) from bulk.loader_file l where l.bucket = $1 and l.file = any ($2) and not {SEEN}"),
+        &[bucket.into(), listed.files.clone().into(), role.into()],
+        |row| row.get::<i64>(1),
+    )?;
+    let held = held.into_iter().flatten().next().unwrap_or_default();
+    Ok(Taken { new: names(new), continued: names(continued), changed: names(changed), held })
+}
+
+/// Has files belong to a job.
+pub fn assign(bucket: &str, files: Vec<String>, job: i64) -> Result<(), Error> {
+    sql::run("update bulk.loader_file set job = $3 where bucket = $1 and file = any ($2)", &[bucket.into(), files.into(), job.into()])
+}
+
+/// Writes down that a file is at work; false when it is not to be loaded any more: its row was deleted, or another job has it.
+pub fn begin(name: Name) -> Result<bool, Error> {
+    let begun = sql::query(
+        "update bulk.loader_file set status = 'in-progress', start = clock_timestamp(), \"end\" = null, message = null, error = null \
+         where bucket = $1 and file = $2 and job = $3 and status in ('pending', 'in-progress') returning true",
+        &[name.bucket.into(), name.file.into(), name.job.into()],
+        |_| Ok(()),
+    )?;
+    Ok(!begun.is_empty())
+}
+
+/// The same while it is loaded: to the transaction's end its row stays.
+pub fn hold(name: Name) -> Result<bool, Error> {
+    let held = sql::query(
+        "select from bulk.loader_file where bucket = $1 and file = $2 and job = $3 and status = 'in-progress' for update",
+        &[name.bucket.into(), name.file.into(), name.job.into()],
+        |_| Ok(()),
+    )?;
+    Ok(!held.is_empty())
+}
+
+/// An ETag without the signs around it, which not all answers of a server have.
+fn plain(etag: &str) -> &str {
+    etag.trim_start_matches("W/").trim_matches('"')
+}
+
+/// Writes down that a file is loaded: with its rows.
+pub fn done(name: Name, loaded: u64, size: Option<u64>, etag: Option<&str>) -> Result<(), Error> {
+    sql::run(
+        "update bulk.loader_file set status = 'done', \"end\" = clock_timestamp(), loaded = $4, size = coalesce($5, size), etag = coalesce($6, etag) \
+         where bucket = $1 and file = $2 and job = $3",
+        &[
+            name.bucket.into(),
+            name.file.into(),
+            name.job.into(),
+            (loaded as i64).into(),
+            size.map(|size| size as i64).into(),
+            etag.map(plain).into(),
+        ],
+    )
+}
+
+/// Writes down why a file is not loaded.
+pub fn fail(name: Name, message: &str, error: Value) -> Result<(), Error> {
+    sql::run(
+        "update bulk.loader_file set status = 'error', \"end\" = clock_timestamp(), message = $4, error = $5 \
+         where bucket = $1 and file = $2 and job = $3",
+        &[name.bucket.into(), name.file.into(), name.job.into(), message.into(), JsonB(error).into()],
+    )
+}
+
+/// How many files there are of a bucket that the current user sees.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    pub total: i64,
+    pub pending: i64,
+    pub error: i64,
+}
+
+/// Counts them; those of a directory begin with its path.
+pub fn counts(bucket: &str, beginning: &str) -> Result<Counts, Error> {
+    let found = sql::look(
+        &format!(
+            "select count(*), count(*) filter (where status in ('pending', 'in-progress')), count(*) filter (where status = 'error') \
+         from bulk.loader_file l where bucket = $1 and starts_with(file, $2) and {SEEN}"
+        ),
+        &[bucket.into(), beginning.into(), switch_user::current().into()],
+        |row| {
+            let count = |column| row.get::<i64>(column).map(Option::unwrap_or_default);
+            Ok(Counts { total: count(1)?, pending: count(2)?, error: count(3)? })
+        },
+    )?;
+    Ok(found.into_iter().next().unwrap_or_default())
+}

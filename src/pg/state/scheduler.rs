@@ -1,0 +1,141 @@
+//! Workers for jobs: started where there is room and something to do, and for those whose workers are gone.
+
+use crate::error::Error;
+use crate::pg::process::{background, backlog};
+use crate::pg::state::job::{Job, launch, origin, tell};
+use crate::pg::sys::{backend, error_context, guc, sql, switch_user};
+use pgrx::{Spi, pg_sys};
+
+/// Parts of an import that are at work at the same time.
+pub const WORKERS: usize = 2;
+
+/// Jobs for which there is something to begin with, by a role that can connect: those that wait, and those at work that have parts waiting.
+/// One that is interrupted is none of them.
+const OPEN: &str = "from bulk.job_entry j join pg_roles r on r.rolname = j.session_role::name \
+    where j.origin = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
+    and exists (select from pg_roles o where o.rolname = j.role::name) \
+    and (j.state = 'waiting' or (j.state = 'in-progress' \
+        and (select count(*) from bulk.workers(j.number)) between 1 and coalesce(j.threads - 1, 2147483647) \
+        and exists (select from bulk.job_file_entry f where f.job = j.number and f.state = 'waiting' and f.phase = \
+            (select min(o.phase) from bulk.job_file_entry o where o.job = j.number and o.state in ('waiting', 'in-progress')))))";
+
+/// Starts workers for parts that no one works on, as far as there is room.
+pub fn start_waiting() -> Result<(), Error> {
+    if backend::is_standby() {
+        return Ok(());
+    }
+    let busy = sql::look(
+        "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 16963 and database = $1",
+        &[backend::database().into()],
+        |row| row.get::<i64>(1),
+    )?;
+    let room = i64::from(guc::max_workers()) - busy.into_iter().flatten().next().unwrap_or(0);
+    if room <= 0 {
+        return Ok(());
+    }
+    let jobs = sql::look(
+        &format!("select j.number, r.oid, j.xmin::text {OPEN} order by j.number limit $2"),
+        &[origin().into(), room.into()],
+        |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
+    )?;
+    let mut all = true;
+    for (job, xmin) in jobs {
+        // What this transaction asks for starts when it commits.
+        let Some((number, session_role)) = job else { continue };
+        if is_ours(xmin) || background::was_started(number) {
+            all = false;
+            continue;
+        }
+        if !background::start(launch(number, session_role)?) {
+            backlog::note(backend::database());
+            return Ok(());
+        }
+    }
+    if all {
+        backlog::forget(backend::database());
+    }
+    Ok(())
+}
+
+/// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again. A bucket waits to be called for again.
+pub fn resume_all() -> Result<(), Error> {
+    let resumed = sql::query(
+        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and origin = $1 \
+         and not exists (select from bulk.workers(e.number)) returning id",
+        &[origin().into()],
+        |row| row.get::<String>(1),
+    )?;
+    resumed.into_iter().flatten().try_for_each(|id| tell(&id))
+}
+
+/// Another job that waits, or a part of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind
+/// in a process must meet no other.
+pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
+    let found = sql::look(
+        &format!(
+            "select j.number {OPEN} and r.oid = $2 and j.role = pg_get_userbyid($3)::text and j.number <> all ($4) order by j.number limit 1"
+        ),
+        &[origin().into(), session_role.into(), role.into(), but.to_vec().into()],
+        |row| row.get::<i64>(1),
+    )?;
+    Ok(found.into_iter().flatten().next())
+}
+
+/// Whether a row was written by the current transaction.
+pub fn is_ours(xmin: Option<String>) -> bool {
+    let xmin = xmin.and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
+    // SAFETY: looks through the current transaction's numbers.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xmin)) }
+}
+
+/// Starts workers for interrupted jobs that the current user may act on, at commit: their ids.
+pub fn resume_interrupted() -> Result<Vec<String>, Error> {
+    let mine = visible("select id from bulk.job where state operator(pg_catalog.=) 'interrupted' order by created")?;
+    let mut resumed = Vec::new();
+    for id in mine {
+        let found = sql::query(
+            "update bulk.job_entry j set state = 'waiting', origin = $2 from pg_roles r where j.id = $1 \
+             and j.state in ('waiting', 'in-progress') and not exists (select from bulk.workers(j.number)) and r.rolname = j.session_role::name \
+             returning j.number, r.oid",
+            &[id.as_str().into(), origin().into()],
+            |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)),
+        )?;
+        if let Some((number, session_role)) = found.into_iter().flatten().next() {
+            background::start_at_commit(launch(number, session_role)?);
+            resumed.push(id);
+        }
+    }
+    Ok(resumed)
+}
+
+/// What the current user sees by a query of one text column.
+fn visible(query: &str) -> Result<Vec<String>, Error> {
+    let found = error_context::keep(None, || {
+        Spi::connect_mut(|client| {
+            client.update(query, None, &[])?.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, pgrx::spi::Error>>()
+        })
+    });
+    found.map(|found| found.into_iter().flatten().collect()).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Has more workers started for a job at work, at commit, where it has more parts now: so many in all.
+pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
+    let working = sql::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
+    let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
+    let launch = launch(job.number, switch_user::of_session())?;
+    for _ in working..workers {
+        background::start_at_commit(launch);
+    }
+    Ok(())
+}
+
+/// Starts a worker for a job that is committed, now. False when the server has no room for it.
+pub fn call(job: &Job) -> Result<bool, Error> {
+    Ok(background::start(launch(job.number, switch_user::of_session())?))
+}
+
+/// How many workers are at a job.
+pub fn workers(number: i64) -> Result<usize, Error> {
+    let count = sql::look("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
+    Ok(count.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or_default())
+}

@@ -1,0 +1,123 @@
+//! How far the parts of jobs are: advanced step by step, begun again, ended.
+
+use crate::error::Error;
+use crate::pg::state::job::Job;
+use crate::pg::state::task::{Part, Progress, Range};
+use crate::pg::sys::sql;
+use crate::pipeline::load::checkpoint::{Checkpoint, Span};
+use pgrx::JsonB;
+
+/// What a worker has done on a part.
+#[derive(Debug, Default)]
+pub struct Advance {
+    /// From where it goes on.
+    pub position: i64,
+    pub size: i64,
+    pub read: u64,
+    pub rejected: u64,
+}
+
+/// Writes down what was done on a part, in the transaction that did it.
+pub fn advance(part: &mut Part, advance: Advance) -> Result<(), Error> {
+    part.position = advance.position;
+    part.size = Some(advance.size);
+    part.progress.rejected += advance.rejected;
+    sql::run(
+        "update bulk.job_file_entry set position = $2, size = $3, read = read + $4, rejected = $5 \
+         where number = $1",
+        &[
+            part.number.into(),
+            part.position.into(),
+            advance.size.into(),
+            (advance.read as i64).into(),
+            (part.progress.rejected as i64).into(),
+        ],
+    )
+}
+
+/// Begins a part anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
+pub fn settle(job: &Job, part: &mut Part, storage: &str) -> Result<(), Error> {
+    let same = sql::look("select storage from bulk.job_file_entry where number = $1", &[part.number.into()], |row| row.get::<String>(1))?;
+    if same.into_iter().flatten().next().as_deref() == Some(storage) {
+        return Ok(());
+    }
+    if part.position > 0 {
+        sql::run("delete from bulk.load_error where load_id = $1 and source = $2", &[job.id.as_str().into(), part.source.as_str().into()])?;
+    }
+    part.position = 0;
+    part.size = None;
+    part.progress = Progress::default();
+    sql::run(
+        "update bulk.job_file_entry set storage = $2, position = 0, size = null, read = 0, rejected = 0 where number = $1",
+        &[part.number.into(), storage.into()],
+    )
+}
+
+/// The same of a source that is loaded.
+pub fn advance_input(part: &Part, progress: &Progress) -> Result<(), Error> {
+    let known = checkpoint(&progress.checkpoint)?;
+    let number = |value: u64| value as i64;
+    let Checkpoint { sent, position, identity, .. } = &progress.checkpoint;
+    let (sent, bytes, size) = match part.range {
+        // What was read behind it belongs to the next range.
+        Some(Range { span, .. }) => {
+            let done = |at: u64| at.min(span.to).saturating_sub(span.from);
+            (done(*sent), done(position.offset), Some(span.to - span.from))
+        }
+        None => (*sent, position.offset, identity.length),
+    };
+    sql::run(
+        "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
+         rejected = $9, characters = $10, written = $11, tries = 0 where number = $1",
+        &[
+            part.number.into(),
+            known.into(),
+            number(sent).into(),
+            size.map(number).into(),
+            number(bytes).into(),
+            number(progress.read).into(),
+            number(progress.stored).into(),
+            number(progress.skipped).into(),
+            number(progress.rejected).into(),
+            number(progress.characters).into(),
+            number(progress.written).into(),
+        ],
+    )
+}
+
+/// Writes down that a part is begun again, and why.
+pub fn try_again(part: &mut Part, message: &str) -> Result<(), Error> {
+    part.tries += 1;
+    sql::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[part.number.into(), message.into()])
+}
+
+/// Ends a part: with a message it has failed, and the ranges of its source that nobody is at fail with it.
+pub fn end(part: &Part, message: Option<&str>) -> Result<(), Error> {
+    if let (Some(_), Some(message)) = (part.range, message) {
+        sql::run(
+            "update bulk.job_file_entry f set state = 'error', message = $2, finished = clock_timestamp() from bulk.job_file_entry own \
+             where own.number = $1 and f.job = own.job and f.ordinal = own.ordinal and f.state = 'waiting'",
+            &[part.number.into(), message.into()],
+        )?;
+    }
+    sql::run(
+        "update bulk.job_file_entry set state = $2, message = $3, finished = clock_timestamp() \
+         where number = $1",
+        &[part.number.into(), if message.is_some() { "error" } else { "done" }.into(), message.into()],
+    )
+}
+
+/// Forgets what is entered of lines of a part that are still to be loaded.
+pub fn forget_findings(job: &Job, part: &Part) -> Result<(), Error> {
+    let span = part.range.map_or(Span { from: 0, to: i64::MAX as u64 }, |range| range.span);
+    let from = part.progress.checkpoint.position.offset.max(span.from);
+    sql::run(
+        "delete from bulk.load_error where load_id = $1 and input = $2 and byte_offset >= $3 and byte_offset < $4",
+        &[job.id.as_str().into(), (part.ordinal as i32).into(), (from as i64).into(), (span.to as i64).into()],
+    )
+}
+
+/// A checkpoint as it is written down.
+pub fn checkpoint(checkpoint: &Checkpoint) -> Result<JsonB, Error> {
+    serde_json::to_value(checkpoint).map(JsonB).map_err(|error| Error::Internal(error.to_string()))
+}

@@ -1,0 +1,84 @@
+//! Locks that say who works on what: advisory locks of classes of our own, held by the session, gone with the process however it ends.
+//! `bulk.workers` reads them in `pg_locks`.
+
+use crate::pg::sys::backend;
+use pgrx::pg_sys;
+
+/// What is locked, in this database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// A job, by its number; its workers share it.
+    Job(i64),
+    /// A part of a job, by its number; one worker's alone.
+    Part(i64),
+    /// One of those who may be at a job at a time.
+    Seat(i64, u32),
+    /// One of the places that `bulk.max_workers` gives.
+    Place(u32),
+    /// The snapshot of a job, by its number; whoever keeps it has it.
+    Snapshot(i64),
+}
+
+impl Lock {
+    /// PostgreSQL's own advisory locks have the classes 1 and 2.
+    const WORK: u16 = 16962;
+    const PLACE: u16 = 16963;
+    const SEAT: u16 = 16964;
+    const SNAPSHOT: u16 = 16965;
+
+    fn tag(self) -> pg_sys::LOCKTAG {
+        let (class, high, low) = match self {
+            Lock::Job(number) | Lock::Part(number) => (Lock::WORK, (number >> 32) as u32, number as u32),
+            Lock::Place(place) => (Lock::PLACE, 0, place),
+            Lock::Seat(job, seat) => (Lock::SEAT, job as u32, seat),
+            Lock::Snapshot(number) => (Lock::SNAPSHOT, (number >> 32) as u32, number as u32),
+        };
+        pg_sys::LOCKTAG {
+            locktag_field1: backend::database().to_u32(),
+            locktag_field2: high,
+            locktag_field3: low,
+            locktag_field4: class,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        }
+    }
+
+    fn mode(self) -> i32 {
+        match self {
+            Lock::Job(_) => pg_sys::ShareLock as i32,
+            Lock::Part(_) | Lock::Place(_) | Lock::Seat(..) | Lock::Snapshot(_) => pg_sys::ExclusiveLock as i32,
+        }
+    }
+
+    /// Takes it for this session; false when another has it.
+    #[must_use]
+    pub fn take(self) -> bool {
+        let tag = self.tag();
+        // SAFETY: a tag as advisory locks have it; the lock is the session's, and is not waited for.
+        let result = unsafe { pg_sys::LockAcquire(&tag, self.mode(), true, true) };
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+
+    /// Gives it back.
+    pub fn release(self) {
+        let tag = self.tag();
+        // SAFETY: a lock of this session, else a WARNING.
+        unsafe { pg_sys::LockRelease(&tag, self.mode(), true) };
+    }
+}
+
+/// Shares an object of the catalog to the transaction's end, so that it is not dropped; false where another is about to drop it.
+#[must_use]
+pub fn take_object(catalog: pg_sys::Oid, object: pg_sys::Oid) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: backend::database().to_u32(),
+        locktag_field2: catalog.to_u32(),
+        locktag_field3: object.to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: a tag as LockDatabaseObject makes it; the lock is the transaction's, and is not waited for.
+    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::AccessShareLock as i32, false, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}

@@ -1,0 +1,22 @@
+//! The server without FHIR: settings, users, subtransactions, error reports, waiting, locks, memory, statements. What a table holds, or a job is, is above.
+
+pub mod advisory_lock;
+pub mod argument;
+pub mod backend;
+pub mod compat;
+pub mod ephemeral_relation;
+pub mod error_context;
+pub mod guc;
+pub mod latch;
+pub mod memory_context;
+pub mod padded;
+pub mod privilege;
+pub mod progress_copy;
+pub mod sql;
+pub mod sqlstate;
+pub mod srf_result;
+pub mod subtransaction;
+pub mod switch_user;
+pub mod temp_file;
+pub mod unguarded;
+pub mod version;

@@ -1,0 +1,95 @@
+//! Work on the extension's own tables, which only it writes: as their owner, whoever calls.
+
+use crate::error::Error;
+use crate::pg::sys::{advisory_lock, error_context, guc, switch_user};
+use pgrx::datum::DatumWithOid;
+use pgrx::spi::SpiHeapTupleData;
+use pgrx::{PgRelation, Spi, pg_sys};
+use std::ffi::{CStr, CString, c_int};
+
+/// A statement's result, row after row.
+pub type Row<'a> = SpiHeapTupleData<'a>;
+
+/// The path of every statement here: nothing that a user made is ever meant by a name or an operator.
+const PATH: [(&CStr, &CStr); 1] = [(c"search_path", c"pg_catalog, pg_temp")];
+
+/// Runs a statement; what `read` makes of its rows.
+pub fn query<T>(
+    statement: &str,
+    arguments: &[DatumWithOid],
+    mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, Error> {
+    as_owner(|| {
+        Spi::connect_mut(|client| client.update(statement, None, arguments)?.map(&mut read).collect::<Result<Vec<T>, pgrx::spi::Error>>())
+    })
+}
+
+/// The same of a statement that only reads: what is committed by now, without a number for the transaction.
+pub fn look<T>(
+    statement: &str,
+    arguments: &[DatumWithOid],
+    mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, Error> {
+    as_owner(|| {
+        // SAFETY: a transaction is running.
+        let snapshot = unsafe { pg_sys::GetLatestSnapshot() };
+        // SAFETY: as above; after an ERROR the (sub)transaction's end takes it away.
+        unsafe { pg_sys::PushActiveSnapshot(snapshot) };
+        let found =
+            Spi::connect(|client| client.select(statement, None, arguments)?.map(&mut read).collect::<Result<Vec<T>, pgrx::spi::Error>>());
+        // SAFETY: pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        found
+    })
+}
+
+fn as_owner<T>(work: impl FnOnce() -> Result<T, pgrx::spi::Error>) -> Result<T, Error> {
+    let owner = owner()?;
+    let restrictions = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
+    let done = guc::within(&PATH, || switch_user::acting_as(owner, restrictions, || error_context::keep(None, work)));
+    done.map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Runs a statement whose rows are of no interest.
+pub fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<(), Error> {
+    query(statement, arguments, |_| Ok(())).map(drop)
+}
+
+/// Whether the extension is there, and nobody is about to drop it: a worker may outlive it. Until the transaction's end it stays, whoever
+/// drops it waits. That is not waited for: whoever drops it may wait for one who waits for us.
+pub fn is_there() -> bool {
+    let look = || {
+        // SAFETY: a catalog look-up.
+        unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), true) }
+    };
+    let found = look();
+    if found == pg_sys::InvalidOid || !advisory_lock::take_object(pg_sys::ExtensionRelationId, found) {
+        return false;
+    }
+    // SAFETY: takes up what others committed before the lock was ours.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    look() == found
+}
+
+fn find() -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up.
+    let schema = unsafe { pg_sys::get_namespace_oid(c"bulk".as_ptr(), true) };
+    relation("job_entry", schema)
+}
+
+fn owner() -> Result<pg_sys::Oid, Error> {
+    let job = find().ok_or_else(|| Error::Internal("table bulk.job_entry is missing".to_owned()))?;
+    // SAFETY: the oid comes from a look-up.
+    let relation = unsafe { PgRelation::with_lock(job, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation has its row of the catalog.
+    let row = unsafe { *relation.rd_rel };
+    Ok(row.relowner)
+}
+
+/// The relation of a name in a schema.
+pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a NUL-terminated name; a catalog look-up.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}

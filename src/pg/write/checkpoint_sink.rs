@@ -1,0 +1,194 @@
+//! The rows of an import: group after group, each in a transaction of its own, with how far the source is loaded, the counts and the lines
+//! that were rejected.
+
+use crate::error::{Error, Reject};
+use crate::pg::process::transaction;
+use crate::pg::state::job::{self, Job};
+use crate::pg::state::load_error::Journal;
+use crate::pg::state::task::{Part, Progress};
+use crate::pg::state::task_progress;
+use crate::pg::sys::sqlstate;
+use crate::pg::sys::subtransaction::Failure;
+use crate::pg::write::destination::Destination;
+use crate::pg::write::group_sink::{Strict, Tolerant};
+use crate::pipeline::load::batch::Batch;
+use crate::pipeline::load::counters::{Ledger, Tally};
+use crate::pipeline::load::policy::Method;
+use crate::pipeline::load::sink::Sink;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Bytes of a group.
+const GROUP: usize = 16 << 20;
+/// Bytes of a line that is rejected, beside its text.
+const REJECT: usize = 400;
+/// How long rows may wait for others.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Times that a group is tried when what failed may pass.
+const TRIES: u32 = 6;
+/// Groups that are looked up at most before ids are taken for new again.
+const LONGEST_DOUBT: u32 = 64;
+
+/// A sink of one part of a job.
+pub struct Committing<'a> {
+    job: &'a Job,
+    part: &'a mut Part,
+    destination: Destination,
+    /// None where each line says its own.
+    resource_type: Option<String>,
+    /// Lines of the part that may be rejected.
+    max_errors: u64,
+    group: Vec<Rc<Batch>>,
+    rejects: Vec<Reject>,
+    began: Instant,
+    trust: Trust,
+}
+
+/// Whether the ids of the next group are taken for new. A look-up of all costs a fifth of the load; a group that fails is written twice.
+struct Trust {
+    /// Groups to look up first.
+    doubt: u32,
+    /// The same after the next disappointment.
+    next: u32,
+}
+
+impl Trust {
+    fn lose(&mut self) {
+        self.doubt = self.next;
+        self.next = (self.next * 2).min(LONGEST_DOUBT);
+    }
+
+    /// A group was looked up, and so many of its rows were there.
+    fn learn(&mut self, found: u64) {
+        self.doubt = if found > 0 { self.doubt.max(1) } else { self.doubt.saturating_sub(1) };
+    }
+}
+
+impl<'a> Committing<'a> {
+    pub fn new(job: &'a Job, part: &'a mut Part, destination: Destination, max_errors: u64) -> Committing<'a> {
+        let resource_type = part.resource_type.clone();
+        let trust = Trust { doubt: 1, next: 2 };
+        Committing {
+            job,
+            part,
+            destination,
+            resource_type,
+            max_errors,
+            group: Vec::new(),
+            rejects: Vec::new(),
+            began: Instant::now(),
+            trust,
+        }
+    }
+
+    /// Commits what came whole before the source failed.
+    pub fn keep(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
+        self.rejects.extend(ledger.take_rejects());
+        let whole = self.group.iter().rposition(|batch| batch.end.is_some()).map_or(0, |last| last + 1);
+        self.group.truncate(whole);
+        let Some(end) = self.group.last().and_then(|batch| batch.end.as_ref()) else { return Ok(()) };
+        let lines = end.position.lines;
+        self.rejects.retain(|reject| reject.place.line <= lines);
+        self.commit(false)
+    }
+
+    /// Commits the group. With it the part may end.
+    fn commit(&mut self, end: bool) -> Result<(), Error> {
+        let mut destination = self.destination.clone();
+        // Where lines may be rejected a duplicate key would be taken for a line's fault.
+        destination.expect_new = self.trust.doubt == 0 && self.max_errors == 0;
+        destination.found.set(0);
+        let mut tries = 0;
+        let progress = loop {
+            tries += 1;
+            match transaction::run(self.job.role, || self.write(&destination, end)) {
+                Ok(progress) => break progress,
+                Err(Failure::Ours(error)) => return Err(error),
+                Err(Failure::Server { sqlstate, .. }) if destination.expect_new && sqlstate::sqlstate(sqlstate) == "23505" => {
+                    destination.expect_new = false;
+                    self.trust.lose();
+                }
+                Err(Failure::Server { sqlstate, .. }) if tries < TRIES && sqlstate::sqlstate(sqlstate) == "23505" => {
+                    // Another session inserted one of the ids: INSERT can bear that.
+                    destination.method = Method::Insert;
+                }
+                Err(failure) if tries < TRIES && failure.may_pass() => {
+                    crate::pg::sys::latch::pause(Duration::from_millis(20) * tries * tries)
+                }
+                Err(Failure::Server { sqlstate, message, .. }) => return Err(Error::Server { sqlstate, message }),
+            }
+        };
+        if !destination.expect_new {
+            self.trust.learn(destination.found.get());
+        }
+        self.part.progress = progress;
+        self.group.clear();
+        self.rejects.clear();
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    fn write(&self, destination: &Destination, end: bool) -> Result<Progress, Error> {
+        if !job::is_wanted(self.job)? {
+            return Err(Error::Stopped);
+        }
+        let journal = Journal::of_input(&self.job.id, self.part.ordinal);
+        let before = &self.part.progress;
+        let mut ledger = Ledger::new(self.max_errors.saturating_sub(before.rejected));
+        ledger.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
+        ledger.enter(Tally { rejects: self.rejects.clone(), ..Tally::default() })?;
+        let mut sink: Box<dyn Sink> = match self.max_errors {
+            0 => Box::new(Strict::new(destination.clone(), self.resource_type.as_deref())?),
+            _ => Box::new(Tolerant::new(destination.clone(), self.resource_type.as_deref(), journal)?),
+        };
+        for batch in &self.group {
+            sink.store(Rc::clone(batch), &mut ledger)?;
+        }
+        sink.finish(&mut ledger)?;
+        if ledger.read != ledger.all_stored() + ledger.skipped + ledger.rejected {
+            return Err(Error::Internal("the counts of lines do not agree".to_owned()));
+        }
+        let last = self.group.last();
+        let progress = Progress {
+            checkpoint: last.and_then(|batch| batch.end.clone()).unwrap_or_else(|| before.checkpoint.clone()),
+            read: before.read + ledger.read,
+            stored: before.stored + ledger.all_stored(),
+            skipped: before.skipped + ledger.skipped,
+            rejected: before.rejected + ledger.rejected,
+            characters: before.characters + self.group.iter().map(|batch| batch.characters).sum::<u64>(),
+            written: before.written + self.group.iter().map(|batch| batch.written() as u64).sum::<u64>(),
+        };
+        task_progress::advance_input(self.part, &progress)?;
+        if end {
+            task_progress::end(self.part, None)?;
+        }
+        Ok(progress)
+    }
+
+    /// Whether the group's last batch ends where loading can go on.
+    fn is_whole(&self) -> bool {
+        self.group.last().is_some_and(|batch| batch.end.is_some())
+    }
+}
+
+impl Sink for Committing<'_> {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+        self.rejects.extend(ledger.take_rejects());
+        self.group.push(batch);
+        let left = self.max_errors.saturating_sub(self.part.progress.rejected);
+        if self.rejects.len() as u64 > left {
+            Ledger::new(left).enter(Tally { rejects: std::mem::take(&mut self.rejects), ..Tally::default() })?;
+        }
+        let rejects: usize = self.rejects.iter().map(|reject| REJECT + reject.raw.len() + reject.place.source.len()).sum();
+        let size = rejects + self.group.iter().map(|batch| batch.memory()).sum::<usize>();
+        if self.is_whole() && (size >= GROUP || self.began.elapsed() >= PATIENCE) { self.commit(false) } else { Ok(()) }
+    }
+
+    fn idle(&mut self) -> Result<(), Error> {
+        if self.is_whole() && self.began.elapsed() >= PATIENCE { self.commit(false) } else { Ok(()) }
+    }
+
+    fn finish(mut self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
+        self.commit(true)
+    }
+}

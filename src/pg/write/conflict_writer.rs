@@ -1,0 +1,170 @@
+//! Rows written with regard for what is there: versions that are overwritten go to the history, or ids that exist are refused or passed
+//! over. Every line counts, also one that a later line of the batch replaces: the lines of one id go one after another.
+
+use crate::error::Error;
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::catalog::txid_sequence;
+use crate::pg::write::batch_relation;
+use crate::pg::write::sql_writer::{Facts, General, OnExisting};
+use crate::pipeline::load::batch::{Batch, Occurrence, Row, TakeMeta};
+use crate::pipeline::load::policy::{OnConflict, Policy};
+use pgrx::pg_sys;
+
+/// How often rows that other sessions insert at the same time are looked for anew.
+const TRIES: usize = 20;
+
+/// What became of rows.
+#[derive(Debug, Default)]
+pub struct Written<'a> {
+    pub stored: u64,
+    pub skipped: u64,
+    /// Rows whose ids exist.
+    pub refused: Vec<&'a Row>,
+}
+
+/// The way into one table.
+#[derive(Debug)]
+pub struct Careful {
+    policy: Policy,
+    /// Locks the rows that exist, each in its newest version.
+    lock: String,
+    /// Finds those of them that are older than their lines.
+    older: String,
+    sequence: pg_sys::Oid,
+    schema: pg_sys::Oid,
+    is_stage: bool,
+    /// Copies them to the history; None where that is not asked for.
+    archive: Option<String>,
+    overwrite: General,
+    insert: General,
+}
+
+impl Careful {
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, policy: Policy, is_stage: bool) -> Result<Careful, Error> {
+        let join = format!("from bulk_rows u join {} t on t.id operator(pg_catalog.=) u.id", table.name);
+        let archive = match policy {
+            Policy { keep_history: true, on_conflict: OnConflict::Overwrite | OnConflict::Newer, .. } => {
+                let columns = resource_table::history_columns(table)?;
+                let read: Vec<String> = columns.names.iter().map(|name| format!("t.{name}")).collect();
+                Some(format!(
+                    // A version that is stored again is no earlier one.
+                    "insert into {} ({}) select {} {join} where u.version is null or t.txid operator(pg_catalog.<>) u.version \
+                     returning -1::pg_catalog.int8",
+                    columns.table,
+                    columns.names.join(", "),
+                    read.join(", ")
+                ))
+            }
+            _ => None,
+        };
+        if policy.on_conflict == OnConflict::Newer && !table.has_ts {
+            return Err(Error::NoUpdateTime(table.plain_name.clone()));
+        }
+        let facts = match (policy.take_meta(), is_stage) {
+            (TakeMeta::Nothing, _) => Facts::Given,
+            (_, true) => Facts::FromLinesAlone,
+            (_, false) => Facts::FromLines,
+        };
+        Ok(Careful {
+            policy,
+            lock: format!("select u.number {join} order by t.id for update of t"),
+            older: format!("select u.number {join} where t.ts is null or t.ts operator(pg_catalog.<) u.updated"),
+            archive,
+            overwrite: General::new(table, resource_type, sequence, OnExisting::Overwrite, facts),
+            insert: General::new(table, resource_type, sequence, OnExisting::PassOver, facts),
+            sequence,
+            schema: table.schema,
+            is_stage,
+        })
+    }
+
+    /// Writes a batch's rows of one type.
+    pub fn write<'a>(&self, batch: &Batch, rows: &[&'a Row]) -> Result<Written<'a>, Error> {
+        let mut written = Written::default();
+        for wave in waves(rows) {
+            let count = wave.len() as u64;
+            let (skipped, refused) = match self.policy.on_conflict {
+                OnConflict::Overwrite | OnConflict::Newer => (self.overwrite(batch, wave)?, Vec::new()),
+                OnConflict::Skip => (self.insert.insert(batch, &wave)?.iter().filter(|&&inserted| !inserted).count() as u64, Vec::new()),
+                OnConflict::Error => (0, self.insert_new(batch, &wave)?),
+            };
+            written.stored += count - skipped - refused.len() as u64;
+            written.skipped += skipped;
+            written.refused.extend(refused);
+        }
+        if self.policy.keep_meta
+            && !self.is_stage
+            && let Some(last) = rows.iter().filter_map(|row| row.meta.version).max()
+        {
+            txid_sequence::move_past(self.sequence, self.schema, last)?;
+        }
+        Ok(written)
+    }
+
+    /// Ids that exist are overwritten, their versions copied before. What others insert in the meantime exists at the next look. Returns how
+    /// many lines are passed over.
+    fn overwrite(&self, batch: &Batch, wave: Vec<&Row>) -> Result<u64, Error> {
+        let mut skipped = 0;
+        let mut rest = wave;
+        for _ in 0..TRIES {
+            let (mut present, absent) = self.split(batch, rest)?;
+            if self.policy.on_conflict == OnConflict::Newer {
+                let older = self.marked(batch, &present, &self.older)?;
+                skipped += older.iter().filter(|older| !**older).count() as u64;
+                present = present.into_iter().zip(older).filter(|(_, older)| *older).map(|(row, _)| row).collect();
+            }
+            if !present.is_empty() {
+                if let Some(archive) = &self.archive {
+                    batch_relation::mark(batch, &present, archive, &[])?;
+                }
+                self.overwrite.write(batch, &present)?;
+            }
+            rest = without(&absent, &self.insert.insert(batch, &absent)?);
+            // What a trigger keeps from being stored is no other's row.
+            rest = self.split(batch, rest)?.0;
+            if rest.is_empty() {
+                return Ok(skipped);
+            }
+        }
+        Err(Error::Internal("rows of a load appear and vanish time and again".to_owned()))
+    }
+
+    /// Inserts the rows whose ids are new, and returns the others.
+    fn insert_new<'a>(&self, batch: &Batch, wave: &[&'a Row]) -> Result<Vec<&'a Row>, Error> {
+        let inserted = self.insert.insert(batch, wave)?;
+        Ok(self.split(batch, without(wave, &inserted))?.0)
+    }
+
+    /// Those that exist, locked from now on, and those that do not.
+    fn split<'a>(&self, batch: &Batch, rows: Vec<&'a Row>) -> Result<(Vec<&'a Row>, Vec<&'a Row>), Error> {
+        let exists = self.marked(batch, &rows, &self.lock)?;
+        let (present, absent): (Vec<_>, Vec<_>) = rows.into_iter().zip(exists).partition(|(_, exists)| *exists);
+        let rows = |pairs: Vec<(&'a Row, bool)>| pairs.into_iter().map(|(row, _)| row).collect();
+        Ok((rows(present), rows(absent)))
+    }
+
+    fn marked(&self, batch: &Batch, rows: &[&Row], statement: &str) -> Result<Vec<bool>, Error> {
+        if rows.is_empty() { Ok(Vec::new()) } else { batch_relation::mark(batch, rows, statement, &[]) }
+    }
+}
+
+fn without<'a>(rows: &[&'a Row], done: &[bool]) -> Vec<&'a Row> {
+    rows.iter().zip(done).filter(|(_, done)| !**done).map(|(row, _)| *row).collect()
+}
+
+/// Rows of distinct ids, the lines of each id in their order: the first wave holds the first line of every id. Waves are in the order of the
+/// ids, in which all writers lock them.
+fn waves<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
+    let mut ordered = rows.to_vec();
+    ordered.sort_unstable_by_key(|row| row.rank);
+    let mut waves: Vec<Vec<&Row>> = Vec::new();
+    let mut wave = 0;
+    for row in ordered {
+        if waves.len() == wave {
+            waves.push(Vec::new());
+        }
+        waves[wave].push(row);
+        wave = if row.occurrence == Occurrence::Replaced { wave + 1 } else { 0 };
+    }
+    waves
+}

@@ -1,0 +1,122 @@
+//! References that lead nowhere.
+
+use crate::error::{Error, Fault, Reason};
+use crate::fhir::definitions::Definitions;
+use crate::jsonb::varlena;
+use crate::pg::catalog::resource_table;
+use crate::pg::sys::ephemeral_relation::{Column, Ephemeral};
+use crate::pg::sys::{error_context, memory_context};
+use crate::pipeline::validate_rows::{Finding, Referrer};
+use pgrx::{Spi, pg_sys};
+use std::collections::BTreeSet;
+
+const REFERENCES: [Column; 5] = [
+    (c"referrer_type", pg_sys::TEXTOID),
+    (c"referrer_id", pg_sys::TEXTOID),
+    (c"type", pg_sys::TEXTOID),
+    (c"id", pg_sys::TEXTOID),
+    (c"path", pg_sys::TEXTOID),
+];
+
+/// Findings that are fetched at a time.
+const AT_ONCE: i64 = 500;
+
+/// The condition that no resource of a type has the id of `r`, to be added to others; empty where there is no table.
+pub fn none_stored(definitions: &Definitions, resource_type: &str) -> String {
+    // A table of another shape holds no resources.
+    let stored = resource_table::type_name(definitions, resource_type).and_then(|name| resource_table::lookup(&name)).ok().flatten();
+    stored.map_or(String::new(), |table| {
+        format!(
+            "and not exists (select from {} t where t.id operator(pg_catalog.=) r.id \
+             and (t.status is null or t.status::pg_catalog.text operator(pg_catalog.<>) 'deleted'))",
+            table.name
+        )
+    })
+}
+
+/// A text as a value, in a buffer that must outlive it.
+pub fn text(value: &str, buffer: &mut Vec<u8>) -> pg_sys::Datum {
+    buffer.clear();
+    buffer.extend_from_slice(&varlena::header_of(value.len() as u32 + 4));
+    buffer.extend_from_slice(value.as_bytes());
+    pg_sys::Datum::from(buffer.as_ptr())
+}
+
+/// Stored resources and what they refer to.
+#[derive(Debug)]
+pub struct Referrers {
+    definitions: &'static Definitions,
+    table: String,
+    references: Ephemeral,
+    /// Types that are referred to.
+    types: BTreeSet<String>,
+}
+
+impl Referrers {
+    /// Of a table, its name ready for SQL.
+    pub fn new(definitions: &'static Definitions, table: &str) -> Referrers {
+        let references = Ephemeral::new(c"bulk_references", &REFERENCES);
+        Referrers { definitions, table: table.to_owned(), references, types: BTreeSet::new() }
+    }
+
+    pub fn put(&mut self, referrer: &Referrer) {
+        let mut buffers: [Vec<u8>; 5] = Default::default();
+        for reference in &referrer.references {
+            let texts =
+                [&referrer.resource_type, &referrer.id, &reference.resource_type, &reference.id, &reference.path].map(String::as_str);
+            let [a, b, c, d, e] = &mut buffers;
+            // The store copies what it is given.
+            let values = [text(texts[0], a), text(texts[1], b), text(texts[2], c), text(texts[3], d), text(texts[4], e)];
+            self.references.put(values, [false; 5]);
+            if !self.types.contains(&reference.resource_type) {
+                self.types.insert(reference.resource_type.clone());
+            }
+        }
+    }
+
+    /// References so far.
+    pub fn len(&self) -> u64 {
+        self.references.rows
+    }
+
+    /// Gives what leads nowhere to `tell`, some at a time.
+    pub fn dangling(self, mut tell: impl FnMut(&[Finding]) -> Result<(), Error>) -> Result<(), Error> {
+        for resource_type in &self.types {
+            let statement = format!(
+                "select r.referrer_type, r.referrer_id, r.path from bulk_references r where r.type operator(pg_catalog.=) $1 {}",
+                none_stored(self.definitions, resource_type)
+            );
+            error_context::keep(None, || {
+                Spi::connect_mut(|client| {
+                    self.references.register();
+                    let mut cursor = client.open_cursor_mut(statement.as_str(), &[resource_type.as_str().into()]);
+                    loop {
+                        let found = memory_context::temporary(c"bulk findings", || {
+                            let rows = cursor.fetch(AT_ONCE)?;
+                            rows.map(|row| {
+                                Ok(Finding {
+                                    table: self.table.clone(),
+                                    resource_type: row.get(1)?.unwrap_or_default(),
+                                    id: row.get(2)?.unwrap_or_default(),
+                                    reason: Reason::Fault(Fault::Dangling { path: row.get(3)?.unwrap_or_default() }),
+                                })
+                            })
+                            .collect::<Result<Vec<Finding>, pgrx::spi::Error>>()
+                        })
+                        .map_err(|error: pgrx::spi::Error| Error::Internal(error.to_string()))?;
+                        // SAFETY: set by the fetch.
+                        let fetched = unsafe { pg_sys::SPI_tuptable };
+                        // SAFETY: as above, used no more.
+                        unsafe { pg_sys::SPI_freetuptable(fetched) };
+                        if found.is_empty() {
+                            return Ok(());
+                        }
+                        tell(&found)?;
+                    }
+                })
+            })?;
+        }
+        self.references.close();
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+//! The straight way into a table: new rows into its heap, rows that exist by one UPDATE a batch. A table that the load itself makes
+//! gets its key last: building an index costs half of what filling it row by row does.
+
+use crate::error::Error;
+use crate::pg::catalog::ddl::{self, Key};
+use crate::pg::catalog::fast_path_check;
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::write::batch_relation;
+use crate::pg::write::bulk_update::Update;
+use crate::pg::write::destination::{Ids, Order};
+use crate::pg::write::heap_insert::{Given, Writer};
+use crate::pg::write::sql_writer::General;
+use crate::pipeline::load::batch::{Batch, Occurrence, Row};
+use crate::pipeline::load::id_bloom::Seen;
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Bytes of rows that are put off until the table has its key.
+const MOST_PUT_OFF: usize = 1 << 20;
+
+/// What is known of a table before the first row.
+#[derive(Debug)]
+pub struct Expect {
+    /// Whether no other code runs during the load.
+    pub alone: bool,
+    /// Whether ids that this load has not stored itself are new.
+    pub new: bool,
+    /// Where lines come in any order, how it is told.
+    pub order: Option<Order>,
+    pub ids: Ids,
+    /// Counts rows that were there.
+    pub found: Rc<Cell<u64>>,
+}
+
+/// The way into one table.
+#[derive(Debug)]
+pub struct Straight {
+    given: Given,
+    ids: Ids,
+    /// None when it was closed for a change of the table.
+    writer: Option<Writer>,
+    /// What this load stored, while all else is new and nobody else's code runs; then only these ids can exist.
+    seen: Option<Seen>,
+    /// What was stored since index entries were last made: as long as nobody else's code runs, they wait until one of these ids comes again.
+    unflushed: Option<Seen>,
+    update: Update,
+    found: Rc<Cell<u64>>,
+    /// For rows that are neither: an id that has a history, or stood in an earlier line of the batch, is not stored as a new one.
+    general: General,
+    /// The history table, and the look-up of a batch's rows in it.
+    history: Option<(pg_sys::Oid, String)>,
+    /// The table, while it has no key yet: this load made it, so nobody else sees it.
+    keyless: Option<Table>,
+    /// Rows whose ids perhaps stood before, which cannot be told without the key. In the order of their lines.
+    put_off: Vec<Batch>,
+}
+
+impl Straight {
+    /// Opens the way into a table. `key` says whether it has its key already.
+    pub fn open(table: &Table, given: Given, general: General, key: Key, expect: Expect) -> Straight {
+        let Expect { alone, new, order, ids, found } = expect;
+        let among = |name: String| {
+            format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
+        };
+        Straight {
+            writer: Some(Writer::open(&given)),
+            update: Update::new(table, &given.resource_type, given.sequence, order, ids),
+            ids,
+            seen: (new && alone).then(Seen::default),
+            found,
+            unflushed: alone.then(Seen::default),
+            general,
+            history: resource_table::history(table).map(|(oid, name)| (oid, among(name))),
+            keyless: (key == Key::Later).then(|| table.clone()),
+            put_off: Vec::new(),
+            given,
+        }
+    }
+
+    /// From here on others' code may write to the table.
+    pub fn expect_others(&mut self) -> Result<(), Error> {
+        self.seen = None;
+        self.unflushed = None;
+        self.give_key()?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Gives the table its key, if it has none yet, and writes what was put off.
+    fn give_key(&mut self) -> Result<(), Error> {
+        let Some(table) = self.keyless.take() else { return Ok(()) };
+        self.writer.take().into_iter().for_each(Writer::close);
+        ddl::add_key(&table);
+        for batch in std::mem::take(&mut self.put_off) {
+            self.write_keyed(&batch, Vec::new(), batch.rows.iter().collect())?;
+        }
+        Ok(())
+    }
+
+    /// Closes the table; one that the load made gets its key.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.give_key()?;
+        self.writer.take().into_iter().for_each(Writer::close);
+        Ok(())
+    }
+
+    /// Writes rows over what is there: of distinct ids, unless it is promised that they are.
+    pub fn write(&mut self, batch: &Batch, rows: Vec<&Row>) -> Result<(), Error> {
+        match self.ids {
+            Ids::Any => {}
+            Ids::New { .. } => return self.write_new(batch, rows),
+            // In a table that was empty none is there.
+            Ids::Once if self.seen.is_some() => return self.write_new(batch, rows),
+            Ids::Once => {
+                let mut absent = self.absent(batch, rows)?;
+                absent.sort_unstable_by_key(|row| row.line);
+                return self.write_new(batch, absent);
+            }
+        }
+        let (doubtful, new) = match &mut self.seen {
+            Some(seen) => rows.into_iter().partition(|row| seen.insert(row.hash) || row.occurrence == Occurrence::Last),
+            None => (rows, Vec::new()),
+        };
+        if self.keyless.is_none() {
+            self.write_keyed(batch, new, doubtful)?;
+            // Others may look for the rows.
+            if self.unflushed.is_none() {
+                self.flush();
+            }
+            return Ok(());
+        }
+        let (new, put_off) = self.without_history(batch, new, doubtful)?;
+        self.insert(batch, &new)?;
+        if !put_off.is_empty() {
+            self.put_off.push(batch.pick(&put_off)?);
+            if self.put_off.iter().map(Batch::memory).sum::<usize>() > MOST_PUT_OFF {
+                self.give_key()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes rows whose ids are taken for new: one that is not is an ERROR of the key's.
+    fn write_new(&mut self, batch: &Batch, rows: Vec<&Row>) -> Result<(), Error> {
+        let (new, rest) = self.without_history(batch, rows, Vec::new())?;
+        self.insert(batch, &new)?;
+        if !rest.is_empty() {
+            self.general.write(batch, &rest)?;
+        }
+        // Others may look for the rows.
+        if self.unflushed.is_none() {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn write_keyed<'a>(&mut self, batch: &Batch, mut new: Vec<&'a Row>, doubtful: Vec<&'a Row>) -> Result<(), Error> {
+        if !doubtful.is_empty() {
+            new.extend(self.absent(batch, doubtful)?);
+            new.sort_unstable_by_key(|row| row.line);
+        }
+        let (new, rest) = new.into_iter().partition(|row| row.occurrence == Occurrence::Only);
+        let (new, rest) = self.without_history(batch, new, rest)?;
+        self.insert(batch, &new)?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.flush();
+        self.general.write(batch, &rest)
+    }
+
+    /// Makes the index entries that wait: before rows are looked for.
+    fn flush(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.flush();
+        }
+        if let Some(unflushed) = &mut self.unflushed {
+            unflushed.clear();
+        }
+    }
+
+    fn insert(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if let (Some(unflushed), None, Ids::Any) = (&mut self.unflushed, &self.seen, self.ids) {
+            for row in rows {
+                unflushed.insert(row.hash);
+            }
+        }
+        self.writer.get_or_insert_with(|| Writer::open(&self.given)).insert(batch, rows)
+    }
+
+    /// Writes over those of the rows that exist, in the order of their ids: it is the index's, and two loads of the same ids lock them alike.
+    /// Gives back the others.
+    fn absent<'a>(&mut self, batch: &Batch, mut rows: Vec<&'a Row>) -> Result<Vec<&'a Row>, Error> {
+        // What this load stored itself is known while its table was empty before, else by what is not flushed.
+        let known = match (&self.seen, &self.unflushed) {
+            (None, Some(unflushed)) => rows.iter().any(|row| unflushed.contains(row.hash)),
+            _ => true,
+        };
+        if known {
+            self.flush();
+        }
+        rows.sort_unstable_by_key(|row| row.rank);
+        let written = self.update.write(batch, &rows)?;
+        self.found.update(|found| found + written.iter().filter(|written| **written).count() as u64);
+        Ok(rows.into_iter().zip(written).filter(|(_, written)| !written).map(|(row, _)| row).collect())
+    }
+
+    /// Moves the rows that have a history from `new` to `rest`.
+    fn without_history<'a>(&self, batch: &Batch, new: Vec<&'a Row>, mut rest: Vec<&'a Row>) -> Result<(Vec<&'a Row>, Vec<&'a Row>), Error> {
+        let Some((_, probe)) = self.history.as_ref().filter(|(oid, _)| !new.is_empty() && !fast_path_check::is_empty(*oid)) else {
+            return Ok((new, rest));
+        };
+        let known = batch_relation::mark(batch, &new, probe, &[])?;
+        let (with, without): (Vec<_>, Vec<_>) = new.into_iter().zip(known).partition(|(_, known)| *known);
+        rest.extend(with.into_iter().map(|(row, _)| row));
+        Ok((without.into_iter().map(|(row, _)| row).collect(), rest))
+    }
+}

@@ -1,0 +1,158 @@
+//! Where a load's batches end: in tables, at once, when the first line that is rejected ends the load; or group by group, each of which is
+//! taken back when PostgreSQL refuses one of its rows, to find the rows that it refuses.
+
+use crate::error::{Error, Reason};
+use crate::pg::state::load_error::Journal;
+use crate::pg::sys::progress_copy::{Direction, Progress};
+use crate::pg::sys::subtransaction::{Failure, attempt};
+use crate::pg::write::destination::Destination;
+use crate::pg::write::table_router::Upsert;
+use crate::pipeline::load::batch::{Batch, Row};
+use crate::pipeline::load::counters::{Ledger, Tally};
+use crate::pipeline::load::sink::Sink;
+use pgrx::pg_sys;
+use std::rc::Rc;
+
+/// Bytes of a group. Each is a subtransaction, and a backend should not have more than 64 that wrote.
+const GROUP: usize = 16 << 20;
+
+/// All or nothing.
+#[derive(Debug)]
+pub struct Strict {
+    upsert: Upsert,
+    progress: Progress,
+}
+
+impl Strict {
+    /// Of one type, whose table must be there or be made.
+    pub fn new(destination: Destination, resource_type: Option<&str>) -> Result<Strict, Error> {
+        let mut upsert = Upsert::new(destination);
+        let progress = prepare(&mut upsert, resource_type)?;
+        Ok(Strict { upsert, progress })
+    }
+}
+
+/// Prepares the one type's table; of one type, its table is shown.
+fn prepare(upsert: &mut Upsert, resource_type: Option<&str>) -> Result<Progress, Error> {
+    let table = match resource_type {
+        Some(name) => {
+            upsert.prepare(name)?;
+            upsert.table(name)
+        }
+        None => None,
+    };
+    Ok(Progress::start(Direction::Load, table.unwrap_or(pg_sys::InvalidOid)))
+}
+
+impl Sink for Strict {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+        ledger.enter(self.upsert.store(&batch)?)?;
+        self.progress.add(batch.rows.len() as u64, batch.size);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
+        self.upsert.close()?;
+        self.progress.end();
+        Ok(())
+    }
+}
+
+/// What PostgreSQL refuses is told apart from what it takes.
+#[derive(Debug)]
+pub struct Tolerant {
+    destination: Destination,
+    group: Vec<Rc<Batch>>,
+    progress: Progress,
+    journal: Journal,
+}
+
+impl Tolerant {
+    /// As `Strict::new`. Rejects go to the journal.
+    pub fn new(destination: Destination, resource_type: Option<&str>, journal: Journal) -> Result<Tolerant, Error> {
+        let mut upsert = Upsert::new(destination.clone());
+        let progress = prepare(&mut upsert, resource_type)?;
+        upsert.close()?;
+        Ok(Tolerant { destination, group: Vec::new(), progress, journal })
+    }
+
+    /// Stores the group, whole or without what is refused.
+    fn flush(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
+        let group = std::mem::take(&mut self.group);
+        match self.try_all(&group.iter().map(|batch| &**batch).collect::<Vec<_>>()) {
+            Ok(tally) => ledger.enter(tally)?,
+            Err(Failure::Ours(error)) => return Err(error),
+            Err(_) if group.len() > 1 => {
+                for batch in &group {
+                    self.store_part(batch, ledger)?;
+                }
+            }
+            Err(failure) => self.divide(&group[0], failure, ledger)?,
+        }
+        self.write_down(ledger)
+    }
+
+    fn try_all(&self, batches: &[&Batch]) -> Result<Tally, Failure> {
+        attempt(|| {
+            let mut upsert = Upsert::new(self.destination.clone());
+            let mut sum = Tally::default();
+            for batch in batches {
+                let Tally { stored, skipped, rejects } = upsert.store(batch)?;
+                stored.iter().for_each(|(resource_type, lines)| sum.store(resource_type, *lines));
+                sum.skipped += skipped;
+                sum.rejects.extend(rejects);
+            }
+            upsert.close()?;
+            Ok(sum)
+        })
+    }
+
+    fn store_part(&self, part: &Batch, ledger: &mut Ledger) -> Result<(), Error> {
+        match self.try_all(&[part]) {
+            Ok(tally) => ledger.enter(tally),
+            Err(Failure::Ours(error)) => Err(error),
+            Err(failure) => self.divide(part, failure, ledger),
+        }
+    }
+
+    /// Stores the halves of what failed, in the order of their lines.
+    fn divide(&self, part: &Batch, failure: Failure, ledger: &mut Ledger) -> Result<(), Error> {
+        let count = part.rows.len();
+        if let ([row], Failure::Server { sqlstate, message, .. }) = (part.rows.as_slice(), &failure) {
+            let reason = Reason::Server { sqlstate: *sqlstate, message: message.clone() };
+            return ledger.enter(Tally { rejects: vec![part.reject(row, reason)], ..Tally::default() });
+        }
+        if count < 2 {
+            failure.raise();
+        }
+        let rows: Vec<&Row> = part.rows.iter().collect();
+        let (first, second) = rows.split_at(count / 2);
+        self.store_part(&part.part(first)?, ledger)?;
+        self.store_part(&part.part(second)?, ledger)
+    }
+
+    fn write_down(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
+        let mut rejects = ledger.take_rejects();
+        rejects.sort_by_key(|reject| reject.place.line);
+        self.journal.reject(&rejects)
+    }
+}
+
+impl Sink for Tolerant {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+        self.progress.add(batch.rows.len() as u64, batch.size);
+        if !batch.rows.is_empty() {
+            self.group.push(batch);
+        }
+        if self.group.iter().map(|batch| batch.memory()).sum::<usize>() >= GROUP { self.flush(ledger) } else { self.write_down(ledger) }
+    }
+
+    fn finish(mut self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error> {
+        if !self.group.is_empty() {
+            self.flush(ledger)?;
+        }
+        self.write_down(ledger)?;
+        self.progress.end();
+        Ok(())
+    }
+}

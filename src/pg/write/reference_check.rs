@@ -1,0 +1,140 @@
+//! Loads whose references must lead somewhere: to a resource that is there, or to one of the same load. So no line is stored before all are
+//! seen: they wait in a temporary file.
+
+use crate::error::{Error, Fault, Reason};
+use crate::fhir::definitions::Definitions;
+use crate::pg::sys::ephemeral_relation::{Column, Ephemeral};
+use crate::pg::sys::error_context;
+use crate::pg::sys::temp_file::TemporaryFile;
+use crate::pg::write::dangling_references::{none_stored, text};
+use crate::pipeline::load::batch::{Batch, Row};
+use crate::pipeline::load::batch_spill::{self, Spool};
+use crate::pipeline::load::counters::{Ledger, Tally};
+use crate::pipeline::load::sink::Sink;
+use pgrx::{Spi, pg_sys};
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+/// Lines by their numbers in the load, from 0, and what they are.
+const RESOURCES: [Column; 3] = [(c"number", pg_sys::INT8OID), (c"type", pg_sys::TEXTOID), (c"id", pg_sys::TEXTOID)];
+/// Lines and what they refer to.
+const REFERENCES: [Column; 4] =
+    [(c"number", pg_sys::INT8OID), (c"type", pg_sys::TEXTOID), (c"id", pg_sys::TEXTOID), (c"path", pg_sys::TEXTOID)];
+
+/// A sink before another.
+pub struct Checked {
+    inner: Box<dyn Sink>,
+    definitions: &'static Definitions,
+    waiting: TemporaryFile,
+    resources: Ephemeral,
+    references: Ephemeral,
+    /// Types that are referred to.
+    types: BTreeSet<String>,
+    /// Lines so far.
+    count: u64,
+    /// Lines with such references that need to be known: past them the load fails.
+    enough: usize,
+}
+
+impl Checked {
+    pub fn new(inner: Box<dyn Sink>, definitions: &'static Definitions, enough: usize) -> Checked {
+        Checked {
+            inner,
+            definitions,
+            waiting: TemporaryFile::new(),
+            resources: Ephemeral::new(c"bulk_resources", &RESOURCES),
+            references: Ephemeral::new(c"bulk_references", &REFERENCES),
+            types: BTreeSet::new(),
+            count: 0,
+            enough,
+        }
+    }
+
+    /// Lines with references that lead nowhere, with the path of one. A line that is rejected is none to refer to.
+    fn dangling(&self) -> Result<HashMap<u64, String>, Error> {
+        let mut rejected: HashMap<u64, String> = HashMap::new();
+        loop {
+            let before = rejected.len();
+            for resource_type in &self.types {
+                for (number, path) in self.dangling_to(resource_type, &rejected)? {
+                    rejected.entry(number).or_insert(path);
+                }
+            }
+            if rejected.len() == before || rejected.len() >= self.enough {
+                return Ok(rejected);
+            }
+        }
+    }
+
+    fn dangling_to(&self, resource_type: &str, rejected: &HashMap<u64, String>) -> Result<Vec<(u64, String)>, Error> {
+        let stored = none_stored(self.definitions, resource_type);
+        let statement = format!(
+            "select r.number, pg_catalog.min(r.path collate \"C\") from bulk_references r where r.type operator(pg_catalog.=) $1 {stored} \
+             and not exists (select from bulk_resources l where l.type operator(pg_catalog.=) $1 and l.id operator(pg_catalog.=) r.id \
+             and l.number operator(pg_catalog.<>) all ($2)) and r.number operator(pg_catalog.<>) all ($2) \
+             group by r.number order by r.number limit $3"
+        );
+        let known: Vec<i64> = rejected.keys().map(|number| *number as i64).collect();
+        let found = error_context::keep(None, || {
+            Spi::connect_mut(|client| {
+                self.resources.register();
+                self.references.register();
+                let mut found = Vec::new();
+                for row in client.update(&statement, None, &[resource_type.into(), known.into(), (self.enough as i64).into()])? {
+                    found.extend(row.get::<i64>(1)?.map(|number| number as u64).zip(row.get::<String>(2)?));
+                }
+                Ok::<_, pgrx::spi::Error>(found)
+            })
+        });
+        found.map_err(|error| Error::Internal(error.to_string()))
+    }
+}
+
+impl Sink for Checked {
+    fn store(&mut self, batch: Rc<Batch>, _: &mut Ledger) -> Result<(), Error> {
+        let (mut kind, mut id, mut path) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, row) in (self.count..).zip(&batch.rows) {
+            // The store copies what it is given.
+            let name = text(&batch.types[row.resource_type], &mut kind);
+            self.resources.put([pg_sys::Datum::from(number as i64), name, pg_sys::Datum::from(batch.id_varlena(row).as_ptr())], [false; 3]);
+        }
+        for (row, reference) in &batch.references {
+            let number = pg_sys::Datum::from((self.count + *row as u64) as i64);
+            let values =
+                [number, text(&reference.resource_type, &mut kind), text(&reference.id, &mut id), text(&reference.path, &mut path)];
+            self.references.put(values, [false; 4]);
+            if !self.types.contains(&reference.resource_type) {
+                self.types.insert(reference.resource_type.clone());
+            }
+        }
+        self.count += batch.rows.len() as u64;
+        if !batch.rows.is_empty() {
+            batch_spill::put(&batch, &mut self.waiting);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error> {
+        let dangling = self.dangling()?;
+        self.waiting.rewind();
+        let mut number = 0;
+        while let Some(batch) = batch_spill::take(&mut self.waiting)? {
+            let mut rejects = Vec::new();
+            let mut rows: Vec<&Row> = Vec::new();
+            for row in &batch.rows {
+                match dangling.get(&number) {
+                    Some(path) => rejects.push(batch.reject(row, Reason::Fault(Fault::Dangling { path: path.clone() }))),
+                    None => rows.push(row),
+                }
+                number += 1;
+            }
+            let part = if rejects.is_empty() { None } else { Some(batch.part(&rows)?) };
+            ledger.enter(Tally { rejects, ..Tally::default() })?;
+            self.inner.store(Rc::new(part.unwrap_or(batch)), ledger)?;
+        }
+        self.waiting.close();
+        self.resources.close();
+        self.references.close();
+        self.inner.finish(ledger)
+    }
+}

@@ -1,0 +1,178 @@
+//! Stages: unlogged tables of the shape of a type's, into which a load goes for inspection, before it is merged into the type's table or
+//! dropped. What a stage is of, and how it is to be merged, is its comment: it goes wherever the table goes, and `\dt+` shows it.
+
+use crate::error::Error;
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::catalog::{ddl, txid_sequence};
+use crate::pg::sys::error_context;
+use crate::pg::write::sql_writer::{self, Facts, OnExisting};
+use crate::pipeline::load::batch::TakeMeta;
+use crate::pipeline::load::policy::{OnConflict, Policy};
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgRelation, Spi, pg_sys};
+
+/// What comments of stages begin with.
+const MARK: &str = "stage of bulk.load: ";
+
+/// A table that is a stage.
+#[derive(Debug)]
+pub struct Stage {
+    pub table: Table,
+    /// As FHIR spells it, or whoever made the type.
+    pub resource_type: String,
+    pub policy: Policy,
+}
+
+/// The stage of this name for a type, made where it is missing.
+pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, Error> {
+    let plain = resource_type.to_ascii_lowercase();
+    if resource_table::parts(name)?.last().is_some_and(|name| *name == plain || *name == format!("{plain}_history")) {
+        return Err(Error::NoStage(name.to_owned()));
+    }
+    let (oid, made) = match resource_table::find_qualified(name)? {
+        Some(oid) => (oid, false),
+        None => ddl::stage(&resource_table::parts(name)?, resource_type)?,
+    };
+    if made {
+        let table = resource_table::describe(oid)?;
+        describe(&table, resource_type, policy);
+        return Ok(table);
+    }
+    let stage = open_oid(oid)?.ok_or_else(|| Error::NoStage(name.to_owned()))?;
+    if stage.resource_type != resource_type {
+        return Err(Error::OtherStage { name: name.to_owned(), resource_type: stage.resource_type });
+    }
+    if stage.policy != policy {
+        describe(&stage.table, resource_type, policy);
+    }
+    Ok(stage.table)
+}
+
+/// A stage that is there.
+pub fn open(name: &str) -> Result<Stage, Error> {
+    let missing = || Error::NoStage(name.to_owned());
+    open_oid(resource_table::find_qualified(name)?.ok_or_else(missing)?)?.ok_or_else(missing)
+}
+
+/// Puts a stage's rows into its type's table. Returns how many came to be there. Other writers of that table wait to the transaction's end.
+pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
+    let Stage { table: from, resource_type, policy } = stage;
+    if from.oid == target.oid {
+        return Err(Error::NoStage(from.plain_name.clone()));
+    }
+    run(&format!("lock table {} in share row exclusive mode", target.name), &[])?;
+    let both = format!("{} t join {} s on t.id operator(pg_catalog.=) s.id", target.name, from.name);
+    let older = "(t.ts is null or t.ts operator(pg_catalog.<) s.ts)";
+    let newer = policy.on_conflict == OnConflict::Newer;
+    if newer && !target.has_ts {
+        return Err(Error::NoUpdateTime(target.plain_name.clone()));
+    }
+    if policy.on_conflict == OnConflict::Error && run(&format!("select from {both} limit 1"), &[])? > 0 {
+        return Err(Error::StageConflict(target.plain_name.clone()));
+    }
+    if policy.keep_history && matches!(policy.on_conflict, OnConflict::Overwrite | OnConflict::Newer) {
+        let history = resource_table::history_columns(target)?;
+        let read: Vec<String> = history.names.iter().map(|name| format!("t.{name}")).collect();
+        // A version that is stored again is no earlier one.
+        let other = if policy.keep_meta { "(s.txid is null or t.txid operator(pg_catalog.<>) s.txid)" } else { "true" };
+        let only = if newer { format!("where {older} and {other}") } else { format!("where {other}") };
+        run(&format!("insert into {} ({}) select {} from {both} {only}", history.table, history.names.join(", "), read.join(", ")), &[])?;
+    }
+    let (facts, existing) =
+        (facts(*policy), if policy.on_conflict == OnConflict::Skip { OnExisting::PassOver } else { OnExisting::Overwrite });
+    let version = if policy.keep_meta { "s.txid" } else { "null::pg_catalog.int8" };
+    let created = if policy.keep_meta { "s.cts" } else { "null::pg_catalog.timestamptz" };
+    let facts_of = match facts {
+        Facts::Given | Facts::Ordered(_) => String::new(),
+        Facts::FromLines | Facts::FromLinesAlone => format!(", {version} as version, s.ts as updated, {created} as created"),
+    };
+    let only = match newer {
+        true => format!(
+            "where not exists (select from {} t where t.id operator(pg_catalog.=) s.id and t.ts operator(pg_catalog.>=) s.ts)",
+            target.name
+        ),
+        false => String::new(),
+    };
+    let source = format!("select s.id, s.resource, false as repeated{facts_of} from {} s {only}", from.name);
+    let statement = sql_writer::statement(target, resource_type, existing, facts, &source);
+    let sequence = ddl::ensure_sequence(target.schema);
+    // SAFETY: an oid is passed by value.
+    let merged = run(&statement, &[unsafe { DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }])?;
+    if policy.keep_meta
+        && let Some(last) =
+            error_context::keep(None, || Spi::get_one::<i64>(&format!("select pg_catalog.max(txid) from {}", from.name))).ok().flatten()
+    {
+        txid_sequence::move_past(sequence, target.schema, last)?;
+    }
+    Ok(merged)
+}
+
+/// Drops a stage.
+pub fn drop(stage: &Stage) -> Result<(), Error> {
+    run(&format!("drop table {}", stage.table.name), &[]).map(|_| ())
+}
+
+fn facts(policy: Policy) -> Facts {
+    if policy.take_meta() == TakeMeta::Nothing { Facts::Given } else { Facts::FromLines }
+}
+
+fn open_oid(oid: pg_sys::Oid) -> Result<Option<Stage>, Error> {
+    if !is_plain_and_own(oid) {
+        return Ok(None);
+    }
+    // SAFETY: a catalog look-up; null without a comment.
+    let comment = unsafe { pg_sys::GetComment(oid, pg_sys::RelationRelationId, 0) };
+    // SAFETY: null, or a NUL-terminated string.
+    let comment = (!comment.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(comment) }.to_string_lossy().into_owned());
+    let Some(said) = comment.as_deref().and_then(|comment| comment.strip_prefix(MARK)).and_then(read) else { return Ok(None) };
+    let (resource_type, policy) = said;
+    Ok(Some(Stage { table: resource_table::describe(oid)?, resource_type, policy }))
+}
+
+/// Whether a table is of the current user, or of a role that it is a member of, and nobody's code runs when it is read or written. Whoever may create tables
+/// could else lay one where another looks for a stage; what a superuser may do with others' tables does not count.
+fn is_plain_and_own(oid: pg_sys::Oid) -> bool {
+    // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+    let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation has its row of the catalog.
+    let row = unsafe { *relation.rd_rel };
+    let plain = row.relkind == pg_sys::RELKIND_RELATION as i8
+        && row.relpersistence == pg_sys::RELPERSISTENCE_UNLOGGED as i8
+        && !(row.relhastriggers || row.relhasrules || row.relrowsecurity || row.relhassubclass || row.relispartition);
+    // SAFETY: reads a backend variable.
+    let user = unsafe { pg_sys::GetUserId() };
+    // SAFETY: catalog look-ups with roles that exist.
+    plain && (user == row.relowner || unsafe { pg_sys::is_member_of_role_nosuper(user, row.relowner) })
+}
+
+/// `Patient, on-conflict overwrite, update, keep-meta`.
+fn read(text: &str) -> Option<(String, Policy)> {
+    let mut words = text.split(", ");
+    let resource_type = words.next().filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))?;
+    let mut policy = Policy { on_conflict: OnConflict::named(words.next()?.strip_prefix("on-conflict ")?)?, ..Policy::default() };
+    for word in words {
+        match word {
+            "update" => policy.keep_history = true,
+            "keep-meta" => policy.keep_meta = true,
+            _ => return None,
+        }
+    }
+    Some((resource_type.to_owned(), policy))
+}
+
+fn describe(table: &Table, resource_type: &str, policy: Policy) {
+    let mut text = format!("{MARK}{resource_type}, on-conflict {}", policy.on_conflict.name());
+    for (set, word) in [(policy.keep_history, ", update"), (policy.keep_meta, ", keep-meta")] {
+        if set {
+            text.push_str(word);
+        }
+    }
+    ddl::run(&format!("comment on table {} is {}", table.name, pgrx::spi::quote_literal(text)));
+}
+
+/// Runs a statement all of whose names are qualified. Returns how many rows it had.
+fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<u64, Error> {
+    let rows =
+        error_context::keep(None, || Spi::connect_mut(|client| client.update(statement, None, arguments).map(|rows| rows.len() as u64)));
+    rows.map_err(|error| Error::Internal(error.to_string()))
+}

@@ -1,0 +1,206 @@
+//! Where rows of a load go: the straight way where a table allows it, else the general way; with regard for what is there, the careful way.
+
+use crate::error::{Error, Fault, Reason};
+use crate::pg::catalog::ddl::{self, Key};
+use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::catalog::{fast_path_check, toast_rule};
+use crate::pg::sys::guc;
+use crate::pg::write::conflict_writer::{Careful, Written};
+use crate::pg::write::deferred_index::Waiting;
+use crate::pg::write::destination::{Destination, Ids, Named};
+use crate::pg::write::fast_writer::{Expect, Straight};
+use crate::pg::write::heap_insert::Given;
+use crate::pg::write::sql_writer::{Facts, General, OnExisting};
+use crate::pg::write::{batch_relation, bulk_update, staging_table};
+use crate::pipeline::load::batch::{Batch, Occurrence, Row};
+use crate::pipeline::load::counters::Tally;
+use crate::pipeline::load::policy::{Method, Policy};
+use pgrx::pg_sys;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Writes resources over what is there, unless the policy says otherwise: an existing id gets a new version, status `updated`, and keeps
+/// its time of creation.
+#[derive(Debug)]
+pub struct Upsert {
+    destination: Destination,
+    targets: HashMap<String, Target>,
+    waiting: Waiting,
+}
+
+/// One type's table and how to write to it.
+#[derive(Debug)]
+struct Target {
+    table: pg_sys::Oid,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Straight(Box<Straight>),
+    General(General),
+    /// For ids that come once: finds those of rows of this transaction.
+    Once(General, String),
+    Careful(Box<Careful>),
+}
+
+impl Upsert {
+    pub fn new(destination: Destination) -> Upsert {
+        Upsert { destination, targets: HashMap::new(), waiting: Waiting::default() }
+    }
+
+    /// Finds or creates a type's table. The name must be as FHIR, or whoever made the type, spells it.
+    pub fn prepare(&mut self, resource_type: &str) -> Result<(), Error> {
+        if self.targets.contains_key(resource_type) {
+            return Ok(());
+        }
+        let unknown = || Error::UnknownType(resource_type.chars().take(100).collect());
+        let Destination { definitions, create_tables, policy, method, .. } = self.destination;
+        if resource_table::type_name(definitions, resource_type).map_err(|_| unknown())? != resource_type {
+            return Err(unknown());
+        }
+        // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
+        let alone = self.targets.values().all(|target| matches!(target.way, Way::Straight(_)));
+        let plain = policy == Policy::default();
+        let Destination { expect_new, order, ids, .. } = self.destination;
+        let key = if alone && plain && ids == Ids::Any { Key::Later } else { Key::AtOnce };
+        let found = match &self.destination.stage {
+            Some(Named { name, policy }) => Some(staging_table::ensure(name, resource_type, *policy)?),
+            None => resource_table::lookup_for_writing(resource_type)?,
+        };
+        let (found, key) = match found {
+            Some(found) => (found, Key::AtOnce),
+            None if create_tables && definitions.resource(resource_type).is_some() => ddl::ensure(resource_type, key)?,
+            None => return Err(unknown()),
+        };
+        if self.targets.values().any(|target| target.table == found.oid) {
+            return Err(Error::SameTable(resource_type.to_owned()));
+        }
+        if let Some(history) = resource_table::unreadable_history(&found)
+            && self.destination.said.borrow_mut().insert(resource_type.to_owned())
+        {
+            pgrx::notice!("no right to read table \"{history}\": resources deleted before become \"created\", not \"recreated\"");
+        }
+        let sequence = ddl::ensure_sequence(found.schema);
+        if !plain {
+            let careful = Careful::new(&found, resource_type, sequence, policy, self.destination.stage.is_some())?;
+            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: Way::Careful(Box::new(careful)) });
+            return Ok(());
+        }
+        let facts = order.map_or(Facts::Given, Facts::Ordered);
+        let general = |existing| General::new(&found, resource_type, sequence, existing, facts);
+        let refusing = if ids == Ids::Any { OnExisting::Overwrite } else { OnExisting::Refuse };
+        let straight = method == Method::Copy && guc::fast_path();
+        let is_checked = ids != Ids::New { checked: false };
+        if ids != Ids::Any && is_checked && !fast_path_check::has_key(found.oid) {
+            return Err(Error::WrongShape { table: found.plain_name, reason: "it has no plain unique key on id".to_owned() });
+        }
+        let way = match fast_path_check::layout(found.oid, key == Key::AtOnce && is_checked) {
+            Ok(layout) if straight => {
+                if let Some(rule) = toast_rule::rule(found.oid, &layout, resource_type) {
+                    self.destination.compression.set(resource_type, rule);
+                }
+                let given = Given::new(&found, layout, sequence, resource_type, &self.waiting)?;
+                let expect = Expect { alone, new: expect_new || given.fresh, order, ids, found: Rc::clone(&self.destination.found) };
+                Way::Straight(Box::new(Straight::open(&found, given, general(refusing), key, expect)))
+            }
+            refused => {
+                if let (Err(reason), true) = (refused, straight) {
+                    pgrx::debug1!("rows of \"{}\" go the general way: {reason}", found.plain_name);
+                }
+                if key == Key::Later {
+                    ddl::add_key(&found);
+                }
+                for target in self.targets.values_mut() {
+                    if let Way::Straight(straight) = &mut target.way {
+                        straight.expect_others()?;
+                    }
+                }
+                match ids {
+                    Ids::Once => Way::Once(general(OnExisting::Overwrite), own_rows(&found)),
+                    _ => Way::General(general(refusing)),
+                }
+            }
+        };
+        self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way });
+        Ok(())
+    }
+
+    /// The table of a type that is prepared.
+    pub fn table(&self, resource_type: &str) -> Option<pg_sys::Oid> {
+        self.targets.get(resource_type).map(|target| target.table)
+    }
+
+    /// Stores a batch's rows.
+    pub fn store(&mut self, batch: &Batch) -> Result<Tally, Error> {
+        let mut by_type: Vec<Vec<&Row>> = vec![Vec::new(); batch.types.len()];
+        for row in &batch.rows {
+            by_type[row.resource_type].push(row);
+        }
+        let mut tally = Tally::default();
+        for (resource_type, rows) in batch.types.iter().zip(&by_type).filter(|(_, rows)| !rows.is_empty()) {
+            match self.prepare(resource_type) {
+                Ok(()) => {}
+                // What a line says its type is is the line's fault.
+                Err(error @ (Error::UnknownType(_) | Error::WrongShape { .. } | Error::SameTable(_) | Error::OtherStage { .. })) => {
+                    let reason = match error {
+                        Error::UnknownType(name) => Reason::Fault(Fault::UnknownType(name)),
+                        error => Reason::Fault(Fault::WrongTable(Box::new(error))),
+                    };
+                    tally.rejects.extend(rows.iter().map(|row| batch.reject(row, reason.clone())));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(target) = self.targets.get_mut(resource_type) {
+                let written = target.way.write(batch, rows, self.destination.ids)?;
+                tally.store(resource_type, written.stored);
+                tally.skipped += written.skipped;
+                tally.rejects.extend(written.refused.into_iter().map(|row| batch.reject(row, Reason::Fault(Fault::Exists))));
+            }
+        }
+        tally.rejects.sort_by_key(|reject| reject.place.line);
+        Ok(tally)
+    }
+
+    /// Writes what was put off and closes what is open. After an ERROR the transaction's end does it.
+    pub fn close(self) -> Result<(), Error> {
+        for target in self.targets.into_values() {
+            if let Way::Straight(straight) = target.way {
+                straight.close()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of rows of a batch those whose ids this transaction has stored.
+fn own_rows(table: &Table) -> String {
+    format!(
+        "select u.number from bulk_rows u join {} t on t.id operator(pg_catalog.=) u.id where t.xmin operator(pg_catalog.=) {}",
+        table.name,
+        bulk_update::CURRENT
+    )
+}
+
+impl Way {
+    fn write<'a>(&mut self, batch: &Batch, rows: &[&'a Row], ids: Ids) -> Result<Written<'a>, Error> {
+        let is_written = |row: &&Row| ids != Ids::Any || row.occurrence != Occurrence::Replaced;
+        let last = || rows.iter().copied().filter(is_written).collect::<Vec<&Row>>();
+        match self {
+            Way::Straight(straight) => straight.write(batch, last())?,
+            Way::General(general) => general.write(batch, &last())?,
+            Way::Once(general, own) => {
+                let (once, mut refused): (Vec<&Row>, Vec<&Row>) = rows.iter().copied().partition(|row| row.occurrence == Occurrence::Only);
+                let stored = batch_relation::mark(batch, &once, own, &[])?;
+                refused.extend(once.iter().zip(stored).filter(|(_, stored)| *stored).map(|(row, _)| *row));
+                if refused.is_empty() {
+                    general.write(batch, &once)?;
+                }
+                return Ok(Written { stored: (rows.len() - refused.len()) as u64, refused, ..Written::default() });
+            }
+            Way::Careful(careful) => return careful.write(batch, rows),
+        }
+        Ok(Written { stored: rows.len() as u64, ..Written::default() })
+    }
+}

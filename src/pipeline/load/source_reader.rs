@@ -1,0 +1,128 @@
+//! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
+
+use crate::error::{Error, SourceFault};
+use crate::pipeline::load::batch::{Batch, Recipe, Workspace, encode_block};
+use crate::pipeline::load::checkpoint::{Checkpoint, Reading, Span};
+use crate::pipeline::load::counters::{Ledger, Tally};
+use crate::pipeline::load::sink::Sink;
+use crate::pipeline::ordered_queue::{Next, Queue};
+use crate::pipeline::thread_group::Crew;
+use crate::pipeline::wait_control::Control;
+use crate::store::inflate;
+use crate::store::interrupt::Interrupt;
+use crate::store::net::client_config::Access;
+use crate::store::open_source::Identity;
+use crate::store::source::Source;
+use crate::text::ndjson::Block;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+/// Bytes of lines in a block: a batch in the backend is of this order.
+const BLOCK: usize = 512 * 1024;
+/// Bytes that a row takes beside its values.
+const ROW: usize = 128;
+/// Bytes of blocks and rows under way between the threads.
+const BUDGET: usize = 8 * 1024 * 1024;
+
+/// One source to load.
+#[derive(Debug)]
+pub struct Plan {
+    pub source: Source,
+    pub access: Access,
+    pub recipe: Recipe,
+    /// Encode threads, at least one.
+    pub threads: usize,
+    /// Where to go on; the default is the beginning.
+    pub from: Checkpoint,
+    /// The part of the source that is loaded; None is the whole.
+    pub span: Option<Span>,
+    pub division: Option<Division>,
+    /// Whether the source is asked at its end if it is still what it was at its beginning.
+    pub confirm: bool,
+}
+
+/// For a source that would better be loaded in parts: nothing of it is loaded, and what is known of it is told.
+#[derive(Debug, Clone)]
+pub struct Division {
+    /// Bytes from which on a source is one.
+    pub least: u64,
+    pub found: Arc<OnceLock<Identity>>,
+}
+
+/// From blocks of lines, with where each ends, to batches of rows.
+type Lines = Queue<(Block, Option<Checkpoint>), Batch>;
+
+/// Loads a source into a sink. What ends it is a fault of the source, or too many lines that are rejected.
+pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut dyn Control) -> Result<(), Error> {
+    let queue = Arc::new(Queue::new(BUDGET)?);
+    let crew = start(plan, &queue)?;
+    loop {
+        match queue.next()? {
+            Next::Ready(mut batch, size) => {
+                let rejects = std::mem::take(&mut batch.rejects);
+                ledger.read += (batch.rows.len() + rejects.len()) as u64;
+                ledger.enter(Tally { rejects, ..Tally::default() })?;
+                sink.store(Rc::new(batch), ledger)?;
+                queue.release(size);
+            }
+            Next::Wait => {
+                sink.idle()?;
+                control.wait(queue.event())?;
+            }
+            Next::End => break,
+        }
+    }
+    drop(crew);
+    Ok(())
+}
+
+fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
+    let interrupt = Interrupt::new();
+    let waker = Arc::clone(queue);
+    let crew = Crew::new(interrupt.clone(), move || waker.stop());
+    let recipe = Arc::new(plan.recipe);
+    for _ in 0..plan.threads.max(1) {
+        let (queue, recipe) = (Arc::clone(queue), Arc::clone(&recipe));
+        crew.spawn("bulk encode", move || {
+            let mut workspace = Workspace::default();
+            queue.work(|(block, end)| Ok(Batch { end: end.clone(), ..encode_block(&recipe, block, &mut workspace)? }));
+        })?;
+    }
+    let queue = Arc::clone(queue);
+    let (source, access, from, span, division) = (plan.source, plan.access, plan.from, plan.span, plan.division);
+    let confirm = plan.confirm;
+    crew.spawn("bulk read", move || {
+        let opened = || Reading::open(&source, &access, &interrupt, &from, span, (BLOCK, recipe.max_line));
+        let is_same = |identity: &Identity| if confirm { source.confirm(&access, &interrupt, identity) } else { Ok(()) };
+        let read = catch_unwind(AssertUnwindSafe(|| read(opened, is_same, division.as_ref(), &recipe.source, &queue)));
+        queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
+    })?;
+    Ok(crew)
+}
+
+fn read(
+    open: impl FnOnce() -> Result<Reading, SourceFault>,
+    is_same: impl FnOnce(&Identity) -> Result<(), SourceFault>,
+    division: Option<&Division>,
+    name: &str,
+    queue: &Lines,
+) -> Result<(), Error> {
+    let failed = |fault: SourceFault| Error::source(name, fault);
+    let mut reading = open().map_err(failed)?;
+    if let Some(division) = division
+        && let Some(identity) = reading.divisible(division.least)
+    {
+        // It is set once: nobody else has it.
+        let _ = division.found.set(identity.clone());
+        return Ok(());
+    }
+    while let Some(block) = reading.blocks.next_block().map_err(|error| failed(inflate::fault(&error)))? {
+        let size = block.bytes.len() + ROW * block.line_count;
+        let end = reading.checkpoint();
+        if !queue.put((block, end), size) {
+            return Ok(());
+        }
+    }
+    is_same(&reading.identity).map_err(failed)
+}

@@ -1,0 +1,12 @@
+//! Threads and bounded queues, without a database: what runs beside the main thread, in which order results come back, what bounds the memory.
+
+pub mod blocking;
+pub mod dump;
+pub mod load;
+pub mod ordered_queue;
+pub mod output_block;
+pub mod parallel_map;
+pub mod thread_group;
+pub mod uploader;
+pub mod validate_rows;
+pub mod wait_control;

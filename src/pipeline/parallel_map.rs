@@ -1,0 +1,170 @@
+//! Blocks of rows → queue bounded by bytes → threads that make something of them → what they made, in order. The first block is worked on
+//! by the main thread: a small table is done before threads would have started.
+
+use crate::error::Error;
+use crate::pipeline::ordered_queue::{Next, Queue};
+use crate::pipeline::thread_group::Crew;
+use crate::pipeline::wait_control::Control;
+use crate::store::interrupt::Interrupt;
+use std::sync::Arc;
+
+/// How large a block shall be, about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Inflated.
+    pub bytes: usize,
+    pub rows: usize,
+}
+
+impl Size {
+    /// Of the first block, so that the first line comes soon.
+    pub const FIRST: Size = Size { bytes: 16 * 1024, rows: 64 };
+    /// Of a later block.
+    pub const LATER: Size = Size { bytes: 256 * 1024, rows: 4096 };
+}
+
+/// Bytes of blocks under way.
+const BUDGET: usize = 4 * 1024 * 1024;
+
+/// A block, perhaps without rows.
+#[derive(Debug)]
+pub struct Fed<B> {
+    pub block: B,
+    /// Bytes that it counts for, and rows.
+    pub bytes: usize,
+    pub rows: usize,
+    /// False behind the last row.
+    pub more: bool,
+}
+
+/// Where blocks come from. Called on the main thread.
+pub trait Feed {
+    type Block: Send + 'static;
+
+    fn next(&mut self, size: Size) -> Result<Fed<Self::Block>, Error>;
+}
+
+/// What is made of a block, on any thread.
+pub trait Make<B>: Send + Sync + 'static {
+    type Made: Send + 'static;
+    /// Memory that a thread reuses.
+    type Tools: Default;
+
+    fn make(&self, block: &B, tools: &mut Self::Tools) -> Result<Self::Made, Error>;
+}
+
+/// A pipe under way. Its threads end with it.
+pub struct Pipe<F: Feed, M: Make<F::Block>> {
+    feed: F,
+    maker: Arc<M>,
+    /// At least one.
+    threads: usize,
+    /// Bytes that a row takes on its way out beside those that it came in with.
+    row_cost: usize,
+    /// Of a block.
+    most_rows: usize,
+    started: bool,
+    workers: Option<Workers<F::Block, M::Made>>,
+    fed_all: bool,
+    /// Bytes of what was given out last.
+    given: usize,
+}
+
+type SharedQueue<F, M> = Arc<Queue<<F as Feed>::Block, <M as Make<<F as Feed>::Block>>::Made>>;
+
+struct Workers<B, O> {
+    queue: Arc<Queue<B, O>>,
+    _crew: Crew,
+}
+
+impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
+    pub fn new(feed: F, maker: M, threads: usize) -> Pipe<F, M> {
+        Pipe {
+            feed,
+            maker: Arc::new(maker),
+            threads: threads.max(1),
+            row_cost: 0,
+            most_rows: usize::MAX,
+            started: false,
+            workers: None,
+            fed_all: false,
+            given: 0,
+        }
+    }
+
+    /// The same for rows that grow by so many bytes each.
+    pub fn with_row_cost(mut self, bytes: usize) -> Pipe<F, M> {
+        self.row_cost = bytes;
+        self
+    }
+
+    /// The same in blocks of at most so many rows.
+    pub fn with_most_rows(mut self, rows: usize) -> Pipe<F, M> {
+        self.most_rows = rows.max(1);
+        self
+    }
+
+    /// What was made of the next block; None at the end. At least one block comes, without rows where there are none.
+    pub fn next(&mut self, control: &mut dyn Control) -> Result<Option<M::Made>, Error> {
+        if !self.started {
+            self.started = true;
+            let first = self.feed.next(Size { rows: Size::FIRST.rows.min(self.most_rows), ..Size::FIRST })?;
+            self.fed_all = !first.more;
+            return self.maker.make(&first.block, &mut M::Tools::default()).map(Some);
+        }
+        if self.fed_all && self.workers.is_none() {
+            return Ok(None);
+        }
+        let queue = self.queue()?;
+        queue.release(std::mem::take(&mut self.given));
+        loop {
+            self.feed(&queue)?;
+            match queue.next()? {
+                Next::Ready(made, size) => {
+                    self.given = size;
+                    return Ok(Some(made));
+                }
+                Next::Wait => control.wait(queue.event())?,
+                Next::End => {
+                    self.workers = None;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The queue, its threads started at the first call.
+    fn queue(&mut self) -> Result<SharedQueue<F, M>, Error> {
+        if let Some(workers) = &self.workers {
+            return Ok(Arc::clone(&workers.queue));
+        }
+        let queue = Arc::new(Queue::new(BUDGET)?);
+        let waker = Arc::clone(&queue);
+        let crew = Crew::new(Interrupt::new(), move || waker.stop());
+        for _ in 0..self.threads {
+            let (queue, maker) = (Arc::clone(&queue), Arc::clone(&self.maker));
+            crew.spawn("bulk dump", move || {
+                let mut tools = M::Tools::default();
+                queue.work(|block| maker.make(block, &mut tools));
+            })?;
+        }
+        self.workers = Some(Workers { queue: Arc::clone(&queue), _crew: crew });
+        Ok(queue)
+    }
+
+    fn feed(&mut self, queue: &Queue<F::Block, M::Made>) -> Result<(), Error> {
+        while !self.fed_all && queue.has_room() {
+            let most = Size::LATER.bytes / self.row_cost.max(1);
+            let Fed { block, bytes, rows, more } =
+                self.feed.next(Size { rows: Size::LATER.rows.min(most).clamp(1, self.most_rows), ..Size::LATER })?;
+            if rows > 0 {
+                queue.push(block, bytes + rows * self.row_cost);
+            }
+            self.fed_all = !more;
+            if self.fed_all {
+                queue.end(Ok(()));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Validation of stored rows: blocks of rows to what is wrong with them.
+
+use crate::error::{Error, Fault, Reason};
+use crate::fhir::structure::Structure;
+use crate::fhir::validate::{self, Checks, Found, Reference};
+use crate::pipeline::dump::render::{Recipe, Writer};
+use crate::pipeline::dump::stored_rows::{RowBlock, StoredRow};
+use crate::pipeline::parallel_map::Make;
+
+/// Findings of one resource that are told of.
+const MOST: usize = 10;
+
+/// What is wrong with a stored resource.
+#[derive(Debug)]
+pub struct Finding {
+    /// Of the table, as SQL spells it.
+    pub table: String,
+    pub resource_type: String,
+    pub id: String,
+    pub reason: Reason,
+}
+
+/// A row, and where it refers to.
+#[derive(Debug)]
+pub struct Referrer {
+    pub resource_type: String,
+    pub id: String,
+    pub references: Vec<Reference>,
+}
+
+/// What came of a block.
+#[derive(Debug, Default)]
+pub struct Examined {
+    pub read: u64,
+    /// Rows with findings.
+    pub invalid: u64,
+    pub findings: Vec<Finding>,
+    pub referrers: Vec<Referrer>,
+}
+
+/// How rows are looked at.
+#[derive(Debug)]
+pub struct Examine {
+    /// Its `to` is what the table holds.
+    pub recipe: Recipe,
+    pub structure: &'static Structure,
+    pub checks: Checks,
+}
+
+impl Examine {
+    fn look(&self, row: &StoredRow, writer: &mut Writer) -> Result<(String, Found), Fault> {
+        let (root, resource_type) = writer.resource(&self.recipe, row)?;
+        let resource_type = resource_type.to_owned();
+        let found = validate::check(self.structure, writer.document(), root, &resource_type, self.recipe.to, self.checks, MOST);
+        writer.shrink();
+        Ok((resource_type, found))
+    }
+}
+
+impl Make<RowBlock> for Examine {
+    type Made = Examined;
+    type Tools = Writer;
+
+    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<Examined, Error> {
+        let mut examined = Examined { read: block.len() as u64, ..Examined::default() };
+        for row in block.iter() {
+            let id = || String::from_utf8_lossy(row.id).into_owned();
+            let (resource_type, faults, references) = match self.look(&row, writer) {
+                Ok((resource_type, found)) => {
+                    let faults = found.findings.into_iter().map(|finding| Fault::Invalid { path: finding.path, problem: finding.problem });
+                    (resource_type, faults.collect(), found.references)
+                }
+                Err(fault) => (self.recipe.resource_type.clone(), vec![fault], Vec::new()),
+            };
+            examined.invalid += u64::from(!faults.is_empty());
+            examined.findings.extend(faults.into_iter().map(|fault| Finding {
+                table: self.recipe.table.clone(),
+                resource_type: resource_type.clone(),
+                id: id(),
+                reason: Reason::Fault(fault),
+            }));
+            if !references.is_empty() {
+                examined.referrers.push(Referrer { resource_type, id: id(), references });
+            }
+        }
+        Ok(examined)
+    }
+}

@@ -1,0 +1,165 @@
+//! The one HTTP client that moves all bytes: checks the address that is really connected, and asks again where that may help.
+
+use crate::error::SourceFault;
+use crate::store::interrupt::Interrupt;
+use crate::store::net::client_config::Access;
+use crate::store::net::ip_policy::Allowed;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+use ureq::Body;
+use ureq::config::Config;
+use ureq::http::request::Builder;
+use ureq::http::{Response, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+/// Between two tries, whatever the server asks.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A client of one operation.
+#[derive(Debug)]
+pub struct Client {
+    agent: ureq::Agent,
+    retries: u32,
+    interrupt: Interrupt,
+}
+
+impl Client {
+    pub fn new(access: &Access, interrupt: &Interrupt) -> Client {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            // Followed where they are: headers must not be.
+            .max_redirects(0)
+            // By default variables of the environment would count.
+            .proxy(access.proxy.clone())
+            .tls_config(TlsConfig::builder().root_certs(access.trusted.clone().unwrap_or(RootCerts::WebPki)).build())
+            // A connection that the server closed after its last answer must not cost a try.
+            .max_idle_connections(0)
+            .timeout_resolve(access.connect_timeout)
+            .timeout_connect(access.connect_timeout)
+            .timeout_per_read(access.read_timeout)
+            .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let proxy = access.proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port()));
+        let resolver = CheckedResolver { allowed: access.allowed_hosts.clone(), proxy, inner: DefaultResolver::default() };
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
+        interrupt.watch(&agent);
+        Client { agent, retries: access.retries, interrupt: interrupt.clone() }
+    }
+
+    /// The answer to a request. What may pass (429, 5xx, a connection that fails) is asked again as often as `access` says.
+    pub fn ask(&self, request: impl Fn(&ureq::Agent) -> Result<Response<Body>, SourceFault>) -> Result<Response<Body>, SourceFault> {
+        let mut attempt = 0;
+        loop {
+            let (fault, pause) = match request(&self.agent) {
+                Ok(response) => match response.status().as_u16() {
+                    status @ (429 | 500 | 502 | 503 | 504) => (SourceFault::Status(status), retry_after(&response)),
+                    _ => return Ok(response),
+                },
+                Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Timeout)) => (fault, None),
+                Err(fault) => return Err(fault),
+            };
+            if attempt == self.retries || self.interrupt.wait(pause.unwrap_or_else(|| back_off(attempt))) {
+                return Err(fault);
+            }
+            attempt += 1;
+        }
+    }
+}
+
+/// Sends what is built of a request, with a body or none; one that is empty is a body, whose length is told.
+pub fn send(agent: &ureq::Agent, request: Builder, body: Option<&[u8]>) -> Result<Response<Body>, SourceFault> {
+    let unsupported = |_| SourceFault::Unsupported;
+    match body {
+        Some(body) => agent.run(request.body(body).map_err(unsupported)?),
+        None => agent.run(request.body(()).map_err(unsupported)?),
+    }
+    .map_err(fault)
+}
+
+/// An answer that is none of its store's shapes.
+pub fn unknown() -> SourceFault {
+    SourceFault::Unreachable("the store's answer could not be understood".to_owned())
+}
+
+/// A word for the status of an answer that has none itself, as S3 has it.
+pub fn code_of(status: u16) -> String {
+    match status {
+        401 | 403 => "AccessDenied".to_owned(),
+        404 => "NoSuchKey".to_owned(),
+        status => format!("HTTP {status}"),
+    }
+}
+
+/// What the server asks to wait, in seconds or until a time.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let text = response.headers().get("retry-after")?.to_str().ok()?.trim();
+    let asked = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+    };
+    Some(asked.min(LONGEST_PAUSE))
+}
+
+/// From a quarter of a second, doubled each time; a random half of it, so that many who failed together do not come together again.
+fn back_off(attempt: u32) -> Duration {
+    let most = Duration::from_millis(250).saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
+    let random = RandomState::new().hash_one(attempt) as u32;
+    most / 2 + (most / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// What an error of the client means. Its text never holds the URL.
+pub fn fault(error: ureq::Error) -> SourceFault {
+    match error {
+        ureq::Error::Other(inner) => match inner.downcast_ref::<Refused>() {
+            Some(Refused(address)) => SourceFault::AddressRefused(address.to_string()),
+            None => SourceFault::Unreachable("the client failed".to_owned()),
+        },
+        ureq::Error::Timeout(_) => SourceFault::Timeout,
+        ureq::Error::BadUri(_) => SourceFault::Unsupported,
+        ureq::Error::HostNotFound => SourceFault::Unreachable("host not found".to_owned()),
+        ureq::Error::Io(error) => SourceFault::Unreachable(error.to_string()),
+        ureq::Error::Tls(what) => SourceFault::Unreachable(what.to_owned()),
+        ureq::Error::Rustls(error) => SourceFault::Unreachable(error.to_string()),
+        ureq::Error::ConnectionFailed => SourceFault::Unreachable("the connection failed".to_owned()),
+        // The texts of other errors may hold what the server sent, a redirect's signed URL among it.
+        _ => SourceFault::Unreachable("the server's answer could not be understood".to_owned()),
+    }
+}
+
+/// An address that may not be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("address {0} is not allowed")]
+struct Refused(IpAddr);
+
+/// Resolves a host and keeps what may be connected to. ureq connects to what its resolver gives and asks it anew at each
+/// redirect, so no other address is ever reached.
+#[derive(Debug)]
+struct CheckedResolver {
+    allowed: Allowed,
+    /// Where a superuser said that it is.
+    proxy: Option<(String, u16)>,
+    inner: DefaultResolver,
+}
+
+impl Resolver for CheckedResolver {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let found = self.inner.resolve(uri, config, timeout)?;
+        if self.proxy.as_ref().is_some_and(|(name, port)| {
+            name.trim_start_matches('[').trim_end_matches(']') == host && uri.port_u16().unwrap_or(*port) == *port
+        }) {
+            return Ok(found);
+        }
+        let mut kept = self.empty();
+        for address in found.iter().filter(|address| self.allowed.permits(host, address.ip(), address.port())) {
+            kept.push(*address);
+        }
+        match found.iter().next() {
+            Some(first) if kept.is_empty() => Err(ureq::Error::Other(Box::new(Refused(first.ip())))),
+            _ => Ok(kept),
+        }
+    }
+}
