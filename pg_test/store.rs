@@ -8,7 +8,7 @@ use crate::source::{File, gzip};
 use crate::test;
 use bulk::store::account::{AzureContainer, GcpAccount};
 use bulk::store::interrupt::Interrupt;
-use bulk::store::net::client_config::Access;
+use bulk::store::net::client_config::ClientConfig;
 use bulk::store::net::ip_policy::Allowed;
 use bulk::store::object::azure::Azure;
 use bulk::store::object::gcs::Gcs;
@@ -130,7 +130,7 @@ fn others() {
     let mut client = database.connect();
     let (azure, gcs) = (AzureServer::start(&["lake"]).expect("make test provides it"), GcsServer::start().expect("make test provides it"));
     let key = String::from_utf8(checked(Command::new("openssl").args(["genpkey", "-algorithm", "RSA"])).stdout).unwrap();
-    let access = Access { allowed_hosts: Allowed::parse("127.0.0.1"), ..Access::default() };
+    let access = ClientConfig { allowed_hosts: Allowed::parse("127.0.0.1"), ..ClientConfig::default() };
     let container = AzureContainer {
         storage: "devstoreaccount1".to_owned(),
         container: "lake".to_owned(),

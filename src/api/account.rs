@@ -1,7 +1,7 @@
 //! `bulk.set_account` and `bulk.drop_account`: who the database is at stores.
 
 use crate::error::Error;
-use crate::pg::state::storage_account::{self, Entry};
+use crate::pg::state::storage_account::{self, StoredAccount};
 use crate::pg::sys::argument::Json;
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::version::Matched;
@@ -70,7 +70,7 @@ fn set(text: &str) -> Result<(), Error> {
             to.insert((*key).to_owned(), given.clone());
         }
     }
-    storage_account::set(Entry { resource_type, id, open, secret })
+    storage_account::set(StoredAccount { resource_type, id, open, secret })
 }
 
 #[pg_extern(sql = false)]

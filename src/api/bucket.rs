@@ -7,9 +7,8 @@ use crate::operation::storage;
 use crate::pg::state::disabled_index::{self, Restored};
 use crate::pg::state::scheduler;
 use crate::pg::sys::argument::Json;
-use crate::pg::sys::subtransaction::attempt;
 use crate::pg::sys::version::Matched;
-use crate::pg::sys::{backend, sqlstate};
+use crate::pg::sys::{backend, sqlstate, subtransaction};
 use crate::text::json_members::{object, value};
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -51,7 +50,7 @@ fn restore(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
     let mut restored = Vec::new();
     for name in disabled_index::restorable(table)? {
         // One that cannot be put back does not keep off the others.
-        match attempt(|| disabled_index::restore(&name, None)) {
+        match subtransaction::run(|| disabled_index::restore(&name, None)) {
             Ok(Restored::Done(shown)) => restored.push(shown),
             Ok(Restored::NotNeeded) => {}
             Ok(Restored::Held) => notice!("index {name} is put back by the load that does without it"),

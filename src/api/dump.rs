@@ -10,9 +10,9 @@ use crate::pg::sys::srf_result::{Chunks, Lines, Varlena};
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pipeline::dump::ndjson::Ndjson;
-use crate::pipeline::dump::render::Recipe;
-use crate::pipeline::output_block::{Form, Piece};
-use crate::pipeline::parallel_map::Pipe;
+use crate::pipeline::dump::render::RenderConfig;
+use crate::pipeline::output_block::{OutputBlock, OutputEncoding};
+use crate::pipeline::parallel_map::ParallelMap;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
@@ -21,7 +21,7 @@ struct Request<'a> {
     resource_type: Option<&'a str>,
     since: Option<TimestampWithTimeZone>,
     fhir: Option<bool>,
-    form: Form,
+    form: OutputEncoding,
 }
 
 /// One line a row, without its end.
@@ -33,7 +33,7 @@ fn dump(
     fhir: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    SetOfIterator::new(Lines::new(sqlstate::ok(open(Request { resource_type, since, fhir, form: Form::Lines }, fcinfo))))
+    SetOfIterator::new(Lines::new(sqlstate::ok(open(Request { resource_type, since, fhir, form: OutputEncoding::Lines }, fcinfo))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.
@@ -46,7 +46,7 @@ fn dump_bytes(
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    let form = if gzip.unwrap_or(false) { Form::Gzip } else { Form::Body };
+    let form = if gzip.unwrap_or(false) { OutputEncoding::Gzip } else { OutputEncoding::Body };
     SetOfIterator::new(Chunks::new(sqlstate::ok(open(Request { resource_type, since, fhir, form }, fcinfo))))
 }
 
@@ -59,13 +59,13 @@ pub fn lookup(name: &str) -> Result<(String, Option<Table>), Error> {
 }
 
 /// The pieces of a dump. A type that is FHIR's but has no table gives an empty one.
-fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn Iterator<Item = Piece>>, Error> {
+fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn Iterator<Item = OutputBlock>>, Error> {
     backend::require_utf8()?;
     let (resource_type, found) = lookup(request.resource_type.ok_or(Error::Null("resource_type"))?)?;
-    let Some(found) = found else { return Ok(Box::new(std::iter::once(Piece::empty(request.form)?))) };
+    let Some(found) = found else { return Ok(Box::new(std::iter::once(OutputBlock::empty(request.form)?))) };
     backend::stop_threads_at_exit();
     let rows = Rows::open(&found, request.since, fcinfo)?;
-    let recipe = Recipe {
+    let recipe = RenderConfig {
         definitions: definitions::r4(),
         resource_type,
         table: found.plain_name,
@@ -76,6 +76,6 @@ fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn It
         created_at_url: guc::created_at_url(),
         max_depth: guc::max_depth(),
     };
-    let mut pipe = Pipe::new(rows, Ndjson { recipe, form: request.form }, guc::dump_threads());
+    let mut pipe = ParallelMap::new(rows, Ndjson { recipe, form: request.form }, guc::dump_threads());
     Ok(Box::new(std::iter::from_fn(move || sqlstate::ok(pipe.next(&mut Backend)))))
 }

@@ -9,8 +9,8 @@ use crate::pg::sys::srf_result::{Chunks, Lines, Varlena};
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pipeline::dump::gzip::Gzip;
-use crate::pipeline::output_block::{Form, Piece};
-use crate::pipeline::parallel_map::{Feed, Pipe, Size};
+use crate::pipeline::output_block::{OutputBlock, OutputEncoding};
+use crate::pipeline::parallel_map::{BlockSize, BlockSource, ParallelMap};
 use pgrx::prelude::*;
 
 /// A row a row: a line without its end. (A line of CSV may hold line ends, in quotes.)
@@ -22,7 +22,7 @@ fn dump_sql(
     options: Option<Json>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    let mut printer = sqlstate::ok(open(query, format, options, Form::Lines, fcinfo));
+    let mut printer = sqlstate::ok(open(query, format, options, OutputEncoding::Lines, fcinfo));
     SetOfIterator::new(Lines::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more)))))
 }
 
@@ -36,10 +36,10 @@ fn dump_sql_bytes(
     gzip: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    let mut printer = sqlstate::ok(open(query, format, options, Form::Body, fcinfo));
-    let pieces: Box<dyn Iterator<Item = Piece>> = if gzip.unwrap_or(false) {
+    let mut printer = sqlstate::ok(open(query, format, options, OutputEncoding::Body, fcinfo));
+    let pieces: Box<dyn Iterator<Item = OutputBlock>> = if gzip.unwrap_or(false) {
         backend::stop_threads_at_exit();
-        let mut pipe = Pipe::new(printer, Gzip, guc::dump_threads());
+        let mut pipe = ParallelMap::new(printer, Gzip, guc::dump_threads());
         Box::new(std::iter::from_fn(move || sqlstate::ok(pipe.next(&mut Backend))))
     } else {
         Box::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more))))
@@ -51,7 +51,7 @@ fn open(
     query: Option<&str>,
     format: Option<&str>,
     options: Option<Json>,
-    form: Form,
+    form: OutputEncoding,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Result<Printer, Error> {
     backend::require_utf8()?;
@@ -61,13 +61,13 @@ fn open(
 }
 
 /// The pieces that `next` gives, a small one first.
-fn pieces(mut next: impl FnMut(Size) -> Result<(Piece, bool), Error>) -> impl Iterator<Item = Piece> {
-    let (mut size, mut more) = (Size::FIRST, true);
+fn pieces(mut next: impl FnMut(BlockSize) -> Result<(OutputBlock, bool), Error>) -> impl Iterator<Item = OutputBlock> {
+    let (mut size, mut more) = (BlockSize::FIRST, true);
     std::iter::from_fn(move || {
         if !more {
             return None;
         }
-        let (piece, rest) = sqlstate::ok(next(std::mem::replace(&mut size, Size::LATER)));
+        let (piece, rest) = sqlstate::ok(next(std::mem::replace(&mut size, BlockSize::LATER)));
         more = rest;
         Some(piece)
     })

@@ -17,7 +17,7 @@ const KICK: Duration = Duration::from_secs(1);
 /// What the view of jobs compares.
 #[pg_extern(sql = false)]
 fn origin(_version: Matched) -> String {
-    job::origin()
+    job::database_identity()
 }
 
 #[pg_extern(sql = false)]
@@ -49,10 +49,10 @@ fn wait_for(_version: Matched, id: Option<&str>, timeout: Option<Interval>) -> S
         let microseconds = timeout.as_micros();
         Duration::from_micros(u64::try_from(microseconds.max(0)).unwrap_or(u64::MAX))
     });
-    sqlstate::ok(stand_by(id, patience))
+    sqlstate::ok(wait_for_end(id, patience))
 }
 
-fn stand_by(id: &str, patience: Option<Duration>) -> Result<String, Error> {
+fn wait_for_end(id: &str, patience: Option<Duration>) -> Result<String, Error> {
     latch::require_fresh_snapshots()?;
     let began = Instant::now();
     let mut kick = began;

@@ -6,20 +6,20 @@ use crate::fhir::definitions;
 use crate::fhir::validate::Checks;
 use crate::operation::validate::{self, Validate};
 use crate::pg::catalog::resource_table;
-use crate::pg::state::load_error::{self, Journal};
+use crate::pg::state::load_error::{self, LoadErrors};
 use crate::pg::sys::argument::Json;
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pg::write::assemble;
-use crate::pg::write::group_sink::{Strict, Tolerant};
-use crate::pg::write::reference_check::Checked;
+use crate::pg::write::group_sink::{StrictSink, TolerantSink};
+use crate::pg::write::reference_check::CheckedSink;
 use crate::pipeline::load::batch::TakeMeta;
 use crate::pipeline::load::checkpoint::Checkpoint;
-use crate::pipeline::load::counters::{self, Ledger};
+use crate::pipeline::load::counters::{self, LoadCounters};
 use crate::pipeline::load::options::LoadOptions;
-use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::sink::BatchSink;
 use crate::pipeline::load::source_reader;
 use crate::store::source::Source;
 use pgrx::JsonB;
@@ -72,20 +72,20 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     let definitions = definitions::r4();
     let resource_type = resource_type.map(|name| resource_table::type_name(definitions, &name)).transpose()?;
     let changes = assemble::changes(&options)?;
-    let journal = Journal::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": &options.shown}))?;
+    let journal = LoadErrors::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": &options.shown}))?;
     let destination = assemble::destination(&options);
     let compression = destination.compression.clone();
-    let mut sink: Box<dyn Sink> = match options.max_errors {
-        0 => Box::new(Strict::new(destination, resource_type.as_deref())?),
-        _ => Box::new(Tolerant::new(destination, resource_type.as_deref(), journal.clone())?),
+    let mut sink: Box<dyn BatchSink> = match options.max_errors {
+        0 => Box::new(StrictSink::new(destination, resource_type.as_deref())?),
+        _ => Box::new(TolerantSink::new(destination, resource_type.as_deref(), journal.clone())?),
     };
     if options.checks.references {
-        sink = Box::new(Checked::new(sink, definitions, counters::enough(options.max_errors)));
+        sink = Box::new(CheckedSink::new(sink, definitions, counters::reject_limit(options.max_errors)));
     }
-    let mut ledger = Ledger::new(options.max_errors);
+    let mut ledger = LoadCounters::new(options.max_errors);
     let access = assemble::access(&options, &sources)?;
     for source in sources {
-        let plan = source_reader::Plan {
+        let plan = source_reader::LoadInput {
             recipe: assemble::recipe(&source.name(), resource_type.as_deref(), fhir, &options, &changes, &compression),
             source,
             access: access.clone(),
@@ -108,7 +108,7 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
 }
 
 /// Has what was stored validated by a background worker once it is committed: the job's id.
-fn validate_later(journal: &Journal, options: &LoadOptions, ledger: &Ledger) -> Result<Option<String>, Error> {
+fn validate_later(journal: &LoadErrors, options: &LoadOptions, ledger: &LoadCounters) -> Result<Option<String>, Error> {
     let checks = options.later;
     if checks == Checks::default() {
         return Ok(None);

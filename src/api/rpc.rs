@@ -74,7 +74,7 @@ fn one(call: &Value) -> Result<import::Reply, Error> {
     };
     match method(params) {
         Ok(reply) => Ok(reply),
-        Err(error) if control::blame(&error).is_some() => refuse(error.to_string(), &sqlstate::state(&error)),
+        Err(error) if control::http_status(&error).is_some() => refuse(error.to_string(), &sqlstate::state(&error)),
         Err(error) => Err(error),
     }
 }

@@ -9,7 +9,7 @@ use crate::pg::sys::subtransaction::Failure;
 const NOTE_TRIES: u32 = 3;
 
 /// Does what is to be written down. It waits for no one for long: whoever holds a job's row must not hold a worker's place.
-pub fn note<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
+pub fn record<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
     let mut tries = 0;
     loop {
         tries += 1;

@@ -9,16 +9,16 @@ use crate::pg::sys::subtransaction::{self, Failure};
 use std::time::Duration;
 
 /// Times that a step is tried again when what failed may pass.
-pub const TRIES: u32 = 5;
+pub const MAX_STEP_TRIES: u32 = 5;
 /// Before an input is begun again, at first; doubled each time.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Lets time pass before a source is asked again, the longer the more often; false when the job is wanted no more.
-pub fn rest(job: &Job, tries: u32) -> Result<bool, Failure> {
+pub fn back_off(job: &Job, tries: u32) -> Result<bool, Failure> {
     let mut left = PAUSE.saturating_mul(1 << tries.min(10)).min(LONGEST_PAUSE);
     while !left.is_zero() {
-        let some = left.min(cancel::LOOK);
+        let some = left.min(cancel::CANCEL_POLL_INTERVAL);
         subtransaction::outside(|| {
             latch::pause(some);
             Ok(())
@@ -32,7 +32,7 @@ pub fn rest(job: &Job, tries: u32) -> Result<bool, Failure> {
 }
 
 /// Whether a source may do better when it is asked again.
-pub fn may_pass(error: &Error) -> bool {
+pub fn is_transient(error: &Error) -> bool {
     let Error::Source { fault, .. } = error else { return false };
     match fault {
         SourceFault::Unreachable(_) | SourceFault::Timeout | SourceFault::Read(_) | SourceFault::Truncated(_) => true,

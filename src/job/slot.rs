@@ -1,6 +1,6 @@
 //! The place of `bulk.max_workers` that a worker has while it works.
 
-use crate::job::record::note;
+use crate::job::record::record;
 use crate::pg::state::scheduler;
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::guc;
@@ -14,7 +14,7 @@ thread_local! {
 
 /// Gives the process's place to another: what it does from here on is no work, or it ends.
 pub fn leave_place() -> Result<(), Failure> {
-    note(|| {
+    record(|| {
         PLACE.take().into_iter().for_each(Lock::release);
         scheduler::start_waiting()
     })
@@ -22,7 +22,7 @@ pub fn leave_place() -> Result<(), Failure> {
 
 /// Takes a free place; false when there is none.
 pub fn take_place() -> Result<bool, Failure> {
-    let place = note(|| Ok((0..guc::max_workers()).map(Lock::Place).find(|place| place.take())))?;
+    let place = record(|| Ok((0..guc::max_workers()).map(Lock::Place).find(|place| place.take())))?;
     PLACE.set(place);
     Ok(place.is_some())
 }

@@ -1,14 +1,14 @@
 //! A worker's life: one job, part by part, then whatever else waits.
 
 use crate::error::Error;
-use crate::job::record::note;
+use crate::job::record::record;
 use crate::job::spec::JobSpec;
 use crate::job::step::Step;
 use crate::job::{retry, slot};
 use crate::pg::process::background::{self, Launch};
 use crate::pg::process::{launcher, transaction};
 use crate::pg::state::job::{self, Job};
-use crate::pg::state::task::{Part, Progress};
+use crate::pg::state::task::{Progress, Task};
 use crate::pg::state::{scheduler, task_claim, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::subtransaction::Failure;
@@ -17,7 +17,7 @@ use crate::pg::sys::{backend, guc};
 /// What a verb does with the tasks of a job.
 pub trait Operation {
     /// Does a task, or a step of it. `after_another`: this process worked on another job before, whose cancel may arrive late.
-    fn task(&mut self, job: &Job, task: &mut Part, after_another: bool) -> Result<Step, Failure>;
+    fn task(&mut self, job: &Job, task: &mut Task, after_another: bool) -> Result<Step, Failure>;
 
     /// Of a job whose tasks are one transaction: what does them. One worker does it, from the beginning.
     fn as_one_transaction(&self) -> Option<&dyn OneTransaction> {
@@ -28,7 +28,7 @@ pub trait Operation {
 /// Does all tasks of a job in one transaction.
 pub trait OneTransaction {
     /// A failure comes with the index of the task whose it is, where it is one's.
-    fn all(&self, job: &Job, tasks: &mut [Part]) -> Result<Step, (Option<usize>, Failure)>;
+    fn all(&self, job: &Job, tasks: &mut [Task]) -> Result<Step, (Option<usize>, Failure)>;
 }
 
 /// Finds the verb that a job is of.
@@ -41,7 +41,7 @@ pub fn main(open: Open) {
         Ok(()) | Err(Failure::Ours(Error::Gone)) => {}
         Err(failure) => {
             let what = match failure {
-                Failure::Ours(error) => crate::pg::sys::sqlstate::told(&error),
+                Failure::Ours(error) => crate::pg::sys::sqlstate::message_without_content(&error),
                 Failure::Server { sqlstate, .. } => format!("SQLSTATE {}", crate::pg::sys::sqlstate::sqlstate(sqlstate)),
             };
             background::log(format!("a worker of bulk failed: {what}"));
@@ -57,9 +57,9 @@ const MOST_JOBS: usize = 20;
 fn run(launch: Launch, open: Open) -> Result<(), Failure> {
     if matches!(launch.job, launcher::RESUME | launcher::START) {
         if launch.job == launcher::RESUME {
-            note(scheduler::resume_all)?;
+            record(scheduler::resume_all)?;
         }
-        return note(scheduler::start_waiting);
+        return record(scheduler::start_waiting);
     }
     if !slot::take_place()? {
         return Ok(());
@@ -73,17 +73,17 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
     let mut done = Vec::new();
     let mut next = Some(launch.job);
     while let Some(number) = next {
-        let job = note(|| job::open(number))?;
+        let job = record(|| job::open(number))?;
         next = None;
         if let Some(job) = job {
-            attend(&job, open, !done.is_empty())?;
+            run_with_slot(&job, open, !done.is_empty())?;
             background::forget_cancel();
             done.push(number);
             if let Some(role) = job.role
                 && done.len() < MOST_JOBS
                 && slot::has_place()
             {
-                next = note(|| scheduler::next(launch.session_role, role, &done))?;
+                next = record(|| scheduler::next(launch.session_role, role, &done))?;
             }
         }
     }
@@ -91,19 +91,19 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
 }
 
 /// Works on a job, whose lock says so.
-fn attend(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
-    if !note(|| Ok(Lock::Job(job.number).take()))? {
+fn run_with_slot(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
+    if !record(|| Ok(Lock::Job(job.number).take()))? {
         return Ok(());
     }
     backend::stop_threads_at_exit();
     // Whoever comes when enough are at it leaves again.
     let seats = job.threads.and_then(|threads| u32::try_from(threads).ok()).unwrap_or(1);
     let seat = match job.threads {
-        Some(_) => note(|| Ok((0..seats).map(|seat| Lock::Seat(job.number, seat)).find(|seat| seat.take())))?,
+        Some(_) => record(|| Ok((0..seats).map(|seat| Lock::Seat(job.number, seat)).find(|seat| seat.take())))?,
         None => None,
     };
     let worked = if seat.is_some() || job.threads.is_none() { work(job, open, after_another) } else { Ok(()) };
-    note(|| {
+    record(|| {
         seat.into_iter().for_each(Lock::release);
         Lock::Job(job.number).release();
         Ok(())
@@ -115,7 +115,7 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
     let opened = JobSpec::from_json(job.plan.clone()).and_then(|spec| Ok((open(&spec)?, spec)));
     let (mut operation, spec) = match opened {
         Ok(opened) => opened,
-        Err(error) => return note(|| job::fail(job, &error.to_string())),
+        Err(error) => return record(|| job::fail(job, &error.to_string())),
     };
     let taken_over = transaction::run(None, || {
         guc::take_over(&spec.settings);
@@ -125,26 +125,26 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
     if let Err(failure) = taken_over {
         return match failure {
             Failure::Ours(Error::Gone) => Err(failure),
-            failure => note(|| job::fail(job, &failure.message())),
+            failure => record(|| job::fail(job, &failure.message())),
         };
     }
     if let Some(operation) = operation.as_one_transaction() {
         return all_at_once(job, operation);
     }
-    while let Some(mut part) = note(|| if job::is_wanted(job)? { task_claim::claim(job) } else { Ok(None) })? {
+    while let Some(mut part) = record(|| if job::is_wanted(job)? { task_claim::claim(job) } else { Ok(None) })? {
         background::report_activity(Some(&job::activity(job, &part)));
         background::reload_configuration();
         let done = operation.task(job, &mut part, after_another);
         background::report_activity(None);
         let ended = match done {
-            Ok(Step::Done | Step::More) => note(|| task_progress::end(&part, None)),
-            Ok(Step::TooMany(most)) => note(|| task_progress::end(&part, Some(&format!("more than {most} resources are invalid")))),
+            Ok(Step::Done | Step::More) => record(|| task_progress::end(&part, None)),
+            Ok(Step::TooMany(most)) => record(|| task_progress::end(&part, Some(&format!("more than {most} resources are invalid")))),
             Ok(Step::Ended | Step::Unwanted) => Ok(()),
             Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
             Err(failure) => {
                 let message = failure.message();
                 // Whoever cancels the job interrupts it.
-                let failed = note(|| {
+                let failed = record(|| {
                     let wanted = job::is_wanted(job)?;
                     if wanted { task_progress::end(&part, Some(&message)).map(|()| true) } else { Ok(false) }
                 })?;
@@ -154,18 +154,18 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
                 Ok(())
             }
         };
-        note(|| {
+        record(|| {
             Lock::Part(part.number).release();
             Ok(())
         })?;
         ended?;
     }
-    note(|| job::end(job))
+    record(|| job::end(job))
 }
 
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure> {
-    let Some(mut parts) = note(|| task_claim::claim_all(job))? else { return note(|| job::end(job)) };
+    let Some(mut parts) = record(|| task_claim::claim_all(job))? else { return record(|| job::end(job)) };
     if let Some(first) = parts.first() {
         background::report_activity(Some(&job::activity(job, first)));
     }
@@ -174,13 +174,13 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure>
         match operation.all(job, &mut parts) {
             Ok(_) => break None,
             Err((_, Failure::Ours(Error::Gone))) => return Err(Failure::Ours(Error::Gone)),
-            Err((_, failure)) if failure.may_pass() && tries < retry::TRIES => tries += 1,
+            Err((_, failure)) if failure.may_pass() && tries < retry::MAX_STEP_TRIES => tries += 1,
             Err((at, failure)) => break Some((at, failure)),
         }
         parts.iter_mut().for_each(|part| part.progress = Progress::default());
     };
     background::report_activity(None);
-    let noted = note(|| {
+    let noted = record(|| {
         if let Some((at, failure)) = &failed
             && job::is_wanted(job)?
         {
@@ -191,7 +191,7 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure>
         }
         job::end(job)
     });
-    note(|| {
+    record(|| {
         parts.iter().for_each(|part| Lock::Part(part.number).release());
         Ok(())
     })?;

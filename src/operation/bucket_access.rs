@@ -5,7 +5,7 @@ use crate::pg::state::storage_account;
 use crate::pg::sys::guc;
 use crate::store::account::Accounts;
 use crate::store::bucket::Bucket;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 const REQUEST_RETRIES: u32 = 3;
 
 /// How a bucket is reached: by a given account, else by one that is kept, perhaps of a given id.
-pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Duration>, Option<Duration>)) -> Result<Access, Error> {
+pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Duration>, Option<Duration>)) -> Result<ClientConfig, Error> {
     let id = account.and_then(|account| account.get("id")).and_then(Value::as_str);
     let accounts = match account {
         Some(account) if is_whole(bucket, account) => given(bucket, account)?,
@@ -28,7 +28,7 @@ pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Durati
     if accounts == Accounts::default() && !serves_itself {
         return Err(Error::source(&bucket.url(), SourceFault::NoAccount));
     }
-    Ok(Access { connect_timeout: timeouts.0, read_timeout: timeouts.1, retries: REQUEST_RETRIES, accounts, ..guc::network()? })
+    Ok(ClientConfig { connect_timeout: timeouts.0, read_timeout: timeouts.1, retries: REQUEST_RETRIES, accounts, ..guc::network()? })
 }
 
 fn given(bucket: &Bucket, account: &Value) -> Result<Accounts, Error> {

@@ -9,7 +9,7 @@ use crate::pg::sys::{backend, sqlstate};
 /// The answer to a request that failed. What is nobody's fault but ours is in the server's log too.
 pub fn refusal(failure: &Failure) -> Refusal {
     let (status, text) = match failure {
-        Failure::Ours(error) => (of_error(error), sqlstate::told(error)),
+        Failure::Ours(error) => (of_error(error), sqlstate::message_without_content(error)),
         Failure::Server { sqlstate, .. } => (of_sqlstate(&sqlstate::sqlstate(*sqlstate)), failure.masked_message()),
     };
     if status == 500 {

@@ -7,11 +7,11 @@ use crate::pg::state::storage_account;
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::{backend, guc};
-use crate::pipeline::blocking::aside;
+use crate::pipeline::blocking;
 use crate::store::account::{AwsAccount, GcpAccount};
 use crate::store::bucket::Bucket;
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::object::object_store::Store;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ pub fn healthcheck() -> Result<Answer, Error> {
     };
     let url = bucket.url();
     let of = bucket.clone();
-    match aside(&mut Backend, move |interrupt| probe(&of, &access, interrupt).map_err(|fault| Error::source(&url, fault))) {
+    match blocking::run(&mut Backend, move |interrupt| probe(&of, &access, interrupt).map_err(|fault| Error::source(&url, fault))) {
         Ok(None) => Ok(Ok(json!({"message": "ok", "storage": shown}))),
         Ok(Some(fault)) => Ok(Ok(json!({"message": "ok", "storage": shown, "note": format!("the probe could not be deleted: {fault}")}))),
         Err(error) => refusal(error, Some(&bucket)),
@@ -136,7 +136,7 @@ fn shown(kind: &str, id: &str) -> Value {
 }
 
 /// What an account may not delete is no fault: it is given back.
-fn probe(bucket: &Bucket, access: &Access, interrupt: &Interrupt) -> Result<Option<SourceFault>, SourceFault> {
+fn probe(bucket: &Bucket, access: &ClientConfig, interrupt: &Interrupt) -> Result<Option<SourceFault>, SourceFault> {
     let store = bucket.store(access, interrupt)?;
     let key = format!("bulk-healthcheck-{}", uuid::Uuid::new_v4());
     let mut upload = store.put(&key)?;

@@ -10,17 +10,17 @@ use crate::job::worker::Operation;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::process::{background, transaction};
 use crate::pg::read::cursor_scan::{self, Filter, When};
-use crate::pg::state::job::{self, Job, Order};
-use crate::pg::state::load_error::Journal;
-use crate::pg::state::task::{NewPart, Part};
+use crate::pg::state::job::{self, Job, NewJob};
+use crate::pg::state::load_error::LoadErrors;
+use crate::pg::state::task::{NewTask, Task};
 use crate::pg::state::task_progress::{self, Advance};
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::subtransaction::Failure;
 use crate::pg::sys::{backend, guc};
 use crate::pg::write::dangling_references::Referrers;
-use crate::pipeline::dump::render::Recipe;
-use crate::pipeline::parallel_map::Pipe;
-use crate::pipeline::validate_rows::Examine;
+use crate::pipeline::dump::render::RenderConfig;
+use crate::pipeline::parallel_map::ParallelMap;
+use crate::pipeline::validate_rows::RowValidator;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -48,17 +48,17 @@ impl Work for Validate {
 /// Asks for the validation of tables. `request` is what is shown of it.
 pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
     let plan = JobSpec::new(guc::taken_over(), &validate)?;
-    let parts: Vec<NewPart> = tables
+    let parts: Vec<NewTask> = tables
         .iter()
-        .map(|(resource_type, table)| NewPart { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
+        .map(|(resource_type, table)| NewTask { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
         .collect();
     let order =
-        Order { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
+        NewJob { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
     job::enter(order)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 
 impl Operation for Validate {
-    fn task(&mut self, job: &Job, task: &mut Part, after_another: bool) -> Result<Step, Failure> {
+    fn task(&mut self, job: &Job, task: &mut Task, after_another: bool) -> Result<Step, Failure> {
         let (mut tries, mut cancels) = (0, u32::from(after_another));
         loop {
             background::reload_configuration();
@@ -71,7 +71,7 @@ impl Operation for Validate {
             });
             match stepped {
                 Ok(Step::More) => tries = 0,
-                Err(failure) if failure.may_pass() && tries < retry::TRIES => {
+                Err(failure) if failure.may_pass() && tries < retry::MAX_STEP_TRIES => {
                     tries += 1;
                     *task = before;
                 }
@@ -87,14 +87,15 @@ impl Operation for Validate {
 }
 
 /// Looks through the next pages of a part.
-fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error> {
+fn step(job: &Job, request: Validate, part: &mut Task) -> Result<Step, Error> {
     backend::require_utf8()?;
     let resource_type = part.resource_type.clone().unwrap_or_default();
     let Some(oid) = resource_table::find_qualified(&part.source)? else { return Err(Error::UnknownType(resource_type)) };
     let table = resource_table::describe(oid)?;
     let found = cursor_scan::pages(&table);
-    let storage =
-        found.as_ref().map_or_else(|| format!("{} {}", table.name, job::origin()), |(_, file)| format!("{file} {}", job::origin()));
+    let storage = found
+        .as_ref()
+        .map_or_else(|| format!("{} {}", table.name, job::database_identity()), |(_, file)| format!("{file} {}", job::database_identity()));
     task_progress::settle(job, part, &storage)?;
     let pages = found.map(|(pages, _)| pages);
     // What is written behind the table's end of the beginning is written in its course.
@@ -122,8 +123,8 @@ fn step(job: &Job, request: Validate, part: &mut Part) -> Result<Step, Error> {
 fn look(job: &Job, request: Validate, table: &Table, resource_type: String, filter: Filter) -> Result<(u64, u64), Error> {
     let definitions = definitions::r4();
     let stored = guc::resource_format();
-    let examine = Examine {
-        recipe: Recipe {
+    let examine = RowValidator {
+        recipe: RenderConfig {
             definitions,
             resource_type,
             table: table.name.clone(),
@@ -137,13 +138,13 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, filt
         structure: structure::r4(),
         checks: Checks { structure: request.structure, references: request.references },
     };
-    let journal = Journal::of(&job.id);
+    let journal = LoadErrors::of(&job.id);
     let mut referrers = Referrers::new(definitions, &table.name);
     // Ids of the invalid resources among those whose references are still to be looked at.
     let mut invalid: HashSet<String> = HashSet::new();
     let (mut read, mut count) = (0, 0);
     cursor_scan::with_rows(table, filter, |rows| {
-        let mut pipe = Pipe::new(rows, examine, guc::dump_threads());
+        let mut pipe = ParallelMap::new(rows, examine, guc::dump_threads());
         while let Some(examined) = pipe.next(&mut Backend)? {
             read += examined.read;
             count += examined.invalid;
@@ -165,7 +166,7 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, filt
 }
 
 /// Writes down references that lead nowhere: of how many resources that are not invalid anyhow.
-fn dangling(referrers: Referrers, invalid: &HashSet<String>, journal: &Journal) -> Result<u64, Error> {
+fn dangling(referrers: Referrers, invalid: &HashSet<String>, journal: &LoadErrors) -> Result<u64, Error> {
     let mut ids: HashSet<String> = HashSet::new();
     referrers.dangling(|findings| {
         ids.extend(findings.iter().filter(|finding| !invalid.contains(&finding.id)).map(|finding| finding.id.clone()));

@@ -1,8 +1,8 @@
 //! What takes long and needs no database, on a thread of its own: the main thread waits for it, and can be ended meanwhile.
 
 use crate::error::Error;
-use crate::pipeline::thread_group::Crew;
-use crate::pipeline::wait_control::Control;
+use crate::pipeline::thread_group::ThreadGroup;
+use crate::pipeline::wait_control::WaitControl;
 use crate::store::interrupt::Interrupt;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::AsFd;
@@ -10,17 +10,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What comes of `work`, which ends soon once it is interrupted.
-pub fn aside<T: Send + 'static>(
-    control: &mut dyn Control,
+pub fn run<T: Send + 'static>(
+    control: &mut dyn WaitControl,
     work: impl FnOnce(&Interrupt) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(|error| Error::Internal(format!("could not make an eventfd: {error}")))?;
     let shared = Arc::new((Mutex::new(None), event));
     let interrupt = Interrupt::new();
-    let crew = Crew::new(interrupt.clone(), || {});
+    let crew = ThreadGroup::new(interrupt.clone(), || {});
     let answer = Arc::clone(&shared);
-    crew.spawn("bulk aside", move || {
+    crew.spawn("bulk blocking", move || {
         let done = catch_unwind(AssertUnwindSafe(|| work(&interrupt)));
         let done = done.unwrap_or_else(|_| Err(Error::Internal("a thread panicked".to_owned())));
         *answer.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);

@@ -11,7 +11,7 @@ const LEVEL: u32 = 2;
 
 /// What rows become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputEncoding {
     /// Lines without ends, apart from one another.
     Lines,
     /// Lines with ends.
@@ -20,19 +20,19 @@ pub enum Form {
     Gzip,
 }
 
-/// What became of some rows. Of `Form::Lines` each line is a value ready for PostgreSQL: a whole varlena (a header of 4 bytes, then the
+/// What became of some rows. Of `OutputEncoding::Lines` each line is a value ready for PostgreSQL: a whole varlena (a header of 4 bytes, then the
 /// data) that starts at a multiple of 4 from the start of the buffer.
 #[derive(Debug, Default)]
-pub struct Piece {
+pub struct OutputBlock {
     pub bytes: Vec<u8>,
     /// Where each line's value starts.
     pub values: Vec<usize>,
 }
 
-impl Piece {
+impl OutputBlock {
     /// What no rows become.
-    pub fn empty(form: Form) -> Result<Piece, Error> {
-        Piece::default().finish(form)
+    pub fn empty(form: OutputEncoding) -> Result<OutputBlock, Error> {
+        OutputBlock::default().finish(form)
     }
 
     /// Makes room for bytes to come.
@@ -41,8 +41,8 @@ impl Piece {
     }
 
     /// Opens a line.
-    pub fn begin(&mut self, form: Form) {
-        if form == Form::Lines {
+    pub fn begin(&mut self, form: OutputEncoding) {
+        if form == OutputEncoding::Lines {
             self.bytes.resize(self.bytes.len().next_multiple_of(varlena::HEADER), 0);
             self.values.push(self.bytes.len());
             self.bytes.extend_from_slice(&[0; varlena::HEADER]);
@@ -51,8 +51,8 @@ impl Piece {
 
     /// Closes the line that `begin` opened. False when it is too large for a value.
     #[must_use]
-    pub fn end(&mut self, form: Form) -> bool {
-        if form == Form::Lines {
+    pub fn end(&mut self, form: OutputEncoding) -> bool {
+        if form == OutputEncoding::Lines {
             return self.values.last().is_some_and(|&start| varlena::close(&mut self.bytes[start..]));
         }
         self.bytes.push(b'\n');
@@ -60,8 +60,8 @@ impl Piece {
     }
 
     /// Compresses the piece where that is asked for.
-    pub fn finish(self, form: Form) -> Result<Piece, Error> {
-        if form == Form::Gzip { Ok(Piece { bytes: gzip(&self.bytes)?, values: Vec::new() }) } else { Ok(self) }
+    pub fn finish(self, form: OutputEncoding) -> Result<OutputBlock, Error> {
+        if form == OutputEncoding::Gzip { Ok(OutputBlock { bytes: gzip(&self.bytes)?, values: Vec::new() }) } else { Ok(self) }
     }
 }
 

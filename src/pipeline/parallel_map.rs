@@ -3,24 +3,24 @@
 
 use crate::error::Error;
 use crate::pipeline::ordered_queue::{Next, Queue};
-use crate::pipeline::thread_group::Crew;
-use crate::pipeline::wait_control::Control;
+use crate::pipeline::thread_group::ThreadGroup;
+use crate::pipeline::wait_control::WaitControl;
 use crate::store::interrupt::Interrupt;
 use std::sync::Arc;
 
 /// How large a block shall be, about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
+pub struct BlockSize {
     /// Inflated.
     pub bytes: usize,
     pub rows: usize,
 }
 
-impl Size {
+impl BlockSize {
     /// Of the first block, so that the first line comes soon.
-    pub const FIRST: Size = Size { bytes: 16 * 1024, rows: 64 };
+    pub const FIRST: BlockSize = BlockSize { bytes: 16 * 1024, rows: 64 };
     /// Of a later block.
-    pub const LATER: Size = Size { bytes: 256 * 1024, rows: 4096 };
+    pub const LATER: BlockSize = BlockSize { bytes: 256 * 1024, rows: 4096 };
 }
 
 /// Bytes of blocks under way.
@@ -28,7 +28,7 @@ const BUDGET: usize = 4 * 1024 * 1024;
 
 /// A block, perhaps without rows.
 #[derive(Debug)]
-pub struct Fed<B> {
+pub struct Fetched<B> {
     pub block: B,
     /// Bytes that it counts for, and rows.
     pub bytes: usize,
@@ -38,14 +38,14 @@ pub struct Fed<B> {
 }
 
 /// Where blocks come from. Called on the main thread.
-pub trait Feed {
+pub trait BlockSource {
     type Block: Send + 'static;
 
-    fn next(&mut self, size: Size) -> Result<Fed<Self::Block>, Error>;
+    fn next(&mut self, size: BlockSize) -> Result<Fetched<Self::Block>, Error>;
 }
 
 /// What is made of a block, on any thread.
-pub trait Make<B>: Send + Sync + 'static {
+pub trait BlockTransform<B>: Send + Sync + 'static {
     type Made: Send + 'static;
     /// Memory that a thread reuses.
     type Tools: Default;
@@ -54,7 +54,7 @@ pub trait Make<B>: Send + Sync + 'static {
 }
 
 /// A pipe under way. Its threads end with it.
-pub struct Pipe<F: Feed, M: Make<F::Block>> {
+pub struct ParallelMap<F: BlockSource, M: BlockTransform<F::Block>> {
     feed: F,
     maker: Arc<M>,
     /// At least one.
@@ -70,16 +70,16 @@ pub struct Pipe<F: Feed, M: Make<F::Block>> {
     given: usize,
 }
 
-type SharedQueue<F, M> = Arc<Queue<<F as Feed>::Block, <M as Make<<F as Feed>::Block>>::Made>>;
+type SharedQueue<F, M> = Arc<Queue<<F as BlockSource>::Block, <M as BlockTransform<<F as BlockSource>::Block>>::Made>>;
 
 struct Workers<B, O> {
     queue: Arc<Queue<B, O>>,
-    _crew: Crew,
+    _crew: ThreadGroup,
 }
 
-impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
-    pub fn new(feed: F, maker: M, threads: usize) -> Pipe<F, M> {
-        Pipe {
+impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
+    pub fn new(feed: F, maker: M, threads: usize) -> ParallelMap<F, M> {
+        ParallelMap {
             feed,
             maker: Arc::new(maker),
             threads: threads.max(1),
@@ -93,22 +93,22 @@ impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
     }
 
     /// The same for rows that grow by so many bytes each.
-    pub fn with_row_cost(mut self, bytes: usize) -> Pipe<F, M> {
+    pub fn with_row_cost(mut self, bytes: usize) -> ParallelMap<F, M> {
         self.row_cost = bytes;
         self
     }
 
     /// The same in blocks of at most so many rows.
-    pub fn with_most_rows(mut self, rows: usize) -> Pipe<F, M> {
+    pub fn with_most_rows(mut self, rows: usize) -> ParallelMap<F, M> {
         self.most_rows = rows.max(1);
         self
     }
 
     /// What was made of the next block; None at the end. At least one block comes, without rows where there are none.
-    pub fn next(&mut self, control: &mut dyn Control) -> Result<Option<M::Made>, Error> {
+    pub fn next(&mut self, control: &mut dyn WaitControl) -> Result<Option<M::Made>, Error> {
         if !self.started {
             self.started = true;
-            let first = self.feed.next(Size { rows: Size::FIRST.rows.min(self.most_rows), ..Size::FIRST })?;
+            let first = self.feed.next(BlockSize { rows: BlockSize::FIRST.rows.min(self.most_rows), ..BlockSize::FIRST })?;
             self.fed_all = !first.more;
             return self.maker.make(&first.block, &mut M::Tools::default()).map(Some);
         }
@@ -140,7 +140,7 @@ impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
         }
         let queue = Arc::new(Queue::new(BUDGET)?);
         let waker = Arc::clone(&queue);
-        let crew = Crew::new(Interrupt::new(), move || waker.stop());
+        let crew = ThreadGroup::new(Interrupt::new(), move || waker.stop());
         for _ in 0..self.threads {
             let (queue, maker) = (Arc::clone(&queue), Arc::clone(&self.maker));
             crew.spawn("bulk dump", move || {
@@ -154,9 +154,9 @@ impl<F: Feed, M: Make<F::Block>> Pipe<F, M> {
 
     fn feed(&mut self, queue: &Queue<F::Block, M::Made>) -> Result<(), Error> {
         while !self.fed_all && queue.has_room() {
-            let most = Size::LATER.bytes / self.row_cost.max(1);
-            let Fed { block, bytes, rows, more } =
-                self.feed.next(Size { rows: Size::LATER.rows.min(most).clamp(1, self.most_rows), ..Size::LATER })?;
+            let most = BlockSize::LATER.bytes / self.row_cost.max(1);
+            let Fetched { block, bytes, rows, more } =
+                self.feed.next(BlockSize { rows: BlockSize::LATER.rows.min(most).clamp(1, self.most_rows), ..BlockSize::LATER })?;
             if rows > 0 {
                 queue.push(block, bytes + rows * self.row_cost);
             }

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 /// How long ending waits for threads. One that hangs in a connect or a name look-up, which nothing can interrupt, is left
 /// behind and ends with that: it owns all that it uses.
-const PATIENCE: Duration = Duration::from_millis(300);
+const EXIT_TIMEOUT: Duration = Duration::from_millis(300);
 /// How much lower the threads' priority is than the main thread's.
 const NICENESS: i32 = 10;
 /// Deep JSON is parsed on these.
 const STACK: usize = 8 * 1024 * 1024;
 
 /// The crews of this process that may still run, for `stop_all`.
-static CREWS: Mutex<Vec<Weak<Alive>>> = Mutex::new(Vec::new());
+static CREWS: Mutex<Vec<Weak<GroupState>>> = Mutex::new(Vec::new());
 
-struct Alive {
+struct GroupState {
     count: Mutex<usize>,
     ended: Condvar,
     interrupt: Interrupt,
@@ -28,16 +28,16 @@ struct Alive {
 }
 
 /// Threads that end when this is dropped.
-pub struct Crew(Arc<Alive>);
+pub struct ThreadGroup(Arc<GroupState>);
 
-impl Crew {
+impl ThreadGroup {
     /// A crew without threads. `wake` is called by `stop` after the interrupt is set.
-    pub fn new(interrupt: Interrupt, wake: impl Fn() + Send + Sync + 'static) -> Crew {
-        let alive = Arc::new(Alive { count: Mutex::new(0), ended: Condvar::new(), interrupt, wake: Box::new(wake) });
+    pub fn new(interrupt: Interrupt, wake: impl Fn() + Send + Sync + 'static) -> ThreadGroup {
+        let alive = Arc::new(GroupState { count: Mutex::new(0), ended: Condvar::new(), interrupt, wake: Box::new(wake) });
         let mut crews = CREWS.lock().unwrap_or_else(PoisonError::into_inner);
         crews.retain(|crew| crew.strong_count() > 0);
         crews.push(Arc::downgrade(&alive));
-        Crew(alive)
+        ThreadGroup(alive)
     }
 
     /// Starts a thread with all signals blocked from its first instruction, so that what it starts has them blocked too.
@@ -45,7 +45,7 @@ impl Crew {
         let internal = |error: &dyn std::fmt::Display| Error::Internal(format!("could not start a thread: {error}"));
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|error| internal(&error))?;
         *self.0.lock() += 1;
-        let leaving = Leaving(Arc::clone(&self.0));
+        let leaving = ExitGuard(Arc::clone(&self.0));
         let spawned = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
             let _leaving = leaving;
             // Where threads are more than processors, the main thread, on which all wait, must not wait for them. Not worth an error.
@@ -57,7 +57,7 @@ impl Crew {
     }
 }
 
-impl Alive {
+impl GroupState {
     fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,7 +65,7 @@ impl Alive {
     fn stop(&self) {
         self.interrupt.stop();
         (self.wake)();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         let mut count = self.lock();
         while *count > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -78,16 +78,16 @@ impl Alive {
 }
 
 /// Counts a thread out, also when it panics or never started.
-struct Leaving(Arc<Alive>);
+struct ExitGuard(Arc<GroupState>);
 
-impl Drop for Leaving {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         *self.0.lock() -= 1;
         self.0.ended.notify_all();
     }
 }
 
-impl Drop for Crew {
+impl Drop for ThreadGroup {
     fn drop(&mut self) {
         self.0.stop();
     }

@@ -2,35 +2,35 @@
 
 use crate::error::{Error, SourceFault};
 use crate::pipeline::ordered_queue::{Next, Queue};
-use crate::pipeline::thread_group::Crew;
-use crate::pipeline::wait_control::Control;
+use crate::pipeline::thread_group::ThreadGroup;
+use crate::pipeline::wait_control::WaitControl;
 use crate::store::bucket::Bucket;
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::object::object_store::Upload;
 use std::sync::Arc;
 
 /// Bytes that wait.
 const BUDGET: usize = 4 << 20;
 
-enum Parcel {
+enum UploadCommand {
     Open(String),
     Bytes(Vec<u8>),
     Close,
 }
 
 /// A store's thread. Dropped, it leaves no object that is not whole.
-pub struct Outbox {
-    queue: Arc<Queue<Parcel, ()>>,
-    _crew: Crew,
+pub struct Uploader {
+    queue: Arc<Queue<UploadCommand, ()>>,
+    _crew: ThreadGroup,
 }
 
-impl Outbox {
-    pub fn new(bucket: Bucket, access: Access) -> Result<Outbox, Error> {
+impl Uploader {
+    pub fn new(bucket: Bucket, access: ClientConfig) -> Result<Uploader, Error> {
         let queue = Arc::new(Queue::new(BUDGET)?);
         let (waker, worker) = (Arc::clone(&queue), Arc::clone(&queue));
         let interrupt = Interrupt::new();
-        let crew = Crew::new(interrupt.clone(), move || waker.stop());
+        let crew = ThreadGroup::new(interrupt.clone(), move || waker.stop());
         crew.spawn("bulk write", move || {
             let url = bucket.url();
             let fault = |fault: SourceFault| Error::source(&url, fault);
@@ -40,38 +40,38 @@ impl Outbox {
             worker.work(|parcel| {
                 let store = store.as_ref().map_err(|error| fault(error.clone()))?;
                 match (parcel, upload.take()) {
-                    (Parcel::Open(key), _) => upload = Some(store.put(key).map_err(fault)?),
-                    (Parcel::Bytes(bytes), Some(mut open)) => {
+                    (UploadCommand::Open(key), _) => upload = Some(store.put(key).map_err(fault)?),
+                    (UploadCommand::Bytes(bytes), Some(mut open)) => {
                         open.write(bytes).map_err(fault)?;
                         upload = Some(open);
                     }
-                    (Parcel::Close, Some(open)) => open.finish().map_err(fault)?,
+                    (UploadCommand::Close, Some(open)) => open.finish().map_err(fault)?,
                     // Behind an error, which comes out before this one.
                     (_, None) => return Err(Error::Internal("nothing is being written".to_owned())),
                 }
                 Ok(())
             });
         })?;
-        Ok(Outbox { queue, _crew: crew })
+        Ok(Uploader { queue, _crew: crew })
     }
 
     /// Begins an object.
-    pub fn open(&mut self, control: &mut dyn Control, key: &str) -> Result<(), Error> {
-        self.put(control, Parcel::Open(key.to_owned()), 0)
+    pub fn open(&mut self, control: &mut dyn WaitControl, key: &str) -> Result<(), Error> {
+        self.put(control, UploadCommand::Open(key.to_owned()), 0)
     }
 
     /// Adds to it, once there is room for more.
-    pub fn write(&mut self, control: &mut dyn Control, bytes: Vec<u8>) -> Result<(), Error> {
+    pub fn write(&mut self, control: &mut dyn WaitControl, bytes: Vec<u8>) -> Result<(), Error> {
         let size = bytes.len();
-        self.put(control, Parcel::Bytes(bytes), size)
+        self.put(control, UploadCommand::Bytes(bytes), size)
     }
 
     /// Ends it: it will be there.
-    pub fn close(&mut self, control: &mut dyn Control) -> Result<(), Error> {
-        self.put(control, Parcel::Close, 0)
+    pub fn close(&mut self, control: &mut dyn WaitControl) -> Result<(), Error> {
+        self.put(control, UploadCommand::Close, 0)
     }
 
-    fn put(&mut self, control: &mut dyn Control, parcel: Parcel, size: usize) -> Result<(), Error> {
+    fn put(&mut self, control: &mut dyn WaitControl, parcel: UploadCommand, size: usize) -> Result<(), Error> {
         loop {
             match self.queue.next()? {
                 Next::Ready((), size) => self.queue.release(size),
@@ -85,7 +85,7 @@ impl Outbox {
     }
 
     /// Waits until all is written.
-    pub fn finish(self, control: &mut dyn Control) -> Result<(), Error> {
+    pub fn finish(self, control: &mut dyn WaitControl) -> Result<(), Error> {
         self.queue.end(Ok(()));
         loop {
             match self.queue.next()? {

@@ -3,12 +3,12 @@
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::structure::Structure;
 use crate::fhir::validate::{self, Checks, Found, Reference};
-use crate::pipeline::dump::render::{Recipe, Writer};
+use crate::pipeline::dump::render::{RenderConfig, Writer};
 use crate::pipeline::dump::stored_rows::{RowBlock, StoredRow};
-use crate::pipeline::parallel_map::Make;
+use crate::pipeline::parallel_map::BlockTransform;
 
 /// Findings of one resource that are told of.
-const MOST: usize = 10;
+const MAX_ISSUES: usize = 10;
 
 /// What is wrong with a stored resource.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Referrer {
 
 /// What came of a block.
 #[derive(Debug, Default)]
-pub struct Examined {
+pub struct ValidatedBlock {
     pub read: u64,
     /// Rows with findings.
     pub invalid: u64,
@@ -40,29 +40,29 @@ pub struct Examined {
 
 /// How rows are looked at.
 #[derive(Debug)]
-pub struct Examine {
+pub struct RowValidator {
     /// Its `to` is what the table holds.
-    pub recipe: Recipe,
+    pub recipe: RenderConfig,
     pub structure: &'static Structure,
     pub checks: Checks,
 }
 
-impl Examine {
+impl RowValidator {
     fn look(&self, row: &StoredRow, writer: &mut Writer) -> Result<(String, Found), Fault> {
         let (root, resource_type) = writer.resource(&self.recipe, row)?;
         let resource_type = resource_type.to_owned();
-        let found = validate::check(self.structure, writer.document(), root, &resource_type, self.recipe.to, self.checks, MOST);
+        let found = validate::check(self.structure, writer.document(), root, &resource_type, self.recipe.to, self.checks, MAX_ISSUES);
         writer.shrink();
         Ok((resource_type, found))
     }
 }
 
-impl Make<RowBlock> for Examine {
-    type Made = Examined;
+impl BlockTransform<RowBlock> for RowValidator {
+    type Made = ValidatedBlock;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<Examined, Error> {
-        let mut examined = Examined { read: block.len() as u64, ..Examined::default() };
+    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<ValidatedBlock, Error> {
+        let mut examined = ValidatedBlock { read: block.len() as u64, ..ValidatedBlock::default() };
         for row in block.iter() {
             let id = || String::from_utf8_lossy(row.id).into_owned();
             let (resource_type, faults, references) = match self.look(&row, writer) {

@@ -3,7 +3,7 @@
 use crate::error::{Error, SourceFault};
 use crate::store::file;
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::object::aws_default_credentials;
 use crate::store::object::azure::Azure;
 use crate::store::object::directory::Directory;
@@ -87,7 +87,7 @@ impl Bucket {
     }
 
     /// The store, for whom `access` says.
-    pub fn store(&self, access: &Access, interrupt: &Interrupt) -> Result<Box<dyn Store>, SourceFault> {
+    pub fn store(&self, access: &ClientConfig, interrupt: &Interrupt) -> Result<Box<dyn Store>, SourceFault> {
         let (accounts, none) = (&access.accounts, SourceFault::NoAccount);
         Ok(match self {
             Bucket::S3(name) => {

@@ -5,7 +5,7 @@ use crate::store::bucket::Bucket;
 use crate::store::file;
 use crate::store::inflate::{self, Inflated, Restart};
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::net::http;
 use crate::store::object::azure::Azure;
 use crate::store::object::object_store::Store;
@@ -88,7 +88,7 @@ impl Source {
     /// Faults of the source come out of `read` as [`inflate::Broken`].
     pub fn open(
         &self,
-        access: &Access,
+        access: &ClientConfig,
         interrupt: &Interrupt,
         from: Restart,
         known: &Identity,
@@ -109,7 +109,7 @@ impl Source {
     }
 
     /// Asks whether its content is still what was read; a web server is not asked, since it may not answer twice.
-    pub fn confirm(&self, access: &Access, interrupt: &Interrupt, known: &Identity) -> Result<(), SourceFault> {
+    pub fn confirm(&self, access: &ClientConfig, interrupt: &Interrupt, known: &Identity) -> Result<(), SourceFault> {
         let now = match self {
             Source::Http(_) => return Ok(()),
             Source::File(path) => file::identity(&std::fs::metadata(path).map_err(file::fault)?),

@@ -10,9 +10,8 @@ use crate::operation::response::{Answer, Refusal, Wrong};
 use crate::operation::{export, http_status, import};
 use crate::pg::state::scheduler;
 use crate::pg::sys::argument::Json;
-use crate::pg::sys::backend;
-use crate::pg::sys::subtransaction::attempt_all;
 use crate::pg::sys::version::Matched;
+use crate::pg::sys::{backend, subtransaction};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
@@ -48,7 +47,7 @@ fn answer(request: &Request, is_import: bool) -> Reply {
             return if let Missing::Method(allowed) = &missing { reply.with("allow", allowed.join(", ")) } else { reply };
         }
     };
-    let done = attempt_all(|| match perform(&route, request) {
+    let done = subtransaction::run_all(|| match perform(&route, request) {
         Ok(reply) => Ok(reply),
         Err(Wrong::Refused(refusal)) => Ok(refused(is_import, refusal)),
         Err(Wrong::Failed(error)) => Err(error),

@@ -4,10 +4,10 @@ use crate::error::{Error, SourceFault};
 use crate::fhir::definitions;
 use crate::operation::bucket::request::{Params, Scheduler};
 use crate::pg::catalog::resource_table;
-use crate::pipeline::blocking::aside;
-use crate::pipeline::wait_control::Control;
+use crate::pipeline::blocking;
+use crate::pipeline::wait_control::WaitControl;
 use crate::store::bucket::Bucket;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::object::object_store::Object;
 use crate::text::file_name;
 use std::collections::{BTreeSet, HashMap};
@@ -33,9 +33,9 @@ pub struct Listing {
 }
 
 /// Lists a bucket.
-pub fn list(params: &Params, access: Access, control: &mut dyn Control) -> Result<Listing, Error> {
+pub fn list(params: &Params, access: ClientConfig, control: &mut dyn WaitControl) -> Result<Listing, Error> {
     let (bucket, prefixes) = (params.bucket.clone(), params.prefixes.clone());
-    let (named, mut listing) = aside(control, move |interrupt| {
+    let (named, mut listing) = blocking::run(control, move |interrupt| {
         let failed = |fault| Error::source(&bucket.url(), fault);
         let store = bucket.store(&access, interrupt).map_err(failed)?;
         let (mut named, mut listing) = (HashMap::new(), Listing::default());

@@ -9,15 +9,15 @@ use crate::operation::bucket_access;
 use crate::operation::loader_error::{self, Answer, refusal};
 use crate::pg::catalog::ddl::{self, Key};
 use crate::pg::catalog::resource_table::{self, Table};
-use crate::pg::state::job::{self, Order};
+use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::loader_file::Listed;
-use crate::pg::state::task::NewPart;
+use crate::pg::state::task::NewTask;
 use crate::pg::state::{disabled_index, job_control, job_report, loader_file as files, scheduler, task_claim};
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::privilege::Right;
-use crate::pg::sys::subtransaction::{Failure, attempt};
+use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::sys::{backend, guc};
-use crate::pipeline::blocking::aside;
+use crate::pipeline::blocking;
 use crate::store::source::Source;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -35,7 +35,7 @@ pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
     };
     match list(&mut params) {
         // What goes wrong takes back all that was done.
-        Ok(listing) => match attempt(|| enter(&params, given, &listing)) {
+        Ok(listing) => match subtransaction::run(|| enter(&params, given, &listing)) {
             Ok(answer) => Ok(Ok(answer)),
             Err(Failure::Ours(error)) => refusal(error, Some(&params.bucket)),
             Err(failure) => failure.raise(),
@@ -48,7 +48,7 @@ fn list(params: &mut Params) -> Result<Listing, Error> {
     Right::to_list(&params.bucket).require()?;
     // However it is named, a directory is one.
     let bucket = params.bucket.clone();
-    params.bucket = aside(&mut Backend, move |_| bucket.canonical().map_err(|fault| Error::source(&bucket.url(), fault)))?;
+    params.bucket = blocking::run(&mut Backend, move |_| bucket.canonical().map_err(|fault| Error::source(&bucket.url(), fault)))?;
     let account = params.account.clone().map(Value::Object);
     let access = bucket_access::access(&params.bucket, account.as_ref(), (params.connect_timeout, params.read_timeout))?;
     listing::list(params, access, &mut Backend)
@@ -78,7 +78,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     for (found, file) in listing.found.iter().zip(&listed.files).filter(|(_, file)| wanted.contains(file)) {
         types.insert(&found.resource_type);
         let source = Source::in_bucket(&params.bucket, &found.object.key).name();
-        parts.push((NewPart { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
+        parts.push((NewTask { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
     }
     let mut off = match params.disable_indexes || params.drop_key {
         true => take_off(&types, params.drop_key)?,
@@ -107,7 +107,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     if parts.is_empty() && off.is_empty() && left.is_empty() {
         return Ok(answer);
     }
-    let (parts, taken_files): (Vec<NewPart>, Vec<String>) = parts.into_iter().unzip();
+    let (parts, taken_files): (Vec<NewTask>, Vec<String>) = parts.into_iter().unzip();
     let (id, number) = order(params, given, &parts)?;
     files::assign(&bucket, taken_files, number)?;
     for old in left {
@@ -134,7 +134,7 @@ fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error
     disabled_index::disable(&tables, with_key)
 }
 
-fn order(params: &Params, given: &Map<String, Value>, parts: &[NewPart]) -> Result<(String, i64), Error> {
+fn order(params: &Params, given: &Map<String, Value>, parts: &[NewTask]) -> Result<(String, i64), Error> {
     let milliseconds = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
     let is_secret = params.account.clone().is_some_and(|account| bucket_access::is_whole(&params.bucket, &Value::Object(account)));
     let id = params.account.as_ref().and_then(|account| account.get("id")).and_then(Value::as_str);
@@ -152,7 +152,7 @@ fn order(params: &Params, given: &Map<String, Value>, parts: &[NewPart]) -> Resu
     let mut shown = given.clone();
     shown.remove("account");
     shown.insert("bucket".to_owned(), json!(params.bucket.url()));
-    let order = Order {
+    let order = NewJob {
         id: None,
         kind: "bucket",
         request: Value::Object(shown),

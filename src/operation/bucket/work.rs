@@ -2,7 +2,7 @@
 //! put back.
 
 use crate::error::{Error, SourceFault};
-use crate::job::cancel::Within;
+use crate::job::cancel::CancelPollInTransaction;
 use crate::job::retry;
 use crate::job::step::Step;
 use crate::job::worker::Operation;
@@ -12,21 +12,21 @@ use crate::operation::{bucket_access, loader_error};
 use crate::pg::catalog::resource_table;
 use crate::pg::process::transaction;
 use crate::pg::state::job::{self, Job};
-use crate::pg::state::load_error::Journal;
+use crate::pg::state::load_error::LoadErrors;
 use crate::pg::state::loader_file::Name;
-use crate::pg::state::task::{Part, Progress};
+use crate::pg::state::task::{Progress, Task};
 use crate::pg::state::{disabled_index, loader_file as files, task_progress};
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::sys::{backend, guc, latch, sqlstate};
 use crate::pg::write::assemble;
-use crate::pg::write::counting_sink::Counting;
-use crate::pg::write::destination::{Destination, Ids};
-use crate::pg::write::group_sink::Strict;
-use crate::pipeline::load::counters::Ledger;
+use crate::pg::write::counting_sink::CountingSink;
+use crate::pg::write::destination::{Destination, IdGuarantee};
+use crate::pg::write::group_sink::StrictSink;
+use crate::pipeline::load::counters::LoadCounters;
 use crate::pipeline::load::options::{LoadOptions, NONE};
-use crate::pipeline::load::sink::Sink;
-use crate::pipeline::load::source_reader::{self, Plan};
+use crate::pipeline::load::sink::BatchSink;
+use crate::pipeline::load::source_reader::{self, LoadInput};
 use crate::store::source::Source;
 
 use serde_json::json;
@@ -35,16 +35,16 @@ use std::time::Duration;
 /// Times that a file is begun again after a fault of its source.
 const RETRIES: u32 = 2;
 /// Times that a file is begun again for the sake of other transactions.
-const TRIES: u32 = 5;
+const MAX_FILE_TRIES: u32 = 5;
 
 impl Operation for BucketLoad {
-    fn task(&mut self, job: &Job, task: &mut Part, _: bool) -> Result<Step, Failure> {
+    fn task(&mut self, job: &Job, task: &mut Task, _: bool) -> Result<Step, Failure> {
         if task.phase > 0 { index(job, task) } else { file(job, self, task) }
     }
 }
 
 /// Loads a file, whole or not at all.
-fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> {
+fn file(job: &Job, load: &BucketLoad, part: &mut Task) -> Result<Step, Failure> {
     let key = load.bucket.key(&part.source).ok_or_else(|| Error::Internal(format!("{} is no file of the bucket", part.source)))?.to_owned();
     let (bucket, file) = listing::written(&load.bucket, &key);
     let name = Name { bucket: &bucket, file: &file, job: job.number };
@@ -62,7 +62,7 @@ fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> 
         };
         part.progress = Progress::default();
         let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "23505");
-        if failure.may_pass() && passing < TRIES {
+        if failure.may_pass() && passing < MAX_FILE_TRIES {
             passing += 1;
             alone = passing > 1;
         } else if load.upsert && is_duplicate && !alone {
@@ -71,9 +71,9 @@ fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> 
         } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || job::is_wanted(job))? {
             // It may have been meant for the job before.
             cancels += 1;
-        } else if matches!(&failure, Failure::Ours(error) if retry::may_pass(error) || is_changed(error)) && part.tries < RETRIES {
+        } else if matches!(&failure, Failure::Ours(error) if retry::is_transient(error) || is_changed(error)) && part.tries < RETRIES {
             transaction::run(None, || task_progress::try_again(part, &failure.message()))?;
-            if !retry::rest(job, part.tries - 1)? {
+            if !retry::back_off(job, part.tries - 1)? {
                 return Ok(Step::Unwanted);
             }
         } else {
@@ -88,7 +88,7 @@ fn file(job: &Job, load: &BucketLoad, part: &mut Part) -> Result<Step, Failure> 
         }
         if let Failure::Ours(Error::Rejected { first, .. }) = &failure {
             task_progress::forget_findings(job, part)?;
-            Journal::of_input(&job.id, part.ordinal).reject(first)?;
+            LoadErrors::of_input(&job.id, part.ordinal).reject(first)?;
         }
         files::fail(name, &message, error.clone())?;
         task_progress::end(part, Some(&message))?;
@@ -102,7 +102,7 @@ fn is_changed(error: &Error) -> bool {
 }
 
 /// `alone`: while nobody else writes to the table.
-fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, key: &str, alone: bool) -> Result<(), Failure> {
+fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Task, name: Name, key: &str, alone: bool) -> Result<(), Failure> {
     let role = job.role;
     let resource_type = part.resource_type.clone();
     let options = LoadOptions::read(NONE)?;
@@ -114,7 +114,7 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
         Right::to_list(&load.bucket).require()?;
         let destination = destination(&options, load);
         // The table is there, and seen by others, before the file's own transaction begins.
-        Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
+        Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?).finish(&mut LoadCounters::new(0))?;
         let given = job.secret.as_ref().and_then(|secret| secret.get("account"));
         if load.has_secret && given.is_none() {
             return Err(Error::NoSecret);
@@ -133,13 +133,13 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
             resource_table::keep_others_off(resource_type)?;
         }
         let changes = assemble::changes(&options)?;
-        let mut sink = Box::new(Strict::new(destination.clone(), resource_type.as_deref())?);
+        let mut sink = Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?);
         let recipe = assemble::recipe(&part.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
         let threads = guc::encode_threads();
-        let plan = Plan { source, access, recipe, threads, from: Default::default(), span: None, division: None, confirm: true };
-        let mut ledger = Ledger::new(0);
-        let mut counting = Counting { sink: &mut *sink, job, progress: &mut part.progress };
-        source_reader::load(plan, &mut counting, &mut ledger, &mut Within(job))?;
+        let plan = LoadInput { source, access, recipe, threads, from: Default::default(), span: None, division: None, confirm: true };
+        let mut ledger = LoadCounters::new(0);
+        let mut counting = CountingSink { sink: &mut *sink, job, progress: &mut part.progress };
+        source_reader::load(plan, &mut counting, &mut ledger, &mut CancelPollInTransaction(job))?;
         sink.finish(&mut ledger)?;
         part.progress.read = ledger.read;
         part.progress.stored = ledger.all_stored();
@@ -151,18 +151,18 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Part, name: Name, ke
 }
 
 fn destination(options: &LoadOptions, load: &BucketLoad) -> Destination {
-    let ids = if load.upsert { Ids::Once } else { Ids::New { checked: !load.drop_key } };
+    let ids = if load.upsert { IdGuarantee::Once } else { IdGuarantee::New { checked: !load.drop_key } };
     Destination { ids, ..assemble::destination(options) }
 }
 
 /// Puts an index back. One that cannot be stays off, and why is written down with it.
-fn index(job: &Job, part: &mut Part) -> Result<Step, Failure> {
+fn index(job: &Job, part: &mut Task) -> Result<Step, Failure> {
     let (mut tries, mut cancels) = (0, 0);
     loop {
         match transaction::run(None, || {
             if job::is_wanted(job)? { disabled_index::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
         }) {
-            Err(failure) if failure.may_pass() && tries < TRIES => {
+            Err(failure) if failure.may_pass() && tries < MAX_FILE_TRIES => {
                 tries += 1;
                 subtransaction::outside(|| {
                     latch::pause(Duration::from_millis(100) * tries);

@@ -4,25 +4,25 @@ use crate::error::Error;
 use crate::job::spec::JobSpec;
 use crate::job::step::Step;
 use crate::job::worker::Operation;
-use crate::operation::export::spec::{Cleanup, Export, Sink};
+use crate::operation::export::spec::{Cleanup, Export, ExportTarget};
 use crate::operation::export::target;
 use crate::pg::process::transaction;
 use crate::pg::state::export_run::Run;
-use crate::pg::state::job::{self, Job, Order};
-use crate::pg::state::task::{NewPart, Part};
+use crate::pg::state::job::{self, Job, NewJob};
+use crate::pg::state::task::{NewTask, Task};
 use crate::pg::state::{export_run as files, job_control, scheduler};
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::sys::{guc, latch, switch_user};
-use crate::pipeline::blocking::aside;
+use crate::pipeline::blocking;
 use crate::store::object::object_store::Store;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How long the workers of the export are waited for, and between two looks.
-const PATIENCE: Duration = Duration::from_secs(600);
-const LOOK: Duration = Duration::from_millis(20);
+const WORKERS_TIMEOUT: Duration = Duration::from_secs(600);
+const WORKERS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Has the files of an export deleted in the background, as its role, at commit. Without that role they stay.
 pub fn order(cleanup: Cleanup) -> Result<(), Error> {
@@ -30,8 +30,9 @@ pub fn order(cleanup: Cleanup) -> Result<(), Error> {
     let source = cleanup.sink.bucket.url();
     let request = json!({"export": cleanup.job});
     let plan = JobSpec::new(guc::taken_over(), &cleanup)?;
-    let parts = [NewPart { source, resource_type: None }];
-    let order = Order { id: None, kind: "cleanup", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
+    let parts = [NewTask { source, resource_type: None }];
+    let order =
+        NewJob { id: None, kind: "cleanup", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
     switch_user::within(role, || job::enter(order)).map(drop)
 }
 
@@ -49,7 +50,7 @@ pub fn order_after(id: &str) -> Result<(), Error> {
 }
 
 /// Ends an export that cannot be done; its files are deleted.
-pub fn fail(job: &Job, sink: &Sink, message: &str) -> Result<(), Failure> {
+pub fn fail(job: &Job, sink: &ExportTarget, message: &str) -> Result<(), Failure> {
     transaction::run(None, || {
         if job::is_wanted(job)? {
             job::fail(job, message)?;
@@ -60,7 +61,7 @@ pub fn fail(job: &Job, sink: &Sink, message: &str) -> Result<(), Failure> {
 }
 
 impl Operation for Cleanup {
-    fn task(&mut self, job: &Job, _: &mut Part, _: bool) -> Result<Step, Failure> {
+    fn task(&mut self, job: &Job, _: &mut Task, _: bool) -> Result<Step, Failure> {
         work(job, self)
     }
 }
@@ -69,11 +70,11 @@ impl Operation for Cleanup {
 fn work(job: &Job, cleanup: &Cleanup) -> Result<Step, Failure> {
     let began = Instant::now();
     while transaction::run(None, || scheduler::workers(cleanup.job))? > 0 {
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > WORKERS_TIMEOUT {
             return Err(Failure::Ours(Error::Internal("the export's workers do not end".to_owned())));
         }
         subtransaction::outside(|| {
-            latch::pause(LOOK);
+            latch::pause(WORKERS_POLL_INTERVAL);
             Ok(())
         })?;
     }
@@ -83,7 +84,7 @@ fn work(job: &Job, cleanup: &Cleanup) -> Result<Step, Failure> {
 }
 
 /// Deletes the files of runs. What stays is written down, and why.
-pub fn runs(job: &Job, sink: &Sink, runs: &[Run]) -> Result<(), Failure> {
+pub fn runs(job: &Job, sink: &ExportTarget, runs: &[Run]) -> Result<(), Failure> {
     for run in runs {
         let known = transaction::run(None, || files::keys(run))?;
         let left = match (run.folder.as_str(), run.is_own) {
@@ -96,7 +97,7 @@ pub fn runs(job: &Job, sink: &Sink, runs: &[Run]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn delete(job: &Job, sink: &Sink, run: &Run, known: Vec<String>) -> Result<Vec<(String, String)>, Failure> {
+fn delete(job: &Job, sink: &ExportTarget, run: &Run, known: Vec<String>) -> Result<Vec<(String, String)>, Failure> {
     let (bucket, prefix) = (sink.bucket.clone(), format!("{}/", run.folder));
     transaction::run(job.role, || {
         if job.role.is_none() {
@@ -104,7 +105,7 @@ fn delete(job: &Job, sink: &Sink, run: &Run, known: Vec<String>) -> Result<Vec<(
         }
         Right::to_write(&sink.bucket).require()?;
         let access = target::access(sink)?;
-        aside(&mut latch::Backend, move |interrupt| {
+        blocking::run(&mut latch::Backend, move |interrupt| {
             let fault = |fault| Error::source(&bucket.url(), fault);
             let store = bucket.store(&access, interrupt).map_err(fault)?;
             Ok(empty(&*store, &prefix, known))

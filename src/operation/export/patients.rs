@@ -1,17 +1,17 @@
-//! Whose resources an export is of: the ids of patients, as a snapshot has them.
+//! PatientScope resources an export is of: the ids of patients, as a snapshot has them.
 
 use crate::error::Error;
 use crate::fhir::format::Format;
 use crate::fhir::{definitions, search_parameters};
 use crate::jsonb::document::{Document, Value};
-use crate::operation::export::spec::Whose;
+use crate::operation::export::spec::PatientScope;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::read::cursor_scan::{self, Filter};
 use crate::pg::read::patient_ids;
 use crate::pg::sys::guc;
-use crate::pipeline::dump::id_hash_set::Ids;
-use crate::pipeline::dump::render::{Recipe, Writer};
-use crate::pipeline::parallel_map::{Feed, Size};
+use crate::pipeline::dump::id_hash_set::IdHashSet;
+use crate::pipeline::dump::render::{RenderConfig, Writer};
+use crate::pipeline::parallel_map::{BlockSize, BlockSource};
 use std::sync::Arc;
 
 /// Patients so few that their resources may be found by an index.
@@ -20,22 +20,22 @@ pub const FEW: usize = 100;
 /// A set of them.
 #[derive(Debug, Clone)]
 pub struct Patients {
-    pub ids: Arc<Ids>,
+    pub ids: Arc<IdHashSet>,
     /// One by one, if they are few.
     pub few: Option<Vec<String>>,
 }
 
 impl Patients {
     fn of(list: Vec<String>) -> Patients {
-        let mut ids = Ids::default();
+        let mut ids = IdHashSet::default();
         list.iter().for_each(|id| ids.insert(id));
         Patients { ids: Arc::new(ids), few: (list.len() <= FEW).then_some(list) }
     }
 }
 
 /// How a stored resource is read.
-pub fn recipe(table: &Table, resource_type: &str) -> Recipe {
-    Recipe {
+pub fn recipe(table: &Table, resource_type: &str) -> RenderConfig {
+    RenderConfig {
         definitions: definitions::r4(),
         resource_type: resource_type.to_owned(),
         table: table.plain_name.clone(),
@@ -48,19 +48,19 @@ pub fn recipe(table: &Table, resource_type: &str) -> Recipe {
     }
 }
 
-/// Whose resources are meant; None for everybody's. `patients` is the table of Patients.
-pub fn of(whose: &Whose, patients: Option<&Table>) -> Result<Option<Patients>, Error> {
+/// PatientScope resources are meant; None for everybody's. `patients` is the table of Patients.
+pub fn of(whose: &PatientScope, patients: Option<&Table>) -> Result<Option<Patients>, Error> {
     let list = match whose {
-        Whose::Everybodys => return Ok(None),
-        Whose::AllPatients => {
-            let mut ids = Ids::default();
+        PatientScope::Everybodys => return Ok(None),
+        PatientScope::AllPatients => {
+            let mut ids = IdHashSet::default();
             if let Some(table) = patients {
                 patient_ids::of_all(table, |id| ids.insert(id))?;
             }
             return Ok(Some(Patients { ids: Arc::new(ids), few: None }));
         }
-        Whose::Patients(list) => list.clone(),
-        Whose::Members { group, table, of_them, .. } => {
+        PatientScope::Patients(list) => list.clone(),
+        PatientScope::Members { group, table, of_them, .. } => {
             let members = match resource_table::find_qualified(table)? {
                 Some(oid) => members(&resource_table::describe(oid)?, group)?.unwrap_or_default(),
                 None => Vec::new(),
@@ -77,7 +77,7 @@ pub fn members(table: &Table, group: &str) -> Result<Option<Vec<String>>, Error>
     filter.one_of(vec![group.to_owned()], Vec::new());
     let recipe = recipe(table, "Group");
     cursor_scan::with_rows(table, filter, |mut rows| {
-        let block = rows.next(Size::LATER)?.block;
+        let block = rows.next(BlockSize::LATER)?.block;
         let Some(row) = block.iter().next() else { return Ok(None) };
         let mut writer = Writer::default();
         let (root, _) = writer.read(&recipe, &row).map_err(|fault| row.error(&recipe.table, fault))?;

@@ -98,7 +98,7 @@ type Known = (&'static str, &'static str);
 type Ignore<'a> = dyn FnMut(Result<Known, Refusal>) -> Result<Option<Known>, Refusal> + 'a;
 
 /// A parameter as it is given.
-struct Given {
+struct RawParam {
     name: &'static str,
     value: String,
     expression: String,
@@ -129,7 +129,7 @@ fn known(name: &str, expression: &str) -> Result<Known, Refusal> {
 }
 
 /// Of a JSON object as a query string has it.
-fn of_query(object: &serde_json::Map<String, Value>, ignore: &mut Ignore) -> Result<Vec<Given>, Refusal> {
+fn of_query(object: &serde_json::Map<String, Value>, ignore: &mut Ignore) -> Result<Vec<RawParam>, Refusal> {
     let mut given = Vec::new();
     for (name, value) in object {
         let Some((name, _)) = ignore(known(name, name))? else { continue };
@@ -143,14 +143,14 @@ fn of_query(object: &serde_json::Map<String, Value>, ignore: &mut Ignore) -> Res
             // In a query string a plus may have become a space; none of these has one.
             let spaced = ["_outputFormat", "_since", "_until"].contains(&name);
             let value = if spaced { value.replace(' ', "+") } else { value.to_owned() };
-            given.push(Given { name, value, expression: name.to_owned() });
+            given.push(RawParam { name, value, expression: name.to_owned() });
         }
     }
     Ok(given)
 }
 
 /// Of a Parameters resource.
-fn of_resource(resource: &Value, ignore: &mut Ignore) -> Result<Vec<Given>, Refusal> {
+fn of_resource(resource: &Value, ignore: &mut Ignore) -> Result<Vec<RawParam>, Refusal> {
     let list = match &resource["parameter"] {
         Value::Null => return Ok(Vec::new()),
         Value::Array(list) => list,
@@ -165,7 +165,7 @@ fn of_resource(resource: &Value, ignore: &mut Ignore) -> Result<Vec<Given>, Refu
             _ => None,
         };
         let value = value.ok_or_else(|| wrong_type(name, member, expression.clone()))?.to_owned();
-        Ok(Some(Given { name, value, expression }))
+        Ok(Some(RawParam { name, value, expression }))
     };
     list.iter().enumerate().map(read).filter_map(Result::transpose).collect()
 }
@@ -190,7 +190,7 @@ impl Params {
             _ => return Err(Refusal::new(400, "invalid", "parameters must be a JSON object")),
         };
         let mut seen: Vec<&str> = Vec::new();
-        for Given { name, value, expression } in given {
+        for RawParam { name, value, expression } in given {
             let refuse = |status: u16, text: String| Err(Refusal::new(status, "value", text).at(expression.clone()));
             if seen.contains(&name) && !REPEATED.contains(&name) {
                 return refuse(422, format!("parameter {name} is given twice"));

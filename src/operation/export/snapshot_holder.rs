@@ -5,15 +5,15 @@ use crate::fhir::instant;
 use crate::job::slot;
 use crate::job::step::Step;
 use crate::operation::export::cleanup;
-use crate::operation::export::spec::{Export, Whose};
+use crate::operation::export::spec::{Export, PatientScope};
 use crate::pg::catalog::resource_table::{self, Oids};
 use crate::pg::process::{exported_snapshot, transaction};
 use crate::pg::read::cursor_scan;
 use crate::pg::state::export_run as files;
-use crate::pg::state::export_run::NewPart;
+use crate::pg::state::export_run::NewExportTask;
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::scheduler::{self, WORKERS};
-use crate::pg::state::task::Part;
+use crate::pg::state::task::Task;
 use crate::pg::sys::latch;
 use crate::pg::sys::subtransaction::{self, Failure};
 use std::time::{Duration, Instant};
@@ -22,14 +22,14 @@ use std::time::{Duration, Instant};
 const PAGES: u32 = 4096;
 const RANGES: u32 = 64;
 /// Between two looks at how far the others are, within these; and between two at whether there are others.
-const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 const CALL: Duration = Duration::from_secs(1);
 /// How long prepared transactions are waited for, and workers.
 const PREPARED: Duration = Duration::from_secs(60);
 const ALONE: Duration = Duration::from_secs(300);
 
 /// Begins an export, or begins it anew, and stays until it has ended. What fails fails the export.
-pub fn keep(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
+pub fn hold(job: &Job, export: &Export, part: &Task) -> Result<Step, Failure> {
     let mut done = begin(job, export, part);
     if matches!(&done, Err(failure) if failure.is_cancel()) && transaction::run(None, || job::is_wanted(job))? {
         // It may have been meant for the job before.
@@ -44,7 +44,7 @@ pub fn keep(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
     }
 }
 
-fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
+fn begin(job: &Job, export: &Export, part: &Task) -> Result<Step, Failure> {
     if job.role.is_none() {
         return Err(Failure::Ours(Error::NoRole));
     }
@@ -55,7 +55,7 @@ fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
         if !transaction::run(None, || job::is_wanted(job))? {
             return Ok(Step::Unwanted);
         }
-        pause(LOOK.1)?;
+        pause(POLL_INTERVALS.1)?;
     }
     let old = transaction::run(None, || files::runs(job.number))?;
     cleanup::runs(job, &export.sink, &old)?;
@@ -66,7 +66,7 @@ fn begin(job: &Job, export: &Export, part: &Part) -> Result<Step, Failure> {
         job::begin(job)?;
         files::begin(job, &folder, transaction_time, &parts)
     })?;
-    exported_snapshot::keep(job.role, job.number, &tables, || stand_by(job))
+    exported_snapshot::keep(job.role, job.number, &tables, || supervise(job))
 }
 
 /// The moment up to which nothing will be missed, once no prepared transaction stands in its way.
@@ -80,7 +80,7 @@ fn horizon(job: &Job, tables: &Oids) -> Result<i64, Failure> {
         if began.elapsed() > PREPARED || !transaction::run(None, || job::is_wanted(job))? {
             return Err(Failure::Ours(Error::Prepared));
         }
-        pause(LOOK.1)?;
+        pause(POLL_INTERVALS.1)?;
     }
 }
 
@@ -91,11 +91,12 @@ fn folder(time: i64) -> String {
 }
 
 /// The tables that are looked through, and the parts in which that is done: the largest first.
-fn divide(export: &Export) -> Result<(Oids, Vec<NewPart>), Error> {
+fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
     let (mut tables, mut parts) = (Vec::new(), Vec::new());
     for (resource_type, name) in &export.tables {
         let Some(table) = resource_table::find_qualified(name)?.map(resource_table::describe).transpose()? else { continue };
-        let whole = |pages, is_of_deleted| NewPart { table: name.clone(), resource_type: resource_type.clone(), pages, is_of_deleted };
+        let whole =
+            |pages, is_of_deleted| NewExportTask { table: name.clone(), resource_type: resource_type.clone(), pages, is_of_deleted };
         match cursor_scan::pages(&table) {
             Some((pages, _)) => {
                 let size = pages.saturating_add(cursor_scan::pages_beside(&table));
@@ -116,9 +117,9 @@ fn divide(export: &Export) -> Result<(Oids, Vec<NewPart>), Error> {
         tables.push(table.oid);
     }
     let looked_up: &[&str] = match export.whose {
-        Whose::Everybodys => &[],
-        Whose::AllPatients | Whose::Patients(_) => &["Patient"],
-        Whose::Members { .. } => &["Patient", "Group"],
+        PatientScope::Everybodys => &[],
+        PatientScope::AllPatients | PatientScope::Patients(_) => &["Patient"],
+        PatientScope::Members { .. } => &["Patient", "Group"],
     };
     for resource_type in looked_up {
         tables.extend(resource_table::lookup(resource_type)?.map(|table| table.oid));
@@ -135,7 +136,7 @@ fn pause(time: Duration) -> Result<(), Failure> {
 }
 
 /// In the snapshot's transaction: sees to it that there are workers, until nothing is left to do or nobody wants it.
-fn stand_by(job: &Job) -> Result<Step, Error> {
+fn supervise(job: &Job) -> Result<Step, Error> {
     let began = Instant::now();
     let mut called: Option<Instant> = None;
     let mut seen = began;
@@ -160,6 +161,6 @@ fn stand_by(job: &Job) -> Result<Step, Error> {
             }
             called = Some(Instant::now());
         }
-        latch::pause((began.elapsed() / 50).clamp(LOOK.0, LOOK.1));
+        latch::pause((began.elapsed() / 50).clamp(POLL_INTERVALS.0, POLL_INTERVALS.1));
     }
 }

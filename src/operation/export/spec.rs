@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 /// Exports tables, as of one moment.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Export {
-    pub sink: Sink,
+    pub sink: ExportTarget,
     pub gzip: bool,
     /// Types and their tables, qualified and quoted.
     pub tables: Vec<(String, String)>,
     /// Of `ts`, in microseconds since 2000-01-01 UTC.
     pub since: Option<i64>,
     pub until: Option<i64>,
-    pub whose: Whose,
+    pub whose: PatientScope,
     /// Types and searches of them.
     pub filters: Vec<(String, String)>,
     pub elements: Elements,
@@ -24,9 +24,9 @@ pub struct Export {
     pub file_size: u64,
 }
 
-/// Whose resources are exported.
+/// PatientScope resources are exported.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Whose {
+pub enum PatientScope {
     Everybodys,
     AllPatients,
     /// By their ids.
@@ -44,7 +44,7 @@ pub enum Whose {
 
 /// Where files go.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Sink {
+pub struct ExportTarget {
     pub bucket: Bucket,
     /// The id of an account that is kept.
     pub account: Option<String>,
@@ -55,7 +55,7 @@ pub struct Sink {
 pub struct Cleanup {
     /// Number of the export.
     pub job: i64,
-    pub sink: Sink,
+    pub sink: ExportTarget,
 }
 
 impl Work for Export {

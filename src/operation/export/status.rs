@@ -11,7 +11,7 @@ use crate::pg::state::{export_run as files, job_control, job_report, scheduler};
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::{backend, guc};
-use crate::pipeline::blocking::aside;
+use crate::pipeline::blocking;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 
@@ -95,7 +95,7 @@ fn urls(export: &Export, keys: Vec<String>, expiry: Duration) -> Result<Vec<Stri
     }
     Right::to_write(&export.sink.bucket).require()?;
     let (bucket, access) = (export.sink.bucket.clone(), target::access(&export.sink)?);
-    aside(&mut Backend, move |interrupt| {
+    blocking::run(&mut Backend, move |interrupt| {
         let fault = |fault| Error::source(&bucket.url(), fault);
         let store = bucket.store(&access, interrupt).map_err(fault)?;
         keys.iter().map(|key| store.signed_url(key, expiry).map(String::from).map_err(fault)).collect()

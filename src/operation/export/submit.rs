@@ -5,17 +5,17 @@ use crate::fhir::outcome::outcome;
 use crate::fhir::{definitions, search_parameters};
 use crate::job::spec::JobSpec;
 use crate::operation::export::request::{Handling, Level, Params, short};
-use crate::operation::export::spec::{Export, Sink, Whose};
+use crate::operation::export::spec::{Export, ExportTarget, PatientScope};
 use crate::operation::export::{cleanup, patients};
 use crate::operation::response::{Answer, Refusal, Wrong};
 use crate::operation::storage;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::process::exported_snapshot;
 use crate::pg::read::patient_ids;
-use crate::pg::state::job::{self, Order};
+use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::job_control::{self, Stop};
 use crate::pg::state::scheduler::{self, WORKERS};
-use crate::pg::state::task::NewPart;
+use crate::pg::state::task::NewTask;
 use crate::pg::state::{disabled_index, export_run as files, job_report};
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::{backend, guc, sqlstate};
@@ -53,7 +53,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let storage = storage::configured(&overrides)?.map_err(|message| Refusal::new(500, "exception", message))?;
     Right::to_write(&storage.bucket).require()?;
     let params = read?;
-    let sink = Sink { bucket: storage.bucket, account: storage.account };
+    let sink = ExportTarget { bucket: storage.bucket, account: storage.account };
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = resource_table::lookup("Patient")?;
     let (whose, members) = whose(level, &params, group, patient_table.as_ref())?;
@@ -62,8 +62,8 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
     }
     let (whose, patient_errors) = whose_is_there(whose, &members, &params, patient_table.as_ref())?;
-    let nobody = matches!(&whose, Whose::Patients(list) if list.is_empty())
-        || matches!(&whose, Whose::Members { of_them: Some(list), .. } if list.is_empty());
+    let nobody = matches!(&whose, PatientScope::Patients(list) if list.is_empty())
+        || matches!(&whose, PatientScope::Members { of_them: Some(list), .. } if list.is_empty());
     propose_indexes(&tables, &whose, &members)?;
     let path = path(level, group, &params);
     let mut request = json!({"level": level.word(), "url": format!("{}{path}", guc::base_url())});
@@ -85,8 +85,8 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         file_size: guc::export_file_size(),
     };
     let plan = JobSpec::new(guc::taken_over(), &export)?;
-    let keeper = [NewPart { source: "snapshot".to_owned(), resource_type: None }];
-    let order = Order {
+    let keeper = [NewTask { source: "snapshot".to_owned(), resource_type: None }];
+    let order = NewJob {
         id: None,
         kind: "export",
         request,
@@ -137,17 +137,17 @@ fn tables(level: Level, params: &Params) -> Result<(Tables, Vec<String>), Wrong>
     Ok((tables, warnings))
 }
 
-/// Whose resources are asked for, not yet looked at, and the members of the Group.
-fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<(Whose, Vec<String>), Wrong> {
+/// PatientScope resources are asked for, not yet looked at, and the members of the Group.
+fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<(PatientScope, Vec<String>), Wrong> {
     if let Some(table) = patient_table
         && level != Level::System
     {
         resource_table::require_readable(table)?;
     }
     match level {
-        Level::System => Ok((Whose::Everybodys, Vec::new())),
-        Level::Patient if params.patients.is_empty() => Ok((Whose::AllPatients, Vec::new())),
-        Level::Patient => Ok((Whose::Patients(Vec::new()), Vec::new())),
+        Level::System => Ok((PatientScope::Everybodys, Vec::new())),
+        Level::Patient if params.patients.is_empty() => Ok((PatientScope::AllPatients, Vec::new())),
+        Level::Patient => Ok((PatientScope::Patients(Vec::new()), Vec::new())),
         Level::Group => {
             let group =
                 group.filter(|group| !group.is_empty()).ok_or_else(|| Refusal::new(400, "required", "the id of the Group is missing"))?;
@@ -156,13 +156,18 @@ fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Opti
             resource_table::require_readable(&table)?;
             let with_group = params.types.as_ref().is_some_and(|types| types.iter().any(|name| name == "Group"));
             let members = patients::members(&table, group)?.ok_or_else(unknown)?;
-            Ok((Whose::Members { group: group.to_owned(), table: table.name, of_them: None, with_group }, members))
+            Ok((PatientScope::Members { group: group.to_owned(), table: table.name, of_them: None, with_group }, members))
         }
     }
 }
 
 /// The patients of the request who are there; what is wrong with the others, where that is to be borne.
-fn whose_is_there(whose: Whose, members: &[String], params: &Params, patient_table: Option<&Table>) -> Result<(Whose, Vec<Value>), Wrong> {
+fn whose_is_there(
+    whose: PatientScope,
+    members: &[String],
+    params: &Params,
+    patient_table: Option<&Table>,
+) -> Result<(PatientScope, Vec<Value>), Wrong> {
     if params.patients.is_empty() {
         return Ok((whose, Vec::new()));
     }
@@ -178,7 +183,7 @@ fn whose_is_there(whose: Whose, members: &[String], params: &Params, patient_tab
             None => ("value", format!("Patient reference ignored: invalid format ({named})")),
             Some(id) if !there.contains(id) => ("not-found", format!("Patient/{} ignored: not found", short(id))),
             Some(id) => match &whose {
-                Whose::Members { group, .. } if members.binary_search(id).is_err() => {
+                PatientScope::Members { group, .. } if members.binary_search(id).is_err() => {
                     ("business-rule", format!("Patient/{} ignored: not a member of Group/{}", short(id), short(group)))
                 }
                 _ => {
@@ -195,19 +200,19 @@ fn whose_is_there(whose: Whose, members: &[String], params: &Params, patient_tab
     kept.sort_unstable();
     kept.dedup();
     let whose = match whose {
-        Whose::Members { group, table, with_group, .. } => Whose::Members { group, table, of_them: Some(kept), with_group },
-        _ => Whose::Patients(kept),
+        PatientScope::Members { group, table, with_group, .. } => PatientScope::Members { group, table, of_them: Some(kept), with_group },
+        _ => PatientScope::Patients(kept),
     };
     Ok((whose, errors))
 }
 
 /// Says where an index would save looking through all of a table for a few patients.
-fn propose_indexes(tables: &[(String, Table)], whose: &Whose, members: &[String]) -> Result<(), Error> {
+fn propose_indexes(tables: &[(String, Table)], whose: &PatientScope, members: &[String]) -> Result<(), Error> {
     let few = match whose {
-        Whose::Patients(list) => list.len(),
-        Whose::Members { of_them: None, .. } => members.len(),
-        Whose::Members { of_them: Some(list), .. } => list.len(),
-        Whose::Everybodys | Whose::AllPatients => return Ok(()),
+        PatientScope::Patients(list) => list.len(),
+        PatientScope::Members { of_them: None, .. } => members.len(),
+        PatientScope::Members { of_them: Some(list), .. } => list.len(),
+        PatientScope::Everybodys | PatientScope::AllPatients => return Ok(()),
     };
     if few > patients::FEW {
         return Ok(());

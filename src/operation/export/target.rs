@@ -2,11 +2,11 @@
 
 use crate::error::Error;
 use crate::operation::bucket_access;
-use crate::operation::export::spec::Sink;
-use crate::store::net::client_config::Access;
+use crate::operation::export::spec::ExportTarget;
+use crate::store::net::client_config::ClientConfig;
 use serde_json::json;
 
 /// How a store is reached.
-pub fn access(sink: &Sink) -> Result<Access, Error> {
+pub fn access(sink: &ExportTarget) -> Result<ClientConfig, Error> {
     bucket_access::access(&sink.bucket, sink.account.as_ref().map(|id| json!({"id": id})).as_ref(), (None, None))
 }

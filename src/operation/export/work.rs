@@ -7,31 +7,31 @@ use crate::job::retry;
 use crate::job::step::Step;
 use crate::job::worker::Operation;
 use crate::operation::export::patients::{self, Patients};
-use crate::operation::export::spec::{Export, Whose};
+use crate::operation::export::spec::{Export, PatientScope};
 use crate::operation::export::{cleanup, snapshot_holder, target};
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::process::{exported_snapshot, transaction};
 use crate::pg::read::cursor_scan::{self, Filter, Scan, When};
-use crate::pg::state::export_run::{Kind, Run, Written};
+use crate::pg::state::export_run::{Kind, OutputFile, Run};
 use crate::pg::state::job::Job;
-use crate::pg::state::task::Part;
+use crate::pg::state::task::Task;
 use crate::pg::state::{disabled_index, export_run as files, task_progress};
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::sys::{guc, latch};
 use crate::pipeline::dump::export::{self, Exporter, What};
-use crate::pipeline::parallel_map::Pipe;
-use crate::pipeline::uploader::Outbox;
-use crate::pipeline::wait_control::Control;
-use crate::store::net::client_config::Access;
+use crate::pipeline::parallel_map::ParallelMap;
+use crate::pipeline::uploader::Uploader;
+use crate::pipeline::wait_control::WaitControl;
+use crate::store::net::client_config::ClientConfig;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// Times that a part is begun again after a fault of the store.
 const RETRIES: u32 = 2;
 /// How long a snapshot is waited for that its keeper is about to take, and between two looks for it.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(10);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+const SNAPSHOT_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a silent store is waited for before a look at whether the part is still wanted.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -52,9 +52,9 @@ impl Exporting {
 }
 
 impl Operation for Exporting {
-    fn task(&mut self, job: &Job, task: &mut Part, _: bool) -> Result<Step, Failure> {
+    fn task(&mut self, job: &Job, task: &mut Task, _: bool) -> Result<Step, Failure> {
         match task.task.as_deref() {
-            Some("snapshot") => snapshot_holder::keep(job, &self.export, task),
+            Some("snapshot") => snapshot_holder::hold(job, &self.export, task),
             _ => write(job, &self.export, task, &mut self.memory),
         }
     }
@@ -63,7 +63,7 @@ impl Operation for Exporting {
 /// Waits for a store, and looks now and then whether the part is wanted.
 struct Within<'a> {
     job: &'a Job,
-    part: &'a Part,
+    part: &'a Task,
     looked: Instant,
 }
 
@@ -78,7 +78,7 @@ impl Within<'_> {
     }
 }
 
-impl Control for Within<'_> {
+impl WaitControl for Within<'_> {
     fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
         latch::for_event(event, Some(SILENCE));
         self.look()
@@ -86,7 +86,7 @@ impl Control for Within<'_> {
 }
 
 /// Writes a part's files, whole. What fails fails the export.
-fn write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
+fn write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
     match try_to_write(job, export, part, memory) {
         Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
             cleanup::fail(job, &export.sink, &failure.message())?;
@@ -96,7 +96,7 @@ fn write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Re
     }
 }
 
-fn try_to_write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory) -> Result<Step, Failure> {
+fn try_to_write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
     let mut cancels = 0;
     loop {
         let Some((run, name)) = begun(job, part)? else { return Ok(Step::Unwanted) };
@@ -109,18 +109,18 @@ fn try_to_write(job: &Job, export: &Export, part: &mut Part, memory: &mut Memory
             Err(failure) => failure,
         };
         // Its keeper may just be gone, and the part with it; or the job.
-        pause(LOOK * 10)?;
+        pause(SNAPSHOT_POLL_INTERVAL * 10)?;
         let is_wanted = transaction::run(None, || files::is_wanted(job, part))?;
         if !is_wanted || transaction::run(None, || exported_snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
             return Ok(Step::Unwanted);
         }
-        let may_pass = matches!(&failure, Failure::Ours(error) if retry::may_pass(error)) || failure.may_pass();
+        let may_pass = matches!(&failure, Failure::Ours(error) if retry::is_transient(error)) || failure.may_pass();
         if failure.is_cancel() && cancels == 0 {
             // It may have been meant for the job before.
             cancels += 1;
         } else if may_pass && part.tries < RETRIES {
             transaction::run(None, || task_progress::try_again(part, &failure.message()))?;
-            if !retry::rest(job, part.tries - 1)? {
+            if !retry::back_off(job, part.tries - 1)? {
                 return Ok(Step::Unwanted);
             }
         } else {
@@ -137,7 +137,7 @@ fn pause(time: Duration) -> Result<(), Failure> {
 }
 
 /// The run and its snapshot; None where the part is not wanted any more.
-fn begun(job: &Job, part: &Part) -> Result<Option<(Run, String)>, Failure> {
+fn begun(job: &Job, part: &Task) -> Result<Option<(Run, String)>, Failure> {
     let began = Instant::now();
     loop {
         let found = transaction::run(None, || match files::is_wanted(job, part)? {
@@ -148,13 +148,13 @@ fn begun(job: &Job, part: &Part) -> Result<Option<(Run, String)>, Failure> {
             None => return Ok(None),
             Some((Some(run), Some(name))) => return Ok(Some((run, name))),
             // Who comes to the job next becomes the keeper.
-            Some(_) if began.elapsed() > PATIENCE => return Ok(None),
-            Some(_) => pause(LOOK)?,
+            Some(_) if began.elapsed() > SNAPSHOT_TIMEOUT => return Ok(None),
+            Some(_) => pause(SNAPSHOT_POLL_INTERVAL)?,
         }
     }
 }
 
-fn attempt(job: &Job, export: &Export, part: &Part, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<Written>, u64), Failure> {
+fn attempt(job: &Job, export: &Export, part: &Task, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<OutputFile>, u64), Failure> {
     let role = job.role;
     let (access, tables) = transaction::run(role, || {
         if role.is_none() {
@@ -162,10 +162,10 @@ fn attempt(job: &Job, export: &Export, part: &Part, run: &Run, name: &str, memor
         }
         Right::to_write(&export.sink.bucket).require()?;
         let mut tables = resource_table::with_history(&part.source)?;
-        if !matches!(export.whose, Whose::Everybodys) {
+        if !matches!(export.whose, PatientScope::Everybodys) {
             tables.extend(resource_table::find("patient"));
         }
-        if let Whose::Members { table, .. } = &export.whose {
+        if let PatientScope::Members { table, .. } = &export.whose {
             tables.extend(resource_table::find_qualified(table)?);
         }
         Ok((target::access(&export.sink)?, resource_table::with_children(tables)?))
@@ -221,7 +221,7 @@ fn patient_table(export: &Export) -> Result<Option<Table>, Error> {
 }
 
 /// The name of a part's files, without what follows.
-fn base(part: &Part, resource_type: &str, what: What) -> String {
+fn base(part: &Task, resource_type: &str, what: What) -> String {
     match what {
         What::Resource => format!("{resource_type}-{}", part.ordinal),
         What::Deletion => format!("deleted/{resource_type}-{}", part.ordinal),
@@ -235,9 +235,9 @@ fn paths(resource_type: &str) -> &'static [Path] {
 fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, patients: Option<&Patients>) -> Result<Exporter, Error> {
     let paths = paths(resource_type);
     let whose = match (&export.whose, patients) {
-        (Whose::AllPatients, _) if what == What::Deletion => export::Whose::AnyPatients { paths },
-        (_, Some(patients)) => export::Whose::Patients { ids: patients.ids.clone(), paths },
-        (_, None) => export::Whose::Everybodys,
+        (PatientScope::AllPatients, _) if what == What::Deletion => export::CompartmentFilter::AnyPatients { paths },
+        (_, Some(patients)) => export::CompartmentFilter::Patients { ids: patients.ids.clone(), paths },
+        (_, None) => export::CompartmentFilter::Everybodys,
     };
     let filters = export.filters.iter().filter(|(name, _)| name == resource_type);
     let filters: Result<Vec<Search>, String> = filters.map(|(name, query)| Search::parse(search_parameters::r4(), name, query)).collect();
@@ -248,7 +248,7 @@ fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, pat
         filters: filters.map_err(Error::Internal)?,
         elements: export.elements.clone(),
         group: match &export.whose {
-            Whose::Members { group, with_group, .. } => Some((group.clone(), *with_group)),
+            PatientScope::Members { group, with_group, .. } => Some((group.clone(), *with_group)),
             _ => None,
         },
         gzip: export.gzip,
@@ -256,7 +256,7 @@ fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, pat
 }
 
 /// What of the part can be chosen by the database.
-fn filter(export: &Export, part: &Part, table: &Table, resource_type: &str, patients: Option<&Patients>) -> Result<Filter, Error> {
+fn filter(export: &Export, part: &Task, table: &Table, resource_type: &str, patients: Option<&Patients>) -> Result<Filter, Error> {
     let mut filter = Filter::default();
     if let Some((first, end)) = part.pages {
         filter.pages(first, end);
@@ -275,7 +275,7 @@ fn filter(export: &Export, part: &Part, table: &Table, resource_type: &str, pati
         let stored = guc::resource_format();
         let paths = paths(resource_type);
         let mut ids = if resource_type == "Patient" { few.clone() } else { Vec::new() };
-        if let (Whose::Members { group, with_group: true, .. }, "Group") = (&export.whose, resource_type) {
+        if let (PatientScope::Members { group, with_group: true, .. }, "Group") = (&export.whose, resource_type) {
             ids.push(group.clone());
         }
         let patterns = paths.iter().flat_map(|path| few.iter().map(move |id| path.pattern("Patient", id, stored))).collect();
@@ -287,23 +287,23 @@ fn filter(export: &Export, part: &Part, table: &Table, resource_type: &str, pati
 /// The files of a part as they are written.
 struct Files<'a> {
     export: &'a Export,
-    access: Access,
+    access: ClientConfig,
     base: String,
     resource_type: String,
     kind: Kind,
-    outbox: Option<Outbox>,
-    errors: Option<Outbox>,
+    outbox: Option<Uploader>,
+    errors: Option<Uploader>,
     /// That being written.
-    open: Option<Written>,
-    error: Option<Written>,
-    written: Vec<Written>,
+    open: Option<OutputFile>,
+    error: Option<OutputFile>,
+    written: Vec<OutputFile>,
 }
 
 impl Files<'_> {
     /// Writes what comes of rows: the files, and how many rows were read.
-    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut Within) -> Result<(Vec<Written>, u64), Error> {
+    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut Within) -> Result<(Vec<OutputFile>, u64), Error> {
         let most = usize::try_from(self.export.file_rows).unwrap_or(usize::MAX);
-        let mut pipe = Pipe::new(rows, exporter, guc::dump_threads()).with_most_rows(most);
+        let mut pipe = ParallelMap::new(rows, exporter, guc::dump_threads()).with_most_rows(most);
         let mut read = 0;
         while let Some(made) = pipe.next(control)? {
             control.look()?;
@@ -331,7 +331,7 @@ impl Files<'_> {
         format!("{}{ending}.ndjson{}", self.base, if self.export.gzip { ".gz" } else { "" })
     }
 
-    fn add(&mut self, control: &mut dyn Control, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
+    fn add(&mut self, control: &mut dyn WaitControl, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
         let size = bytes.len() as u64;
         if let Some(open) = &self.open
             && (open.count + lines > self.export.file_rows || open.size >= self.export.file_size)
@@ -340,14 +340,14 @@ impl Files<'_> {
         }
         let outbox = match &mut self.outbox {
             Some(outbox) => outbox,
-            none => none.insert(Outbox::new(self.export.sink.bucket.clone(), self.access.clone())?),
+            none => none.insert(Uploader::new(self.export.sink.bucket.clone(), self.access.clone())?),
         };
         if self.open.is_none() {
             let number = self.written.len();
             let ending = if number == 0 { String::new() } else { format!("-{}", number + 1) };
             let key = format!("{}{ending}.ndjson{}", self.base, if self.export.gzip { ".gz" } else { "" });
             outbox.open(control, &key)?;
-            self.open = Some(Written { key, kind: self.kind, resource_type: self.resource_type.clone(), count: 0, size: 0 });
+            self.open = Some(OutputFile { key, kind: self.kind, resource_type: self.resource_type.clone(), count: 0, size: 0 });
         }
         if let Some(open) = &mut self.open {
             open.count += lines;
@@ -356,7 +356,7 @@ impl Files<'_> {
         outbox.write(control, bytes)
     }
 
-    fn close(&mut self, control: &mut dyn Control) -> Result<(), Error> {
+    fn close(&mut self, control: &mut dyn WaitControl) -> Result<(), Error> {
         if let (Some(outbox), Some(open)) = (&mut self.outbox, self.open.take()) {
             outbox.close(control)?;
             self.written.push(open);
@@ -365,16 +365,16 @@ impl Files<'_> {
     }
 
     /// What is to be said of resources that could not be written.
-    fn complain(&mut self, control: &mut dyn Control, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
+    fn complain(&mut self, control: &mut dyn WaitControl, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
         let key = self.name("").replacen('/', "/error/", 1);
         let outbox = match &mut self.errors {
             Some(outbox) => outbox,
-            none => none.insert(Outbox::new(self.export.sink.bucket.clone(), self.access.clone())?),
+            none => none.insert(Uploader::new(self.export.sink.bucket.clone(), self.access.clone())?),
         };
         if self.error.is_none() {
             outbox.open(control, &key)?;
         }
-        let error = self.error.get_or_insert_with(|| Written {
+        let error = self.error.get_or_insert_with(|| OutputFile {
             key,
             kind: Kind::Error,
             resource_type: "OperationOutcome".to_owned(),

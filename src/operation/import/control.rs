@@ -3,14 +3,14 @@
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::job::spec::JobSpec;
-use crate::operation::import::request::{Action, Mode, Request, Shape, Start};
+use crate::operation::import::request::{Action, ApiVersion, Mode, Request, Start};
 use crate::operation::import::spec::Import;
 use crate::operation::response::Answer;
 use crate::pg::catalog::resource_table;
-use crate::pg::state::job::{self, Order};
-use crate::pg::state::job_control::{self, Standing, Stop};
+use crate::pg::state::job::{self, NewJob};
+use crate::pg::state::job_control::{self, JobStatus, Stop};
 use crate::pg::state::scheduler::{self, WORKERS};
-use crate::pg::state::task::NewPart;
+use crate::pg::state::task::NewTask;
 use crate::pg::sys::guc;
 use crate::pg::sys::privilege::Right;
 use crate::pg::write::assemble;
@@ -48,14 +48,14 @@ pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> 
 
 /// What can be blamed on a request is an answer.
 fn refusal(error: Error) -> Result<Answer, Error> {
-    match blame(&error) {
+    match http_status(&error) {
         Some(status) => Ok(Answer::refuse(status, error.to_string())),
         None => Err(error),
     }
 }
 
 /// The HTTP status of an error that a request is the cause of.
-pub fn blame(error: &Error) -> Option<u16> {
+pub fn http_status(error: &Error) -> Option<u16> {
     Some(match error {
         Error::MissingRole { .. } | Error::ForeignJob => 403,
         Error::Source { .. }
@@ -71,7 +71,7 @@ pub fn blame(error: &Error) -> Option<u16> {
 }
 
 fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Result<Answer, Error> {
-    let request = |parts: &[NewPart]| {
+    let request = |parts: &[NewTask]| {
         let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, parts)});
         if let Value::Object(request) = &mut request {
             request.extend(wanted.shown.clone());
@@ -89,7 +89,7 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
 }
 
 /// Enters a session, whose request is shown as it is made of its inputs: its id. None when the id is a job's already.
-pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewPart]) -> Value) -> Result<Option<String>, Error> {
+pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewTask]) -> Value) -> Result<Option<String>, Error> {
     let text = Value::Object(wanted.options.clone()).to_string();
     let options = LoadOptions::read(&text)?;
     let meta = wanted.meta.as_ref().map(Value::to_string);
@@ -117,19 +117,19 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         {
             return Err(Error::UnknownType(name.clone()));
         }
-        parts.push(NewPart { source: source.name(), resource_type });
+        parts.push(NewTask { source: source.name(), resource_type });
         urls.push(url);
     }
     let mut open = wanted.options.clone();
     let headers = open.remove("headers").filter(|headers| !headers.is_null());
     open.remove("merge");
     // What a name leaves out is a secret.
-    let is_open = |url: &String, part: &NewPart| part.source == *url || part.source == format!("file://{url}");
+    let is_open = |url: &String, part: &NewTask| part.source == *url || part.source == format!("file://{url}");
     let open_urls: Vec<Option<String>> = urls.iter().zip(&parts).map(|(url, part)| is_open(url, part).then(|| url.clone())).collect();
     let has_secret = headers.is_some() || open_urls.iter().any(Option::is_none);
     let import = Import {
         fhir,
-        of_2019: wanted.shape == Shape::Of2019,
+        of_2019: wanted.shape == ApiVersion::Of2019,
         transaction: wanted.mode == Mode::Transaction,
         retries: wanted.retries,
         options: Value::Object(open).to_string(),
@@ -141,7 +141,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
     };
     let plan = JobSpec::new(guc::taken_over(), &import)?;
     let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(parts.len()) };
-    let order = Order {
+    let order = NewJob {
         id,
         kind: "import",
         request: request(&parts),
@@ -155,15 +155,15 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
 }
 
 /// The inputs as the status shows them: without query strings.
-fn shown(wanted: &Start, parts: &[NewPart]) -> Value {
+fn shown(wanted: &Start, parts: &[NewTask]) -> Value {
     let inputs = wanted.inputs.iter().zip(parts).map(|(input, part)| {
         let url = if part.source.starts_with("file://") { input.url.clone() } else { part.source.clone() };
         match wanted.shape {
-            Shape::Of2019 => {
+            ApiVersion::Of2019 => {
                 let kind = if input.is_resource_file { "resource-file" } else { "url" };
                 json!({"url": url, "type": input.resource_type, "storageDetail": {"type": kind}})
             }
-            Shape::Present => json!({"url": url, "resourceType": input.resource_type}),
+            ApiVersion::Present => json!({"url": url, "resourceType": input.resource_type}),
         }
     });
     inputs.collect()
@@ -179,12 +179,12 @@ fn escaped(id: &str) -> String {
         .collect()
 }
 
-fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Error> {
+fn command(id: &str, action: &Action, standing: &JobStatus) -> Result<Answer, Error> {
     let state = standing.state.as_str();
     let active = matches!(state, "waiting" | "in-progress" | "interrupted");
     let again = |from: &[&str]| {
         let workers = if is_one_transaction(standing)? { 1 } else { WORKERS };
-        job_control::go_on(standing.number, id, workers, from)
+        job_control::resume(standing.number, id, workers, from)
     };
     let not_now = |what: &str| Ok(Answer::refuse(406, format!("import \"{id}\" is {}: it cannot be {what}", word(state))));
     match action {
@@ -210,7 +210,7 @@ fn command(id: &str, action: &Action, standing: &Standing) -> Result<Answer, Err
     Ok(Answer::new(200, json!({"id": id})))
 }
 
-fn is_one_transaction(standing: &Standing) -> Result<bool, Error> {
+fn is_one_transaction(standing: &JobStatus) -> Result<bool, Error> {
     let Some(plan) = job::plan(standing.number)? else { return Ok(false) };
     Ok(JobSpec::from_json(plan)?.work::<Import>()?.is_some_and(|import| import.transaction))
 }

@@ -5,23 +5,23 @@ use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::{ddl, fast_path_check, txid_sequence};
 use crate::pg::state::job::Job;
-use crate::pg::state::task::Part;
+use crate::pg::state::task::Task;
 use crate::pg::state::task_claim;
 use crate::pg::sys::guc;
-use crate::pipeline::load::checkpoint::Span;
+use crate::pipeline::load::checkpoint::ByteRange;
 use crate::pipeline::load::options::LoadOptions;
 use crate::pipeline::load::policy::Policy;
 use crate::pipeline::load::source_reader::Division;
 use std::sync::Arc;
 
 /// Ranges of a source at most.
-const MOST: u64 = 1000;
+const MAX_RANGES: u64 = 1000;
 /// Bytes of a source that is divided: four million of them use the versions up.
-const LONGEST: i64 = 1 << 41;
+const MAX_SOURCE_BYTES: i64 = 1 << 41;
 
 /// What to look for in a source that may be divided; None where it may not: something of it is loaded, or the order of its lines matters for
 /// more than which of them stays.
-pub fn look_for(part: &Part, options: &LoadOptions) -> Result<Option<Division>, Error> {
+pub fn look_for(part: &Task, options: &LoadOptions) -> Result<Option<Division>, Error> {
     let size = guc::range_size();
     let is_new = part.range.is_none() && part.progress.read == 0 && part.progress.checkpoint.position.offset == 0;
     if size == 0 || !is_new || options.policy != Policy::default() || options.max_errors > 0 {
@@ -37,11 +37,11 @@ pub fn is_due(division: &Option<Division>) -> bool {
 }
 
 /// Divides the part; false where the versions for it cannot be had.
-pub fn divide(job: &Job, part: &mut Part, division: Option<&Division>) -> Result<bool, Error> {
+pub fn divide(job: &Job, part: &mut Task, division: Option<&Division>) -> Result<bool, Error> {
     let Some((division, identity)) = division.and_then(|division| Some((division, division.found.get()?))) else { return Ok(false) };
     let length = identity.length.unwrap_or_default();
     // What a server says of itself is not proven yet.
-    let Some(count) = i64::try_from(length).ok().filter(|&length| length < LONGEST) else { return Ok(false) };
+    let Some(count) = i64::try_from(length).ok().filter(|&length| length < MAX_SOURCE_BYTES) else { return Ok(false) };
     let spans = spans(length, division.least / 2);
     let unknown = || Error::UnknownType(part.resource_type.clone().unwrap_or_default());
     let table = table_of(part)?.ok_or_else(unknown)?;
@@ -50,13 +50,13 @@ pub fn divide(job: &Job, part: &mut Part, division: Option<&Division>) -> Result
 }
 
 /// None where each line says its own type.
-fn table_of(part: &Part) -> Result<Option<Table>, Error> {
+fn table_of(part: &Task) -> Result<Option<Table>, Error> {
     Ok(part.resource_type.as_deref().map(resource_table::lookup_for_writing).transpose()?.flatten())
 }
 
-fn spans(length: u64, size: u64) -> Vec<Span> {
-    let size = size.max(length.div_ceil(MOST));
-    (0..length).step_by(usize::try_from(size).unwrap_or(usize::MAX)).map(|from| Span { from, to: length.min(from + size) }).collect()
+fn spans(length: u64, size: u64) -> Vec<ByteRange> {
+    let size = size.max(length.div_ceil(MAX_RANGES));
+    (0..length).step_by(usize::try_from(size).unwrap_or(usize::MAX)).map(|from| ByteRange { from, to: length.min(from + size) }).collect()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub enum Action {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    pub shape: Shape,
+    pub shape: ApiVersion,
     pub inputs: Vec<Input>,
     pub mode: Mode,
     /// Times that an input is begun again after a fault of its source.
@@ -40,7 +40,7 @@ pub struct Start {
 
 /// Of the request, and so of its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum ApiVersion {
     Of2019,
     Present,
 }
@@ -66,7 +66,7 @@ pub struct Input {
 /// Retries where the request says nothing.
 pub const RETRIES: u32 = 2;
 const MOST_RETRIES: u64 = 100;
-pub const MOST_INPUTS: usize = 100_000;
+pub const MAX_INPUTS: usize = 100_000;
 const LONGEST_ID: usize = 256;
 /// Keys that are the session's own.
 const OWN: &[&str] = &[
@@ -151,12 +151,12 @@ impl Start {
         };
         let inputs = body.get("inputs").and_then(Value::as_array).filter(|inputs| !inputs.is_empty());
         let inputs = inputs.ok_or("inputs must be a list of objects with a type and a url")?;
-        if inputs.len() > MOST_INPUTS {
-            return Err(format!("there are more than {MOST_INPUTS} inputs"));
+        if inputs.len() > MAX_INPUTS {
+            return Err(format!("there are more than {MAX_INPUTS} inputs"));
         }
         let of_2019 =
             body.contains_key("action") || inputs.iter().any(|input| input.get("type").is_some() || input.get("storageDetail").is_some());
-        let shape = if of_2019 { Shape::Of2019 } else { Shape::Present };
+        let shape = if of_2019 { ApiVersion::Of2019 } else { ApiVersion::Present };
         let inputs = inputs.iter().enumerate().map(|(index, input)| Input::read(index, input)).collect::<Result<Vec<Input>, String>>()?;
         let pick =
             |keys: &[&str]| body.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -205,10 +205,10 @@ mod tests {
     fn both_shapes_are_read() {
         let old =
             start(json!({"id": "a", "action": "start", "inputs": [{"type": "Patient", "url": "x", "storageDetail": {"type": "url"}}]}));
-        assert_eq!((old.shape, old.inputs[0].resource_type.as_deref(), old.retries), (Shape::Of2019, Some("Patient"), 2));
+        assert_eq!((old.shape, old.inputs[0].resource_type.as_deref(), old.retries), (ApiVersion::Of2019, Some("Patient"), 2));
         let new = start(json!({"resource": {"id": null, "contentEncoding": "gzip", "mode": "transaction", "allowedRetryCount": 5,
             "update": true, "inputs": [{"resourceType": "Patient", "url": "x"}]}}));
-        assert_eq!((new.shape, new.mode, new.retries), (Shape::Present, Mode::Transaction, 5));
+        assert_eq!((new.shape, new.mode, new.retries), (ApiVersion::Present, Mode::Transaction, 5));
         assert_eq!(new.options.get("update"), Some(&json!(true)));
         assert_eq!(Request::read(&json!({"id": "a", "action": "pause", "nonsense": 1})).unwrap().action, Action::Pause);
     }

@@ -4,8 +4,8 @@ use crate::error::Error;
 use crate::jsonb::document::Document;
 use crate::jsonb::parse;
 use crate::operation::import::control;
-use crate::operation::import::request::{Input, MOST_INPUTS, Mode, RETRIES, Shape, Start};
-use crate::pg::state::job_control::{self, Standing, Stop};
+use crate::operation::import::request::{ApiVersion, Input, MAX_INPUTS, Mode, RETRIES, Start};
+use crate::pg::state::job_control::{self, JobStatus, Stop};
 use crate::pg::state::{job_report, scheduler};
 use crate::pg::sys::backend;
 use crate::store::redact;
@@ -58,7 +58,7 @@ pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
     }
     let options = json!({"update": keep_history, "max-errors": MOST_ERRORS, "validation": {"enable": true, "checks": "struct"}});
     let wanted = Start {
-        shape: Shape::Present,
+        shape: ApiVersion::Present,
         inputs: inputs(params)?,
         mode: Mode::Bulk,
         retries: RETRIES,
@@ -80,7 +80,7 @@ pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
 fn inputs(params: &Map<String, Value>) -> Result<Vec<Input>, Error> {
     let wrong = Error::InvalidOption { name: "input", expected: "a list of objects with a url" };
     let given =
-        params.get("input").and_then(Value::as_array).filter(|given| (1..=MOST_INPUTS).contains(&given.len())).ok_or(wrong.clone())?;
+        params.get("input").and_then(Value::as_array).filter(|given| (1..=MAX_INPUTS).contains(&given.len())).ok_or(wrong.clone())?;
     let read = |input: &Value| match input.as_object().map(|input| (input.len(), input.get("url"))) {
         Some((1, Some(Value::String(url)))) => Ok(Input { resource_type: None, url: url.clone(), is_resource_file: false }),
         _ => Err(wrong.clone()),
@@ -162,18 +162,18 @@ fn none() -> Reply {
     Err(json!({"message": "No active imports"}))
 }
 
-fn latest() -> Result<Option<(String, Standing)>, Error> {
+fn latest() -> Result<Option<(String, JobStatus)>, Error> {
     let Some(id) = job_control::latest(START)? else { return Ok(None) };
     let standing = job_control::standing(&id)?;
     Ok(Some((id, standing)))
 }
 
-fn is_active(standing: &Standing) -> bool {
+fn is_active(standing: &JobStatus) -> bool {
     matches!(standing.state.as_str(), "waiting" | "in-progress" | "interrupted" | "paused")
 }
 
 /// The parameters, and what became of each input and of all.
-fn result(id: &str, standing: &Standing) -> Result<Value, Error> {
+fn result(id: &str, standing: &JobStatus) -> Result<Value, Error> {
     scheduler::start_waiting()?;
     let unknown = || Error::NoJob(id.to_owned());
     let (facts, _, inputs) = job_report::report(standing.number)?.ok_or_else(unknown)?;

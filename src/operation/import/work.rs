@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::fhir::overlay::Changes;
-use crate::job::cancel::{Attentive, Within};
+use crate::job::cancel::{CancelPoll, CancelPollInTransaction};
 use crate::job::retry;
 use crate::job::step::Step;
 use crate::job::worker::{OneTransaction, Operation};
@@ -10,23 +10,23 @@ use crate::operation::import::divide;
 use crate::operation::import::spec::Import;
 use crate::pg::process::transaction;
 use crate::pg::state::job::{self, Job};
-use crate::pg::state::load_error::Journal;
-use crate::pg::state::task::Part;
+use crate::pg::state::load_error::LoadErrors;
+use crate::pg::state::task::Task;
 use crate::pg::state::{task_claim, task_progress};
 use crate::pg::sys::guc;
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::write::assemble;
-use crate::pg::write::checkpoint_sink::Committing;
-use crate::pg::write::counting_sink::Counting;
-use crate::pg::write::destination::{Destination, Order};
-use crate::pg::write::group_sink::{Strict, Tolerant};
-use crate::pipeline::load::batch::Recipe;
-use crate::pipeline::load::counters::Ledger;
+use crate::pg::write::checkpoint_sink::CheckpointSink;
+use crate::pg::write::counting_sink::CountingSink;
+use crate::pg::write::destination::{Destination, LastLineWins};
+use crate::pg::write::group_sink::{StrictSink, TolerantSink};
+use crate::pipeline::load::batch::EncodeConfig;
+use crate::pipeline::load::counters::LoadCounters;
 use crate::pipeline::load::options::LoadOptions;
-use crate::pipeline::load::sink::Sink;
-use crate::pipeline::load::source_reader::{self, Plan};
-use crate::store::net::client_config::Access;
+use crate::pipeline::load::sink::BatchSink;
+use crate::pipeline::load::source_reader::{self, LoadInput};
+use crate::store::net::client_config::ClientConfig;
 use crate::store::source::Source;
 
 /// What is common to a session's inputs.
@@ -52,7 +52,7 @@ impl<'a> Session<'a> {
     }
 
     /// The source of an input, if the role may still read it, and how it is reached.
-    fn source(&self, part: &Part) -> Result<(Source, Access), Error> {
+    fn source(&self, part: &Task) -> Result<(Source, ClientConfig), Error> {
         let secret = || self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(part.ordinal)?.as_str());
         let open = self.import.urls.get(part.ordinal).and_then(Option::as_deref);
         let source = Source::parse(open.or_else(secret).ok_or(Error::NoSecret)?)?;
@@ -62,13 +62,13 @@ impl<'a> Session<'a> {
     }
 
     /// How a part is loaded from where it is.
-    fn plan(&self, (source, access): (Source, Access), part: &Part, destination: &Destination) -> Plan {
+    fn plan(&self, (source, access): (Source, ClientConfig), part: &Task, destination: &Destination) -> LoadInput {
         let (name, resource_type) = (source.name(), part.resource_type.as_deref());
         let recipe = assemble::recipe(&name, resource_type, self.import.fhir, &self.options, &self.changes, &destination.compression);
-        Plan {
+        LoadInput {
             source,
             access,
-            recipe: Recipe { versions: part.range.map(|range| range.versions), ..recipe },
+            recipe: EncodeConfig { versions: part.range.map(|range| range.versions), ..recipe },
             threads: guc::encode_threads(),
             from: part.progress.checkpoint.clone(),
             span: part.range.map(|range| range.span),
@@ -79,7 +79,7 @@ impl<'a> Session<'a> {
 }
 
 impl Operation for Import {
-    fn task(&mut self, job: &Job, task: &mut Part, _: bool) -> Result<Step, Failure> {
+    fn task(&mut self, job: &Job, task: &mut Task, _: bool) -> Result<Step, Failure> {
         input(job, self, task)
     }
 
@@ -89,13 +89,13 @@ impl Operation for Import {
 }
 
 impl OneTransaction for Import {
-    fn all(&self, job: &Job, tasks: &mut [Part]) -> Result<Step, (Option<usize>, Failure)> {
+    fn all(&self, job: &Job, tasks: &mut [Task]) -> Result<Step, (Option<usize>, Failure)> {
         together(job, self, tasks)
     }
 }
 
 /// Loads an input from where it is to its end.
-fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
+fn input(job: &Job, import: &Import, part: &mut Task) -> Result<Step, Failure> {
     let role = job.role;
     let resource_type = part.resource_type.clone();
     let (session, mut destination) = transaction::run(role, || {
@@ -105,13 +105,13 @@ fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
         let session = Session::new(job, import)?;
         let destination = assemble::destination(&session.options);
         // The table is there, and how its rows are compressed is known, before the first is made.
-        Box::new(Strict::new(destination.clone(), resource_type.as_deref())?).finish(&mut Ledger::new(0))?;
+        Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?).finish(&mut LoadCounters::new(0))?;
         Ok((session, destination))
     })?;
     let mut may_divide = true;
     loop {
         let source = transaction::run(role, || session.source(part))?;
-        destination.order = part.range.map(|range| Order { last: range.last_version });
+        destination.order = part.range.map(|range| LastLineWins { last: range.last_version });
         let mut plan = session.plan(source, part, &destination);
         if may_divide {
             plan.division = transaction::run(role, || divide::look_for(part, &session.options))?;
@@ -119,9 +119,9 @@ fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
         let division = plan.division.clone();
         let before = part.progress.read;
         let loaded = subtransaction::outside(|| {
-            let mut ledger = Ledger::new(u64::MAX);
-            let mut sink = Box::new(Committing::new(job, part, destination.clone(), session.options.max_errors));
-            match source_reader::load(plan, &mut *sink, &mut ledger, &mut Attentive(job)) {
+            let mut ledger = LoadCounters::new(u64::MAX);
+            let mut sink = Box::new(CheckpointSink::new(job, part, destination.clone(), session.options.max_errors));
+            match source_reader::load(plan, &mut *sink, &mut ledger, &mut CancelPoll(job)) {
                 Ok(()) if divide::is_due(&division) => Ok(()),
                 Ok(()) => sink.finish(&mut ledger),
                 Err(error @ Error::Source { .. }) => sink.keep(&mut ledger).and(Err(error)),
@@ -147,21 +147,21 @@ fn input(job: &Job, import: &Import, part: &mut Part) -> Result<Step, Failure> {
             // What an earlier try told of the same lines is told once.
             transaction::run(None, || {
                 task_progress::forget_findings(job, part)?;
-                Journal::of_input(&job.id, part.ordinal).reject_behind(task_claim::lines_before(job, part)?, first)
+                LoadErrors::of_input(&job.id, part.ordinal).reject_behind(task_claim::lines_before(job, part)?, first)
             })?;
         }
-        if !retry::may_pass(&error) || part.tries >= import.retries {
+        if !retry::is_transient(&error) || part.tries >= import.retries {
             return Err(Failure::Ours(error));
         }
         transaction::run(None, || task_progress::try_again(part, &error.to_string()))?;
-        if !retry::rest(job, part.tries - 1)? {
+        if !retry::back_off(job, part.tries - 1)? {
             return Ok(Step::Unwanted);
         }
     }
 }
 
 /// Loads all inputs in one transaction, in their order.
-fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, (Option<usize>, Failure)> {
+fn together(job: &Job, import: &Import, parts: &mut [Task]) -> Result<Step, (Option<usize>, Failure)> {
     let mut at = None;
     let loaded = transaction::run(job.role, || {
         if job.role.is_none() {
@@ -182,19 +182,19 @@ fn together(job: &Job, import: &Import, parts: &mut [Part]) -> Result<Step, (Opt
     }
 }
 
-fn one_of_them(session: &Session, part: &mut Part) -> Result<(), Error> {
+fn one_of_them(session: &Session, part: &mut Task) -> Result<(), Error> {
     let resource_type = part.resource_type.clone();
     let destination = assemble::destination(&session.options);
     let most = session.options.max_errors;
-    let journal = Journal::of_input(&session.job.id, part.ordinal);
-    let mut ledger = Ledger::new(most);
-    let mut sink: Box<dyn Sink> = match most {
-        0 => Box::new(Strict::new(destination.clone(), resource_type.as_deref())?),
-        _ => Box::new(Tolerant::new(destination.clone(), resource_type.as_deref(), journal)?),
+    let journal = LoadErrors::of_input(&session.job.id, part.ordinal);
+    let mut ledger = LoadCounters::new(most);
+    let mut sink: Box<dyn BatchSink> = match most {
+        0 => Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?),
+        _ => Box::new(TolerantSink::new(destination.clone(), resource_type.as_deref(), journal)?),
     };
     let plan = session.plan(session.source(part)?, part, &destination);
-    let mut counts = Counting { sink: &mut *sink, job: session.job, progress: &mut part.progress };
-    source_reader::load(plan, &mut counts, &mut ledger, &mut Within(session.job))?;
+    let mut counts = CountingSink { sink: &mut *sink, job: session.job, progress: &mut part.progress };
+    source_reader::load(plan, &mut counts, &mut ledger, &mut CancelPollInTransaction(session.job))?;
     sink.finish(&mut ledger)?;
     part.progress.read = ledger.read;
     part.progress.stored = ledger.all_stored();

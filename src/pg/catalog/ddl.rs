@@ -162,7 +162,7 @@ fn take(schema: pg_sys::Oid, name: &str, at_once: bool) -> bool {
 
 /// Runs a statement all of whose names are qualified.
 pub fn run(statement: &str) {
-    crate::pg::sys::error_context::keep(None, || {
+    crate::pg::sys::error_context::with_context(None, || {
         crate::pg::sys::sqlstate::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string())))
     });
 }

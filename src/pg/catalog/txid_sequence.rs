@@ -14,7 +14,7 @@ const DISTANCE: i64 = 10_000;
 /// to the transaction's end.
 pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result<Option<i64>, Error> {
     ddl::lock(schema, ddl::SEQUENCE);
-    error_context::keep(None, || {
+    error_context::with_context(None, || {
         Spi::get_one_with_args::<i64>(
             "select pg_catalog.max(pg_catalog.setval($1, l.last operator(pg_catalog.+) $3 operator(pg_catalog.+) $2)) operator(pg_catalog.-) $2 \
              from pg_catalog.pg_sequence s, lateral (select pg_catalog.nextval($1) as last where s.seqincrement operator(pg_catalog.=) 1 \
@@ -33,7 +33,7 @@ pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result
 /// Whoever else does it waits to the transaction's end.
 pub fn move_past(sequence: pg_sys::Oid, schema: pg_sys::Oid, version: i64) -> Result<(), Error> {
     ddl::lock(schema, ddl::SEQUENCE);
-    error_context::keep(None, || {
+    error_context::with_context(None, || {
         Spi::run_with_args(
             "select pg_catalog.setval($1, $2 operator(pg_catalog.+) $3) \
              where coalesce(pg_catalog.pg_sequence_last_value($1), case when pg_catalog.has_sequence_privilege($1::pg_catalog.oid, 'select,usage') \

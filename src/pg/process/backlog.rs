@@ -9,28 +9,28 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Databases that are remembered.
-const MOST: usize = 64;
+const MAX_DATABASES: usize = 64;
 /// Shared by all processes.
 #[derive(Clone, Copy)]
-pub struct Waiting {
+pub struct Backlog {
     /// The launcher's process; 0 before there is one.
     launcher: c_int,
     /// Databases with jobs that wait for room.
-    databases: [u32; MOST],
+    databases: [u32; MAX_DATABASES],
     count: usize,
 }
 
-impl Default for Waiting {
-    fn default() -> Waiting {
-        Waiting { launcher: 0, databases: [0; MOST], count: 0 }
+impl Default for Backlog {
+    fn default() -> Backlog {
+        Backlog { launcher: 0, databases: [0; MAX_DATABASES], count: 0 }
     }
 }
 
 // SAFETY: plain numbers.
-unsafe impl PGRXSharedMemory for Waiting {}
+unsafe impl PGRXSharedMemory for Backlog {}
 
 // SAFETY: nothing else has this name.
-static WAITING: PgLwLock<Waiting> = unsafe { PgLwLock::new(c"bulk waiting") };
+static WAITING: PgLwLock<Backlog> = unsafe { PgLwLock::new(c"bulk waiting") };
 static IS_THERE: AtomicBool = AtomicBool::new(false);
 
 /// While the server loads its libraries: asks for the memory.
@@ -58,7 +58,7 @@ pub fn note(database: pg_sys::Oid) {
     }
     let mut waiting = WAITING.exclusive();
     let (count, number) = (waiting.count, database.to_u32());
-    if !waiting.databases[..count].contains(&number) && count < MOST {
+    if !waiting.databases[..count].contains(&number) && count < MAX_DATABASES {
         waiting.databases[count] = number;
         waiting.count += 1;
     }

@@ -5,7 +5,7 @@ use crate::pg::catalog::resource_table::Table;
 use crate::pg::read::table_scan::{self, COLUMNS};
 use crate::pg::sys::error_context;
 use crate::pipeline::dump::stored_rows::RowBlock;
-use crate::pipeline::parallel_map::{Fed, Feed, Size};
+use crate::pipeline::parallel_map::{BlockSize, BlockSource, Fetched};
 use pgrx::{IntoDatum, PgRelation, Spi, pg_sys};
 use std::ffi::{CString, c_int, c_long};
 use std::ptr;
@@ -124,7 +124,7 @@ pub fn with_deleted<T>(
 fn with<T>(table: &str, query: &str, mut filter: Filter, work: impl FnOnce(Scan) -> Result<T, Error>) -> Result<T, Error> {
     let text = CString::new(query).map_err(|error| Error::Internal(error.to_string()))?;
     Spi::connect(|_| {
-        let portal = error_context::keep(None, || {
+        let portal = error_context::with_context(None, || {
             let (kinds, values) = (filter.kinds.as_mut_ptr(), filter.values.as_mut_ptr());
             // SAFETY: one type and value a parameter, none of them null; an SPI connection is open.
             unsafe {
@@ -200,18 +200,18 @@ impl Scan {
     }
 }
 
-impl Feed for Scan {
+impl BlockSource for Scan {
     type Block = RowBlock;
 
-    fn next(&mut self, size: Size) -> Result<Fed<RowBlock>, Error> {
-        error_context::keep(None, || {
+    fn next(&mut self, size: BlockSize) -> Result<Fetched<RowBlock>, Error> {
+        error_context::with_context(None, || {
             let mut block = RowBlock::default();
             let mut more = true;
             while more && block.size() < size.bytes && block.len() < size.rows {
                 more = self.push(&mut block)?;
             }
             let bytes = block.size();
-            Ok(Fed { rows: block.len(), block, bytes, more })
+            Ok(Fetched { rows: block.len(), block, bytes, more })
         })
     }
 }

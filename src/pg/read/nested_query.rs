@@ -160,7 +160,7 @@ fn start_within_rights(statement: Statement, flags: u32) -> Result<*mut pg_sys::
     let read_only = matches!(statement, Statement::Callers(_));
     let place = read_only.then_some("query of bulk.dump_sql");
     // Also what planning runs: functions that promise to be stable.
-    error_context::keep(place, || {
+    error_context::with_context(place, || {
         let rights = read_only.then(Rights::enter);
         let started = start(statement, flags);
         rights.map_or(Ok(()), Rights::leave)?;

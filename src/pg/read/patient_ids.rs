@@ -26,7 +26,7 @@ pub fn of_these(table: &Table, ids: &[String]) -> Result<Vec<String>, Error> {
 }
 
 fn read(query: &str, arguments: &[DatumWithOid], mut each: impl FnMut(&str)) -> Result<(), Error> {
-    let done = error_context::keep(None, || {
+    let done = error_context::with_context(None, || {
         Spi::connect(|client| {
             let mut cursor = client.try_open_cursor(query, arguments)?;
             loop {

@@ -5,7 +5,7 @@ use crate::pg::catalog::resource_table::Table;
 use crate::pg::read::nested_query::{self, Nested, Statement};
 use crate::pg::sys::error_context;
 use crate::pipeline::dump::stored_rows::{RowBlock, StoredRow};
-use crate::pipeline::parallel_map::{Fed, Feed, Size};
+use crate::pipeline::parallel_map::{BlockSize, BlockSource, Fetched};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{FromDatum, pg_sys};
 
@@ -70,12 +70,13 @@ pub fn push(table: &str, values: &[pg_sys::Datum], nulls: &[bool], block: &mut R
     pushed
 }
 
-impl Feed for Rows {
+impl BlockSource for Rows {
     type Block = RowBlock;
 
-    fn next(&mut self, size: Size) -> Result<Fed<RowBlock>, Error> {
-        error_context::keep(None, || {
-            let mut block = if size == Size::FIRST { RowBlock::default() } else { RowBlock::with_capacity(size.bytes + size.bytes / 8)? };
+    fn next(&mut self, size: BlockSize) -> Result<Fetched<RowBlock>, Error> {
+        error_context::with_context(None, || {
+            let mut block =
+                if size == BlockSize::FIRST { RowBlock::default() } else { RowBlock::with_capacity(size.bytes + size.bytes / 8)? };
             let mut more = true;
             self.query.begin_block();
             while more && block.size() < size.bytes && block.len() < size.rows {
@@ -90,7 +91,7 @@ impl Feed for Rows {
             if !more {
                 self.query.end();
             }
-            Ok(Fed { rows: block.len(), block, bytes, more })
+            Ok(Fetched { rows: block.len(), block, bytes, more })
         })
     }
 }

@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::pg::catalog::ddl;
 use crate::pg::catalog::resource_table::{self, Table};
-use crate::pg::state::task::Part;
+use crate::pg::state::task::Task;
 use crate::pg::state::{job_report, task_progress};
 use crate::pg::sys::{guc, sql, switch_user};
 use pgrx::pg_sys;
@@ -39,7 +39,7 @@ const INDEXES: &str = "select n.nspname::text, c.relname::text, x.relname::text,
 /// Refuses tables whose indexes the current user may not drop, and keys that foreign keys need: before anything is dropped.
 pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> {
     for table in tables {
-        let found = sql::look(
+        let found = sql::select_latest(
             "select pg_has_role($2, c.relowner, 'usage'), \
                exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid) from pg_class c where c.oid = $1",
             &[table.oid.into(), switch_user::current().into()],
@@ -58,7 +58,7 @@ pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> 
 
 /// Whether an index finds the resources of a table that contain a JSON object.
 pub fn serves_patterns(table: pg_sys::Oid) -> Result<bool, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam \
          join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'resource' and a.attnum = any (i.indkey) \
          where i.indrelid = $1 and m.amname = 'gin' and i.indisvalid and i.indpred is null",
@@ -152,7 +152,7 @@ impl Off {
 }
 
 /// Puts an index back whose turn has come in a job. The part ends with it, so that of two jobs that wait for each other's index one does it.
-pub fn restore_part(part: &Part) -> Result<(), Error> {
+pub fn restore_part(part: &Task) -> Result<(), Error> {
     restore(&part.source, Some(part.number))?;
     task_progress::end(part, None)
 }
@@ -181,7 +181,7 @@ pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
         return Ok(Restored::Held);
     }
     let began = std::time::Instant::now();
-    let found = sql::look(
+    let found = sql::select_latest(
         "select c.oid, c.relowner, pg_get_userbyid(c.relowner)::text = $6, \
             exists (select from pg_class x where x.relnamespace = c.relnamespace and x.relname = $3), \
             exists (select from pg_class x join pg_index i on i.indexrelid = x.oid where x.relnamespace = c.relnamespace and x.relname = $3 \
@@ -256,10 +256,10 @@ pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
     if let Some(oid) = table {
         let found = resource_table::describe(oid)?;
         let query = format!("select {may} from pg_class c where c.oid = $2");
-        let may = sql::look(&query, &[switch_user::current().into(), oid.into()], |row| row.get::<bool>(1))?;
+        let may = sql::select_latest(&query, &[switch_user::current().into(), oid.into()], |row| row.get::<bool>(1))?;
         return if may.into_iter().flatten().any(|may| may) { off(&found) } else { Err(Error::NotOwner(found.plain_name)) };
     }
-    let found = sql::look(
+    let found = sql::select_latest(
         &format!(
             "select {NAME} from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
              join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname where d.status = 'disabled' and {may} \

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::catalog::ddl;
 use crate::pg::state::job::{self, Job};
-use crate::pg::state::task::Part;
+use crate::pg::state::task::Task;
 use crate::pg::sys::{latch, sql};
 use pgrx::pg_sys;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Run {
 
 /// A part of an export to enter.
 #[derive(Debug)]
-pub struct NewPart {
+pub struct NewExportTask {
     pub table: String,
     pub resource_type: String,
     /// From this page up to, not including, that one.
@@ -40,7 +40,7 @@ pub enum Kind {
 
 /// A file that is there, whole.
 #[derive(Debug, Clone)]
-pub struct Written {
+pub struct OutputFile {
     pub key: String,
     pub kind: Kind,
     pub resource_type: String,
@@ -60,10 +60,10 @@ impl Kind {
 
 /// The runs of a job, the last one first.
 pub fn runs(job: i64) -> Result<Vec<Run>, Error> {
-    sql::look(
+    sql::select_latest(
         "select number, folder, (extract(epoch from transaction_time) * 1000000)::int8 - 946684800000000, origin = $2 from bulk.export_run \
          where job = $1 order by number desc",
-        &[job.into(), job::origin().into()],
+        &[job.into(), job::database_identity().into()],
         |row| {
             Ok(Run {
                 number: row.get(1)?.unwrap_or_default(),
@@ -95,7 +95,7 @@ pub fn complete(job: i64, id: &str, transaction_time: i64) -> Result<(), Error> 
     sql::run(
         "insert into bulk.export_run (job, folder, transaction_time, origin) \
          values ($1, '', least(now(), timestamptz '2000-01-01 00:00:00+00' + $2 * interval '1 microsecond'), $3)",
-        &[job.into(), transaction_time.into(), job::origin().into()],
+        &[job.into(), transaction_time.into(), job::database_identity().into()],
     )?;
     sql::run(
         "update bulk.job_entry set state = 'completed', started = now(), finished = now() where number = $1 and id = $2",
@@ -109,19 +109,19 @@ pub fn give_up(job: i64, id: &str) -> Result<(), Error> {
 }
 
 /// Begins a job anew: of what was done nothing counts. A worker may still be at one of its parts.
-pub fn begin_anew(job: &Job, keeper: &Part) -> Result<(), Error> {
+pub fn begin_anew(job: &Job, keeper: &Task) -> Result<(), Error> {
     sql::run("delete from bulk.job_file_entry where job = $1 and number <> $2", &[job.number.into(), keeper.number.into()])
 }
 
 /// Enters a run and its parts.
-pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewPart]) -> Result<Run, Error> {
+pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewExportTask]) -> Result<Run, Error> {
     let number = sql::query(
         "insert into bulk.export_run (job, folder, transaction_time, origin) \
          values ($1, $2, timestamptz '2000-01-01 00:00:00+00' + $3 * interval '1 microsecond', $4) returning number",
-        &[job.number.into(), folder.into(), transaction_time.into(), job::origin().into()],
+        &[job.number.into(), folder.into(), transaction_time.into(), job::database_identity().into()],
         |row| row.get::<i64>(1),
     )?;
-    let column = |of: &dyn Fn(&NewPart) -> Option<i64>| parts.iter().map(of).collect::<Vec<Option<i64>>>();
+    let column = |of: &dyn Fn(&NewExportTask) -> Option<i64>| parts.iter().map(of).collect::<Vec<Option<i64>>>();
     let (tables, types): (Vec<&str>, Vec<&str>) = parts.iter().map(|part| (part.table.as_str(), part.resource_type.as_str())).unzip();
     let first = column(&|part| part.pages.map(|(first, _)| i64::from(first)));
     let end = column(&|part| part.pages.map(|(_, end)| i64::from(end)));
@@ -137,13 +137,13 @@ pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewPart]) 
 }
 
 /// Whether a part is still to be done: a job that begins anew has others.
-pub fn is_wanted(job: &Job, part: &Part) -> Result<bool, Error> {
-    let found = sql::look("select from bulk.job_file_entry where number = $1", &[part.number.into()], |_| Ok(()))?;
+pub fn is_wanted(job: &Job, part: &Task) -> Result<bool, Error> {
+    let found = sql::select_latest("select from bulk.job_file_entry where number = $1", &[part.number.into()], |_| Ok(()))?;
     Ok(!found.is_empty() && job::is_wanted(job)?)
 }
 
 /// Ends a part: these files are there. False when the job has begun anew, or nobody wants it.
-pub fn end(job: &Job, part: &Part, run: &Run, files: &[Written], read: u64) -> Result<bool, Error> {
+pub fn end(job: &Job, part: &Task, run: &Run, files: &[OutputFile], read: u64) -> Result<bool, Error> {
     let count = |kind: Kind| files.iter().filter(|file| file.kind == kind).map(|file| file.count as i64).sum::<i64>();
     let ended = sql::query(
         "update bulk.job_file_entry f set state = 'done', finished = clock_timestamp(), read = $3, stored = $4, rejected = $5, written = $6, \
@@ -181,7 +181,7 @@ pub fn end(job: &Job, part: &Part, run: &Run, files: &[Written], read: u64) -> R
 
 /// The files of a run as its manifest names them: kind, type, key, count.
 pub fn written(run: &Run) -> Result<Vec<(String, String, String, i64)>, Error> {
-    sql::look(
+    sql::select_latest(
         "select kind, type, file, count from bulk.export_file where run = $1 and kind <> 'left' order by type, part, length(file), file",
         &[run.number.into()],
         |row| {
@@ -197,7 +197,7 @@ pub fn written(run: &Run) -> Result<Vec<(String, String, String, i64)>, Error> {
 
 /// Keys of the files of a run that are known.
 pub fn keys(run: &Run) -> Result<Vec<String>, Error> {
-    let keys = sql::look("select file from bulk.export_file where run = $1", &[run.number.into()], |row| row.get::<String>(1))?;
+    let keys = sql::select_latest("select file from bulk.export_file where run = $1", &[run.number.into()], |row| row.get::<String>(1))?;
     Ok(keys.into_iter().flatten().collect())
 }
 
@@ -218,7 +218,7 @@ pub fn forget(run: &Run, left: &[(String, String)]) -> Result<(), Error> {
 
 /// How far a job is: parts that have ended, all parts, resources written.
 pub fn progress(job: i64) -> Result<(i64, i64, i64), Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select count(*) filter (where state = 'done'), count(*), coalesce(sum(stored), 0)::int8 from bulk.job_file_entry \
          where job = $1 and task is distinct from 'snapshot'",
         &[job.into()],
@@ -229,7 +229,7 @@ pub fn progress(job: i64) -> Result<(i64, i64, i64), Error> {
 
 /// How the parts beside the keeper's are: whether some are open, whether one waits or nobody is at it.
 pub fn standing(job: &Job) -> Result<(bool, bool), Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select coalesce(bool_or(state in ('waiting', 'in-progress')), false), \
             coalesce(bool_or(state = 'waiting' or (state = 'in-progress' and not exists (select from bulk.workers(number)))), false) \
          from bulk.job_file_entry where job = $1 and task is distinct from 'snapshot'",

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::process::background::{self, Launch};
-use crate::pg::state::task::{NewPart, Part};
+use crate::pg::state::task::{NewTask, Task};
 use crate::pg::sys::{backend, sql, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use std::ffi::CString;
 
 /// A job to enter.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct NewJob<'a> {
     /// None for one that is made.
     pub id: Option<&'a str>,
     pub kind: &'a str,
@@ -20,7 +20,7 @@ pub struct Order<'a> {
     pub plan: Value,
     /// What of it is kept apart, and only until the job ends.
     pub secret: Option<Value>,
-    pub parts: &'a [NewPart],
+    pub parts: &'a [NewTask],
     /// That start at once.
     pub workers: usize,
     /// Workers that may be at it at a time; None for as many as there are.
@@ -41,11 +41,11 @@ pub struct Job {
 }
 
 /// Enters a job of the current user, whose workers start when the transaction commits: its id and number. None when the id is a job's already.
-pub fn enter(order: Order) -> Result<Option<(String, i64)>, Error> {
+pub fn enter(order: NewJob) -> Result<Option<(String, i64)>, Error> {
     let id = order.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (switch_user::current(), switch_user::of_session());
     let numbers = sql::query(
-        "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
+        "insert into bulk.job_entry (id, kind, role, session_role, database_identity, state, request, threads) \
          values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \
          on conflict do nothing returning number",
         &[
@@ -54,7 +54,7 @@ pub fn enter(order: Order) -> Result<Option<(String, i64)>, Error> {
             role.into(),
             session_role.into(),
             JsonB(order.request).into(),
-            origin().into(),
+            database_identity().into(),
             order.threads.and_then(|threads| i32::try_from(threads).ok()).into(),
         ],
         |row| row.get::<i64>(1),
@@ -86,7 +86,7 @@ pub fn tell(id: &str) -> Result<(), Error> {
 }
 
 /// The database, told apart from its copies: a copy does not go on with jobs by itself.
-pub fn origin() -> String {
+pub fn database_identity() -> String {
     // SAFETY: reads what the server knows of itself.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -95,18 +95,19 @@ pub fn origin() -> String {
 
 pub fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
     // Without a number for the transaction: whoever keeps a snapshot must go on seeing what is new by `look`.
-    let may_login = sql::look("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
+    let may_login =
+        sql::select_latest("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
     Ok(Launch { job, database: backend::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
 }
 
 /// The job of a worker; None when it has ended or is gone.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select j.id, j.kind, r.oid, p.plan, s.secret, j.threads from bulk.job_entry j join bulk.job_plan p on p.job = j.number \
          left join bulk.job_secret s on s.job = j.number \
          left join pg_roles r on r.rolname = j.role::name \
          where j.number = $1 and j.state in ('waiting', 'in-progress') and j.origin = $2",
-        &[number.into(), origin().into()],
+        &[number.into(), database_identity().into()],
         |row| {
             Ok(Job {
                 number,
@@ -135,7 +136,7 @@ pub fn begin(job: &Job) -> Result<(), Error> {
 
 /// Whether a job is still to be done: nobody has cancelled or deleted it.
 pub fn is_wanted(job: &Job) -> Result<bool, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select from bulk.job_entry where number = $1 and id = $2 and state in ('waiting', 'in-progress')",
         &[job.number.into(), job.id.as_str().into()],
         |_| Ok(()),
@@ -185,18 +186,18 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
 
 /// What the workers of a job go by.
 pub fn plan(number: i64) -> Result<Option<Value>, Error> {
-    let found = sql::look("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
+    let found = sql::select_latest("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
     Ok(found.into_iter().flatten().next().map(|plan| plan.0))
 }
 
 /// A text for the activity of a worker.
-pub fn activity(job: &Job, part: &Part) -> CString {
+pub fn activity(job: &Job, part: &Task) -> CString {
     CString::new(format!("bulk.{} of {}, job {}", job.kind, part.source, job.id)).unwrap_or_default()
 }
 
 /// For whom a job is; None when the role is gone.
 pub fn role(number: i64) -> Result<Option<pg_sys::Oid>, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select r.oid from bulk.job_entry j join pg_roles r on r.rolname = j.role::name where j.number = $1",
         &[number.into()],
         |row| row.get::<pg_sys::Oid>(1),

@@ -3,14 +3,14 @@
 use crate::error::Error;
 use crate::pg::catalog::ddl;
 use crate::pg::process::background;
-use crate::pg::state::job::{forget, launch, origin, tell};
+use crate::pg::state::job::{database_identity, forget, launch, tell};
 use crate::pg::state::scheduler::is_ours;
 use crate::pg::sys::{error_context, sql, switch_user};
 use pgrx::{Spi, pg_sys};
 
 /// Where a job is, to whom may see it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct JobStatus {
     pub number: i64,
     pub kind: String,
     pub state: String,
@@ -19,9 +19,9 @@ pub struct Standing {
 }
 
 /// How a job stands. An unknown id is an error, and so is one of others' that the current user has no say in.
-pub fn standing(id: &str) -> Result<Standing, Error> {
+pub fn standing(id: &str) -> Result<JobStatus, Error> {
     let look = || {
-        sql::look(
+        sql::select_latest(
             "select e.number, j.state, e.xmin::text, j.role, j.kind from bulk.job_entry e join bulk.job j on j.id = e.id where e.id = $1",
             &[id.into()],
             |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?, row.get::<String>(5)?)),
@@ -38,12 +38,12 @@ pub fn standing(id: &str) -> Result<Standing, Error> {
     if !may_act(&role)? {
         return Err(Error::ForeignJob);
     }
-    Ok(Standing { number, kind, state, is_ours: is_ours(xmin) })
+    Ok(JobStatus { number, kind, state, is_ours: is_ours(xmin) })
 }
 
 /// Whether the current user may act on a role's jobs.
 fn may_act(role: &str) -> Result<bool, Error> {
-    let answer = error_context::keep(None, || Spi::get_one_with_args::<bool>("select bulk.may_see($1)", &[role.into()]));
+    let answer = error_context::with_context(None, || Spi::get_one_with_args::<bool>("select bulk.may_see($1)", &[role.into()]));
     answer.map(|answer| answer.unwrap_or(false)).map_err(|error| Error::Internal(error.to_string()))
 }
 
@@ -54,7 +54,7 @@ pub fn one_after_another(what: &str) {
 
 /// The job whose request says this method, of those on which the current user may act: one that has not ended before others, else the last.
 pub fn latest(method: &str) -> Result<Option<String>, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select j.id from bulk.job_entry j where j.request->>'method' = $1 \
          and (pg_has_role($2, 'bulk_admin', 'usage') \
             or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($2, r.oid, 'usage'))) \
@@ -67,7 +67,7 @@ pub fn latest(method: &str) -> Result<Option<String>, Error> {
 
 /// Ends a job that has not ended. Its workers are interrupted at commit.
 pub fn cancel(id: &str) -> Result<bool, Error> {
-    let Standing { number, .. } = match standing(id) {
+    let JobStatus { number, .. } = match standing(id) {
         Ok(standing) => standing,
         Err(Error::NoJob(_)) => return Ok(false),
         Err(error) => return Err(error),
@@ -98,7 +98,7 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
         return Ok(false);
     }
     if how == Stop::End {
-        hand_on_indexes(number)?;
+        spawn_index_restore(number)?;
         let workers = sql::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
         background::interrupt_at_commit(workers.into_iter().flatten());
         forget(number)?;
@@ -108,12 +108,12 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
 }
 
 /// Has a job that is stopped, failed or interrupted gone on with, where it was; false when it is in no such state any more.
-pub fn go_on(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bool, Error> {
+pub fn resume(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bool, Error> {
     let session_role = sql::query(
-        "update bulk.job_entry j set state = 'waiting', origin = $2, finished = null, message = null from pg_roles r \
+        "update bulk.job_entry j set state = 'waiting', database_identity = $2, finished = null, message = null from pg_roles r \
          where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3) \
          and (j.state not in ('waiting', 'in-progress') or not exists (select from bulk.workers(j.number))) returning r.oid",
-        &[number.into(), origin().into(), from.to_vec().into()],
+        &[number.into(), database_identity().into(), from.to_vec().into()],
         |row| row.get::<pg_sys::Oid>(1),
     )?;
     let Some(session_role) = session_role.into_iter().flatten().next() else { return Ok(false) };
@@ -131,11 +131,11 @@ pub fn go_on(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<boo
 }
 
 /// Has the indexes that a job was to put back put back by a job of their own, which begins at commit.
-fn hand_on_indexes(number: i64) -> Result<(), Error> {
+fn spawn_index_restore(number: i64) -> Result<(), Error> {
     let open = "f.job = $1 and f.phase = 1 and f.state in ('waiting', 'in-progress')";
     let made = sql::query(
         &format!(
-            "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
+            "insert into bulk.job_entry (id, kind, role, session_role, database_identity, state, request, threads) \
              select $2, 'indexes', j.role, j.session_role, j.origin, 'waiting', jsonb_build_object('bucket', j.request->'bucket'), j.threads \
              from bulk.job_entry j where j.number = $1 and j.kind = 'bucket' and exists (select from bulk.job_file_entry f where {open}) \
              returning number, (select r.oid from pg_roles r where r.rolname = session_role::name), threads"

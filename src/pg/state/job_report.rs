@@ -1,7 +1,7 @@
 //! What there is to say of jobs, and of the work that they have open.
 
 use crate::error::Error;
-use crate::pg::state::job::origin;
+use crate::pg::state::job::database_identity;
 use crate::pg::sys::{sql, switch_user};
 use pgrx::JsonB;
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub fn is_held(index: &str, part: Option<i64>) -> Result<bool, Error> {
          and j.origin = $3 and (exists (select from bulk.workers(j.number)) or ($2 is not null and j.state = 'waiting' \
             and exists (select from pg_roles o where o.rolname = j.role::name) and exists (select from pg_roles r \
                 where r.rolname = j.session_role::name and has_database_privilege(r.oid, current_database(), 'connect'))))",
-        &[index.into(), part.into(), origin().into()],
+        &[index.into(), part.into(), database_identity().into()],
         |_| Ok(()),
     )?;
     Ok(!found.is_empty())
@@ -49,7 +49,7 @@ pub fn of_bucket(url: &str, bucket: &str, beginning: &str) -> Result<Vec<(i64, S
 /// The lines that a job rejected, in the order of their sources and lines: `input`, `line`, `type`, `id`, `path`, `message`, and with them
 /// `raw` where that is asked for. None when there are more bytes of them.
 pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>>, Error> {
-    let size = sql::look(
+    let size = sql::select_latest(
         "select coalesce(sum(200 + octet_length(message) + case when $2 then octet_length(raw) else 0 end), 0)::int8 \
          from bulk.load_error where load_id = $1",
         &[id.into(), with_raw.into()],
@@ -58,7 +58,7 @@ pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>
     if size.into_iter().flatten().any(|size| size > most) {
         return Ok(None);
     }
-    let found = sql::look(
+    let found = sql::select_latest(
         "select jsonb_build_object('input', input, 'line', line, 'type', resource_type, 'id', id, 'path', path, 'message', message, \
             'raw', case when $2 then raw end) \
          from bulk.load_error where load_id = $1 order by input, line, byte_offset",
@@ -70,7 +70,7 @@ pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>
 
 /// What there is to say of a job: its facts, its plan, and of each source what became of it, its parts as `threads`.
 pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> {
-    let facts = sql::look(
+    let facts = sql::select_latest(
         "select jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \
             'time', jsonb_build_object('start', j.started, 'end', j.finished), \
             'duration', round(extract(epoch from coalesce(j.finished, clock_timestamp()) - j.started) * 1000)::int8, \
@@ -82,7 +82,7 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
         |row| Ok(row.get::<JsonB>(1)?.zip(row.get::<JsonB>(2)?)),
     )?;
     let Some((facts, plan)) = facts.into_iter().flatten().next() else { return Ok(None) };
-    let parts = sql::look(
+    let parts = sql::select_latest(
         "select jsonb_build_object('state', case when bool_or(f.state = 'in-progress') then 'in-progress' when bool_or(f.state = 'error') then 'error' \
                 when bool_and(f.state = 'done') then 'done' when bool_and(f.state = 'waiting') then 'waiting' else 'in-progress' end, \
             'source', min(f.source), 'read', sum(f.read), 'stored', sum(f.stored), 'rejected', sum(f.rejected), \

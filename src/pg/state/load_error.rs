@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Reason, Reject};
 use crate::pg::sys::{memory_context, sql, sqlstate, switch_user};
-use crate::pipeline::load::counters::Ledger;
+use crate::pipeline::load::counters::LoadCounters;
 use crate::pipeline::validate_rows::Finding;
 use std::cell::RefCell;
 
@@ -17,32 +17,32 @@ thread_local! {
 
 /// One job's entry.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub struct LoadErrors {
     id: String,
     /// Which of the job's sources, from 0.
     input: Option<i32>,
 }
 
-impl Journal {
+impl LoadErrors {
     /// Enters a synchronous load, of the current user. What it was asked for is shown to that user, so it holds no secret.
-    pub fn open_load(request: &serde_json::Value) -> Result<Journal, Error> {
+    pub fn open_load(request: &serde_json::Value) -> Result<LoadErrors, Error> {
         let id = uuid::Uuid::new_v4().to_string();
         sql::run(
             "insert into bulk.job_entry (id, kind, role, session_role, state, request, started) \
              values ($1, 'load', pg_catalog.pg_get_userbyid($2), session_user, 'in-progress', $3, pg_catalog.clock_timestamp())",
             &[id.as_str().into(), switch_user::current().into(), pgrx::JsonB(request.clone()).into()],
         )?;
-        Ok(Journal { id, input: None })
+        Ok(LoadErrors { id, input: None })
     }
 
     /// The entry of a job that is there.
-    pub fn of(id: &str) -> Journal {
-        Journal { id: id.to_owned(), input: None }
+    pub fn of(id: &str) -> LoadErrors {
+        LoadErrors { id: id.to_owned(), input: None }
     }
 
     /// The same for one of its sources.
-    pub fn of_input(id: &str, ordinal: usize) -> Journal {
-        Journal { id: id.to_owned(), input: i32::try_from(ordinal).ok() }
+    pub fn of_input(id: &str, ordinal: usize) -> LoadErrors {
+        LoadErrors { id: id.to_owned(), input: i32::try_from(ordinal).ok() }
     }
 
     pub fn id(&self) -> &str {
@@ -56,7 +56,7 @@ impl Journal {
 
     /// The same where the lines were counted behind so many others of the source; None where nobody knows behind how many.
     pub fn reject_behind(&self, before: Option<u64>, rejects: &[Reject]) -> Result<(), Error> {
-        self.enter(rejects, |reject| Entry {
+        self.enter(rejects, |reject| LoadErrorRow {
             source: &reject.place.source,
             line: before.map(|before| (before + reject.place.line) as i64),
             offset: Some(reject.offset as i64),
@@ -70,7 +70,7 @@ impl Journal {
 
     /// Enters what was found in stored resources.
     pub fn find(&self, findings: &[Finding]) -> Result<(), Error> {
-        self.enter(findings, |finding| Entry {
+        self.enter(findings, |finding| LoadErrorRow {
             source: &finding.table,
             line: None,
             offset: None,
@@ -82,15 +82,15 @@ impl Journal {
         })
     }
 
-    fn enter<'a, T>(&self, found: &'a [T], entry: impl Fn(&'a T) -> Entry<'a>) -> Result<(), Error> {
+    fn enter<'a, T>(&self, found: &'a [T], entry: impl Fn(&'a T) -> LoadErrorRow<'a>) -> Result<(), Error> {
         found.chunks(AT_ONCE).try_for_each(|some| {
-            let entries: Vec<Entry> = some.iter().map(&entry).collect();
+            let entries: Vec<LoadErrorRow> = some.iter().map(&entry).collect();
             memory_context::temporary(c"bulk rejects", || self.enter_some(&entries))
         })
     }
 
-    fn enter_some(&self, entries: &[Entry]) -> Result<(), Error> {
-        fn column<'a, T>(entries: &[Entry<'a>], of: impl Fn(&Entry<'a>) -> T) -> Vec<T> {
+    fn enter_some(&self, entries: &[LoadErrorRow]) -> Result<(), Error> {
+        fn column<'a, T>(entries: &[LoadErrorRow<'a>], of: impl Fn(&LoadErrorRow<'a>) -> T) -> Vec<T> {
             entries.iter().map(of).collect()
         }
         sql::run(
@@ -114,7 +114,7 @@ impl Journal {
     }
 
     /// Enters that a load is done, and what else there is to say of it.
-    pub fn close_load(self, ledger: &Ledger, message: Option<&str>) -> Result<(), Error> {
+    pub fn close_load(self, ledger: &LoadCounters, message: Option<&str>) -> Result<(), Error> {
         sql::run(
             "update bulk.job_entry set state = 'done', finished = pg_catalog.clock_timestamp(), read = $2, stored = $3, skipped = $4, rejected = $5, message = $6 \
              where id operator(pg_catalog.=) $1",
@@ -138,7 +138,7 @@ pub fn last_load() -> Option<String> {
 }
 
 /// What stands in `bulk.load_error`.
-struct Entry<'a> {
+struct LoadErrorRow<'a> {
     source: &'a str,
     line: Option<i64>,
     offset: Option<i64>,

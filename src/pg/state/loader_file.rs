@@ -98,7 +98,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
         ),
         &[bucket.into(), live.into(), role.into(), listed.files.clone().into(), covered.to_vec().into(), source.into()],
     )?;
-    let changed = sql::look(
+    let changed = sql::select_latest(
         // Not every listing tells ETags.
         &format!(
             "select l.file from bulk.loader_file l \
@@ -117,7 +117,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
         ],
         |row| row.get::<String>(1),
     )?;
-    let held = sql::look(
+    let held = sql::select_latest(
         &format!("select count(*) from bulk.loader_file l where l.bucket = $1 and l.file = any ($2) and not {SEEN}"),
         &[bucket.into(), listed.files.clone().into(), role.into()],
         |row| row.get::<i64>(1),
@@ -192,7 +192,7 @@ pub struct Counts {
 
 /// Counts them; those of a directory begin with its path.
 pub fn counts(bucket: &str, beginning: &str) -> Result<Counts, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         &format!(
             "select count(*), count(*) filter (where status in ('pending', 'in-progress')), count(*) filter (where status = 'error') \
          from bulk.loader_file l where bucket = $1 and starts_with(file, $2) and {SEEN}"

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::process::{background, backlog};
-use crate::pg::state::job::{Job, launch, origin, tell};
+use crate::pg::state::job::{Job, database_identity, launch, tell};
 use crate::pg::sys::{backend, error_context, guc, sql, switch_user};
 use pgrx::{Spi, pg_sys};
 
@@ -24,7 +24,7 @@ pub fn start_waiting() -> Result<(), Error> {
     if backend::is_standby() {
         return Ok(());
     }
-    let busy = sql::look(
+    let busy = sql::select_latest(
         "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 16963 and database = $1",
         &[backend::database().into()],
         |row| row.get::<i64>(1),
@@ -33,9 +33,9 @@ pub fn start_waiting() -> Result<(), Error> {
     if room <= 0 {
         return Ok(());
     }
-    let jobs = sql::look(
+    let jobs = sql::select_latest(
         &format!("select j.number, r.oid, j.xmin::text {OPEN} order by j.number limit $2"),
-        &[origin().into(), room.into()],
+        &[database_identity().into(), room.into()],
         |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
     )?;
     let mut all = true;
@@ -60,9 +60,9 @@ pub fn start_waiting() -> Result<(), Error> {
 /// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again. A bucket waits to be called for again.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = sql::query(
-        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and origin = $1 \
+        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
          and not exists (select from bulk.workers(e.number)) returning id",
-        &[origin().into()],
+        &[database_identity().into()],
         |row| row.get::<String>(1),
     )?;
     resumed.into_iter().flatten().try_for_each(|id| tell(&id))
@@ -71,11 +71,11 @@ pub fn resume_all() -> Result<(), Error> {
 /// Another job that waits, or a part of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind
 /// in a process must meet no other.
 pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         &format!(
             "select j.number {OPEN} and r.oid = $2 and j.role = pg_get_userbyid($3)::text and j.number <> all ($4) order by j.number limit 1"
         ),
-        &[origin().into(), session_role.into(), role.into(), but.to_vec().into()],
+        &[database_identity().into(), session_role.into(), role.into(), but.to_vec().into()],
         |row| row.get::<i64>(1),
     )?;
     Ok(found.into_iter().flatten().next())
@@ -94,10 +94,10 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     let mut resumed = Vec::new();
     for id in mine {
         let found = sql::query(
-            "update bulk.job_entry j set state = 'waiting', origin = $2 from pg_roles r where j.id = $1 \
+            "update bulk.job_entry j set state = 'waiting', database_identity = $2 from pg_roles r where j.id = $1 \
              and j.state in ('waiting', 'in-progress') and not exists (select from bulk.workers(j.number)) and r.rolname = j.session_role::name \
              returning j.number, r.oid",
-            &[id.as_str().into(), origin().into()],
+            &[id.as_str().into(), database_identity().into()],
             |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)),
         )?;
         if let Some((number, session_role)) = found.into_iter().flatten().next() {
@@ -110,7 +110,7 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
 
 /// What the current user sees by a query of one text column.
 fn visible(query: &str) -> Result<Vec<String>, Error> {
-    let found = error_context::keep(None, || {
+    let found = error_context::with_context(None, || {
         Spi::connect_mut(|client| {
             client.update(query, None, &[])?.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, pgrx::spi::Error>>()
         })
@@ -136,6 +136,6 @@ pub fn call(job: &Job) -> Result<bool, Error> {
 
 /// How many workers are at a job.
 pub fn workers(number: i64) -> Result<usize, Error> {
-    let count = sql::look("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
+    let count = sql::select_latest("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
     Ok(count.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or_default())
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 /// What is known of an account: its resource type, its id, what everybody may know, what nobody may.
 #[derive(Debug)]
-pub struct Entry<'a> {
+pub struct StoredAccount<'a> {
     pub resource_type: &'a str,
     pub id: &'a str,
     pub open: Map<String, Value>,
@@ -18,7 +18,7 @@ pub struct Entry<'a> {
 }
 
 /// Keeps an account, in the place of one of the same type and id.
-pub fn set(entry: Entry) -> Result<(), Error> {
+pub fn set(entry: StoredAccount) -> Result<(), Error> {
     sql::run(
         "insert into bulk.storage_account (resource_type, id, account) values ($1, $2, $3) \
          on conflict (resource_type, id) do update set account = excluded.account",
@@ -65,7 +65,7 @@ pub fn of<'a>(buckets: impl Iterator<Item = &'a Bucket>, id: Option<&str>) -> Re
 
 /// An account of a kind with its id: the one that is wanted, which must be there, else the only one.
 pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Option<(String, T)>, Error> {
-    let found = sql::look(
+    let found = sql::select_latest(
         "select a.id, a.account || s.secret from bulk.storage_account a left join bulk.storage_secret s using (resource_type, id) \
          where a.resource_type = $1 and (a.id = $2 or $2 = '') limit 2",
         &[kind.into(), wanted.into()],
@@ -79,7 +79,7 @@ pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Opt
 
 /// A container of this name with its id and the key of its storage account: of several the one that is wanted. Without a name it must be wanted.
 pub fn azure(name: Option<&str>, wanted: &str) -> Result<Option<(String, AzureContainer)>, Error> {
-    let mut found = sql::look(
+    let mut found = sql::select_latest(
         "select c.id, c.account || s.secret from bulk.storage_account c \
          left join bulk.storage_secret s on s.resource_type = 'AzureAccount' \
             and s.id = coalesce(c.account->'account'->>'id', split_part(c.account->'account'->>'reference', '/', 2)) \

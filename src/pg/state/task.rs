@@ -1,9 +1,9 @@
 //! A part of a job as it is written down.
 
-use crate::pipeline::load::checkpoint::{Checkpoint, Span};
+use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 
 #[derive(Debug)]
-pub struct NewPart {
+pub struct NewTask {
     pub source: String,
     /// None where each line says its own.
     pub resource_type: Option<String>,
@@ -11,7 +11,7 @@ pub struct NewPart {
 
 /// A part that a worker has claimed.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct Task {
     pub number: i64,
     /// Those of a phase wait for those of the phases before.
     pub phase: i32,
@@ -26,7 +26,7 @@ pub struct Part {
     /// The pages of its table that are its own; None where all are.
     pub pages: Option<(u32, u32)>,
     /// The lines of its source that are its own; None where all are.
-    pub range: Option<Range>,
+    pub range: Option<TaskRange>,
     /// Times that it was begun again after a fault of its source.
     pub tries: u32,
     pub progress: Progress,
@@ -34,8 +34,8 @@ pub struct Part {
 
 /// A part that shares its source with others of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    pub span: Span,
+pub struct TaskRange {
+    pub span: ByteRange,
     /// Of each row this and its offset is the version.
     pub versions: i64,
     /// The highest version that a row of the source has.

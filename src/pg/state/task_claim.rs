@@ -4,17 +4,17 @@
 
 use crate::error::Error;
 use crate::pg::state::job::{self, Job};
-use crate::pg::state::task::{Part, Progress, Range};
+use crate::pg::state::task::{Progress, Task, TaskRange};
 use crate::pg::state::{scheduler, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::sql;
-use crate::pipeline::load::checkpoint::{Checkpoint, Span};
+use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 use crate::store::open_source::Identity;
 use pgrx::JsonB;
 
 /// Takes the next part that no one works on. It stays this session's until `release`.
-pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
-    let open = sql::look(
+pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
+    let open = sql::select_latest(
         "select f.number from bulk.job_file_entry f where f.job = $1 and f.state in ('waiting', 'in-progress') and f.phase = \
             (select min(o.phase) from bulk.job_file_entry o where o.job = $1 and o.state in ('waiting', 'in-progress')) order by f.number",
         &[job.number.into()],
@@ -47,7 +47,7 @@ pub fn claim(job: &Job) -> Result<Option<Part>, Error> {
 }
 
 /// With the first part of a phase come the others' workers, who found nothing to do at the end of the phase before.
-fn call_others(job: &Job, part: &Part) -> Result<(), Error> {
+fn call_others(job: &Job, part: &Task) -> Result<(), Error> {
     let waiting = sql::query(
         "select count(*), coalesce(bool_and(state = 'waiting'), false) from bulk.job_file_entry where job = $1 and phase = $2 and number <> $3",
         &[job.number.into(), part.phase.into(), part.number.into()],
@@ -74,7 +74,7 @@ pub fn add_indexes(job: i64, names: &[String]) -> Result<(), Error> {
 
 /// Takes all parts of a job for one worker; None when another has them, or the job is not wanted. What was written down of them before is
 /// forgotten: it was rolled back.
-pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
+pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
     if !job::is_wanted(job)? {
         return Ok(None);
     }
@@ -103,12 +103,12 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Part>>, Error> {
     Ok(Some(parts))
 }
 
-fn part(number: i64, row: sql::Row) -> Result<Part, pgrx::spi::Error> {
+fn part(number: i64, row: sql::Row) -> Result<Task, pgrx::spi::Error> {
     let count = |column| row.get::<i64>(column).map(|count| count.unwrap_or_default().unsigned_abs());
     let bytes = |column| row.get::<i64>(column).map(|bytes| bytes.map(i64::unsigned_abs));
-    let span = bytes(14)?.zip(bytes(15)?).map(|(from, to)| Span { from, to });
+    let span = bytes(14)?.zip(bytes(15)?).map(|(from, to)| ByteRange { from, to });
     let checkpoint = row.get::<JsonB>(7)?.and_then(|known| serde_json::from_value::<Checkpoint>(known.0).ok());
-    Ok(Part {
+    Ok(Task {
         number,
         phase: row.get::<i32>(17)?.unwrap_or_default(),
         ordinal: row.get::<i32>(1)?.and_then(|ordinal| usize::try_from(ordinal).ok()).unwrap_or_default(),
@@ -120,7 +120,7 @@ fn part(number: i64, row: sql::Row) -> Result<Part, pgrx::spi::Error> {
         pages: span.map(|span| (u32::try_from(span.from).unwrap_or(u32::MAX), u32::try_from(span.to).unwrap_or(u32::MAX))),
         range: span.zip(row.get::<i64>(16)?).map(|(span, versions)| {
             let length = checkpoint.as_ref().and_then(|known| known.identity.length).unwrap_or_default();
-            Range { span, versions, last_version: versions.saturating_add_unsigned(length) }
+            TaskRange { span, versions, last_version: versions.saturating_add_unsigned(length) }
         }),
         tries: row.get::<i32>(6)?.unwrap_or_default().unsigned_abs(),
         progress: Progress {
@@ -136,7 +136,7 @@ fn part(number: i64, row: sql::Row) -> Result<Part, pgrx::spi::Error> {
 }
 
 /// Makes a part of which nothing is loaded the first of several, which share its source.
-pub fn divide(job: &Job, part: &mut Part, spans: &[Span], identity: &Identity, versions: i64) -> Result<(), Error> {
+pub fn divide(job: &Job, part: &mut Task, spans: &[ByteRange], identity: &Identity, versions: i64) -> Result<(), Error> {
     let Some((first, others)) = spans.split_first() else { return Ok(()) };
     let known = Checkpoint { identity: identity.clone(), ..Checkpoint::default() };
     let number = |value: u64| value as i64;
@@ -158,15 +158,15 @@ pub fn divide(job: &Job, part: &mut Part, spans: &[Span], identity: &Identity, v
         &[part.number.into(), from.into(), to.into()],
     )?;
     let last_version = versions.saturating_add_unsigned(identity.length.unwrap_or_default());
-    part.range = Some(Range { span: *first, versions, last_version });
+    part.range = Some(TaskRange { span: *first, versions, last_version });
     part.progress.checkpoint = known;
     scheduler::start_more(job, scheduler::WORKERS)
 }
 
 /// Lines of a part's source before the part; None while that is not known.
-pub fn lines_before(job: &Job, part: &Part) -> Result<Option<u64>, Error> {
-    let Some(Range { span, .. }) = part.range else { return Ok(Some(0)) };
-    let found = sql::look(
+pub fn lines_before(job: &Job, part: &Task) -> Result<Option<u64>, Error> {
+    let Some(TaskRange { span, .. }) = part.range else { return Ok(Some(0)) };
+    let found = sql::select_latest(
         "select case when coalesce(bool_and(state = 'done'), true) \
          then coalesce(sum((checkpoint->'position'->>'lines')::int8), 0)::int8 end \
          from bulk.job_file_entry where job = $1 and ordinal = $2 and range_from < $3",

@@ -2,9 +2,9 @@
 
 use crate::error::Error;
 use crate::pg::state::job::Job;
-use crate::pg::state::task::{Part, Progress, Range};
+use crate::pg::state::task::{Progress, Task, TaskRange};
 use crate::pg::sys::sql;
-use crate::pipeline::load::checkpoint::{Checkpoint, Span};
+use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 use pgrx::JsonB;
 
 /// What a worker has done on a part.
@@ -18,7 +18,7 @@ pub struct Advance {
 }
 
 /// Writes down what was done on a part, in the transaction that did it.
-pub fn advance(part: &mut Part, advance: Advance) -> Result<(), Error> {
+pub fn advance(part: &mut Task, advance: Advance) -> Result<(), Error> {
     part.position = advance.position;
     part.size = Some(advance.size);
     part.progress.rejected += advance.rejected;
@@ -36,8 +36,9 @@ pub fn advance(part: &mut Part, advance: Advance) -> Result<(), Error> {
 }
 
 /// Begins a part anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
-pub fn settle(job: &Job, part: &mut Part, storage: &str) -> Result<(), Error> {
-    let same = sql::look("select storage from bulk.job_file_entry where number = $1", &[part.number.into()], |row| row.get::<String>(1))?;
+pub fn settle(job: &Job, part: &mut Task, storage: &str) -> Result<(), Error> {
+    let same =
+        sql::select_latest("select storage from bulk.job_file_entry where number = $1", &[part.number.into()], |row| row.get::<String>(1))?;
     if same.into_iter().flatten().next().as_deref() == Some(storage) {
         return Ok(());
     }
@@ -54,13 +55,13 @@ pub fn settle(job: &Job, part: &mut Part, storage: &str) -> Result<(), Error> {
 }
 
 /// The same of a source that is loaded.
-pub fn advance_input(part: &Part, progress: &Progress) -> Result<(), Error> {
+pub fn advance_input(part: &Task, progress: &Progress) -> Result<(), Error> {
     let known = checkpoint(&progress.checkpoint)?;
     let number = |value: u64| value as i64;
     let Checkpoint { sent, position, identity, .. } = &progress.checkpoint;
     let (sent, bytes, size) = match part.range {
         // What was read behind it belongs to the next range.
-        Some(Range { span, .. }) => {
+        Some(TaskRange { span, .. }) => {
             let done = |at: u64| at.min(span.to).saturating_sub(span.from);
             (done(*sent), done(position.offset), Some(span.to - span.from))
         }
@@ -86,13 +87,13 @@ pub fn advance_input(part: &Part, progress: &Progress) -> Result<(), Error> {
 }
 
 /// Writes down that a part is begun again, and why.
-pub fn try_again(part: &mut Part, message: &str) -> Result<(), Error> {
+pub fn try_again(part: &mut Task, message: &str) -> Result<(), Error> {
     part.tries += 1;
     sql::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[part.number.into(), message.into()])
 }
 
 /// Ends a part: with a message it has failed, and the ranges of its source that nobody is at fail with it.
-pub fn end(part: &Part, message: Option<&str>) -> Result<(), Error> {
+pub fn end(part: &Task, message: Option<&str>) -> Result<(), Error> {
     if let (Some(_), Some(message)) = (part.range, message) {
         sql::run(
             "update bulk.job_file_entry f set state = 'error', message = $2, finished = clock_timestamp() from bulk.job_file_entry own \
@@ -108,8 +109,8 @@ pub fn end(part: &Part, message: Option<&str>) -> Result<(), Error> {
 }
 
 /// Forgets what is entered of lines of a part that are still to be loaded.
-pub fn forget_findings(job: &Job, part: &Part) -> Result<(), Error> {
-    let span = part.range.map_or(Span { from: 0, to: i64::MAX as u64 }, |range| range.span);
+pub fn forget_findings(job: &Job, part: &Task) -> Result<(), Error> {
+    let span = part.range.map_or(ByteRange { from: 0, to: i64::MAX as u64 }, |range| range.span);
     let from = part.progress.checkpoint.position.offset.max(span.from);
     sql::run(
         "delete from bulk.load_error where load_id = $1 and input = $2 and byte_offset >= $3 and byte_offset < $4",

@@ -11,11 +11,11 @@ use pgrx::pg_sys;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
-/// A callback with its state. It lies in the transaction's memory, because it must outlive the Rust frames of `keep`.
+/// A callback with its state. It lies in the transaction's memory, because it must outlive the Rust frames of `with_context`.
 #[repr(C)]
 struct Node {
     link: pg_sys::ErrorContextCallback,
-    /// Whether `keep` is still running.
+    /// Whether `with_context` is still running.
     inside: bool,
     /// A copy of the last error raised inside.
     error: *mut pg_sys::ErrorData,
@@ -25,7 +25,7 @@ struct Node {
 
 /// Runs `work`, which calls into PostgreSQL, so that an error of it reaches the client whole. `place` becomes part of its
 /// context: what of which source was being stored.
-pub fn keep<T>(place: Option<&str>, work: impl FnOnce() -> T) -> T {
+pub fn with_context<T>(place: Option<&str>, work: impl FnOnce() -> T) -> T {
     let scope = Scope::enter(place);
     let result = work();
     scope.leave();
@@ -96,7 +96,7 @@ fn free_error(node: *mut Node) {
     }
 }
 
-/// The SQLSTATE of the error that was raised inside a `keep` which began since `previous` was on top of the stack.
+/// The SQLSTATE of the error that was raised inside a `with_context` which began since `previous` was on top of the stack.
 pub fn state_since(previous: *mut pg_sys::ErrorContextCallback) -> Option<c_int> {
     // SAFETY: reads a backend variable.
     let mut link = unsafe { pg_sys::error_context_stack };

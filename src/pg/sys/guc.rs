@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::fhir::format::Format;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::net::ip_policy::Allowed;
 use crate::store::net::proxy_tls;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -266,7 +266,7 @@ pub fn as_machine() -> bool {
 }
 
 /// How servers are reached.
-pub fn network() -> Result<Access, Error> {
+pub fn network() -> Result<ClientConfig, Error> {
     let wrong = |name, expected| Error::InvalidOption { name, expected };
     let trusted = match text(&CA_FILE) {
         path if path.is_empty() => None,
@@ -276,7 +276,7 @@ pub fn network() -> Result<Access, Error> {
         }
     };
     let proxy = proxy_tls::proxy(&text(&PROXY)).ok_or(wrong("bulk.proxy", "the URL of a proxy, or environment"))?;
-    Ok(Access { allowed_hosts: allowed_hosts(), proxy, trusted, as_machine: AS_MACHINE.get(), ..Access::default() })
+    Ok(ClientConfig { allowed_hosts: allowed_hosts(), proxy, trusted, as_machine: AS_MACHINE.get(), ..ClientConfig::default() })
 }
 
 pub fn created_at_url() -> String {

@@ -1,7 +1,7 @@
 //! Waiting on the main thread: for a thread's event, a signal's latch and the postmaster's death together, without ticks.
 
 use crate::error::Error;
-use crate::pipeline::wait_control::Control;
+use crate::pipeline::wait_control::WaitControl;
 use pgrx::pg_sys;
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Backend;
 
-impl Control for Backend {
+impl WaitControl for Backend {
     fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
         for_event(event, None);
         Ok(())

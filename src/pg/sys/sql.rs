@@ -25,7 +25,7 @@ pub fn query<T>(
 }
 
 /// The same of a statement that only reads: what is committed by now, without a number for the transaction.
-pub fn look<T>(
+pub fn select_latest<T>(
     statement: &str,
     arguments: &[DatumWithOid],
     mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
@@ -46,7 +46,7 @@ pub fn look<T>(
 fn as_owner<T>(work: impl FnOnce() -> Result<T, pgrx::spi::Error>) -> Result<T, Error> {
     let owner = owner()?;
     let restrictions = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
-    let done = guc::within(&PATH, || switch_user::acting_as(owner, restrictions, || error_context::keep(None, work)));
+    let done = guc::within(&PATH, || switch_user::acting_as(owner, restrictions, || error_context::with_context(None, work)));
     done.map_err(|error| Error::Internal(error.to_string()))
 }
 
@@ -58,28 +58,28 @@ pub fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<(), Error> {
 /// Whether the extension is there, and nobody is about to drop it: a worker may outlive it. Until the transaction's end it stays, whoever
 /// drops it waits. That is not waited for: whoever drops it may wait for one who waits for us.
 pub fn is_there() -> bool {
-    let look = || {
-        // SAFETY: a catalog look-up.
+    let select_latest = || {
+        // SAFETY: a catalog select_latest-up.
         unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), true) }
     };
-    let found = look();
+    let found = select_latest();
     if found == pg_sys::InvalidOid || !advisory_lock::take_object(pg_sys::ExtensionRelationId, found) {
         return false;
     }
     // SAFETY: takes up what others committed before the lock was ours.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    look() == found
+    select_latest() == found
 }
 
 fn find() -> Option<pg_sys::Oid> {
-    // SAFETY: a catalog look-up.
+    // SAFETY: a catalog select_latest-up.
     let schema = unsafe { pg_sys::get_namespace_oid(c"bulk".as_ptr(), true) };
     relation("job_entry", schema)
 }
 
 fn owner() -> Result<pg_sys::Oid, Error> {
     let job = find().ok_or_else(|| Error::Internal("table bulk.job_entry is missing".to_owned()))?;
-    // SAFETY: the oid comes from a look-up.
+    // SAFETY: the oid comes from a select_latest-up.
     let relation = unsafe { PgRelation::with_lock(job, pg_sys::AccessShareLock as i32) };
     // SAFETY: an open relation has its row of the catalog.
     let row = unsafe { *relation.rd_rel };
@@ -89,7 +89,7 @@ fn owner() -> Result<pg_sys::Oid, Error> {
 /// The relation of a name in a schema.
 pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let name = CString::new(name).ok()?;
-    // SAFETY: a NUL-terminated name; a catalog look-up.
+    // SAFETY: a NUL-terminated name; a catalog select_latest-up.
     let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }

@@ -192,7 +192,7 @@ fn hint(error: &Error) -> Option<String> {
 }
 
 /// All that is to be said of an error: what, where, what to do.
-pub fn told(error: &Error) -> String {
+pub fn message_without_content(error: &Error) -> String {
     let parts = [Some(error.to_string()), detail(error), hint(error)];
     parts.iter().flatten().map(|part| part.trim_end_matches('.')).collect::<Vec<_>>().join(". ")
 }

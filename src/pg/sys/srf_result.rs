@@ -1,7 +1,7 @@
 //! The values of a set-returning function, given out where they lie: what the threads made is not copied once more.
 
 use crate::jsonb::varlena;
-use crate::pipeline::output_block::Piece;
+use crate::pipeline::output_block::OutputBlock;
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::Datum;
 use pgrx::pg_sys;
@@ -25,17 +25,17 @@ unsafe impl BoxRet for Varlena {
 pub struct Lines<I> {
     pieces: I,
     /// Kept until its last line is used.
-    piece: Piece,
+    piece: OutputBlock,
     next: usize,
 }
 
 impl<I> Lines<I> {
     pub fn new(pieces: I) -> Lines<I> {
-        Lines { pieces, piece: Piece::default(), next: 0 }
+        Lines { pieces, piece: OutputBlock::default(), next: 0 }
     }
 }
 
-impl<I: Iterator<Item = Piece>> Iterator for Lines<I> {
+impl<I: Iterator<Item = OutputBlock>> Iterator for Lines<I> {
     type Item = Varlena;
 
     fn next(&mut self) -> Option<Varlena> {
@@ -55,7 +55,7 @@ const CHUNK: usize = 64 * 1024;
 /// The bytes of pieces of any size as chunks of one size; only the last may be smaller.
 pub struct Chunks<I> {
     pieces: I,
-    piece: Piece,
+    piece: OutputBlock,
     /// Bytes of the piece that were given out.
     given: usize,
     chunk: Vec<u8>,
@@ -63,11 +63,11 @@ pub struct Chunks<I> {
 
 impl<I> Chunks<I> {
     pub fn new(pieces: I) -> Chunks<I> {
-        Chunks { pieces, piece: Piece::default(), given: 0, chunk: Vec::with_capacity(varlena::HEADER + CHUNK) }
+        Chunks { pieces, piece: OutputBlock::default(), given: 0, chunk: Vec::with_capacity(varlena::HEADER + CHUNK) }
     }
 }
 
-impl<I: Iterator<Item = Piece>> Iterator for Chunks<I> {
+impl<I: Iterator<Item = OutputBlock>> Iterator for Chunks<I> {
     type Item = Varlena;
 
     fn next(&mut self) -> Option<Varlena> {

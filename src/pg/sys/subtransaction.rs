@@ -93,19 +93,19 @@ impl Failure {
 
 /// Does work whose changes stay only if it succeeds, and whose memory of PostgreSQL's goes in any case. What it opens it must have closed by then.
 /// An error that no row is to blame for goes on, whole.
-pub fn attempt<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+pub fn run<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     attempt_but(|failure| !failure.is_about_a_row(), work)
 }
 
 /// The same, but that every error comes back, save those by which somebody ends the statement or the server.
-pub fn attempt_all<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+pub fn run_all<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     attempt_but(Failure::is_the_end, work)
 }
 
 fn attempt_but<T>(goes_on: fn(&Failure) -> bool, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     // SAFETY: reads a backend variable.
     let before = unsafe { pg_sys::CurrentMemoryContext };
-    let memory = memory_context::child(before, c"bulk attempt");
+    let memory = memory_context::child(before, c"bulk subtransaction");
     // SAFETY: as above.
     let owner = unsafe { pg_sys::CurrentResourceOwner };
     // SAFETY: as above.

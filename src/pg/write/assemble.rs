@@ -7,19 +7,19 @@ use crate::fhir::validate::Checks;
 use crate::fhir::{definitions, structure};
 use crate::pg::state::storage_account;
 use crate::pg::sys::guc;
-use crate::pg::write::destination::{Destination, Ids, Named};
-use crate::pipeline::load::batch::{Recipe, Rules};
+use crate::pg::write::destination::{Destination, IdGuarantee, StagingTarget};
+use crate::pipeline::load::batch::{EncodeConfig, Rules};
 use crate::pipeline::load::counters;
 use crate::pipeline::load::options::LoadOptions;
 use crate::pipeline::load::policy::Policy;
 use crate::store::account::azure_object;
 use crate::store::bucket::Bucket;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::source::Source;
 use std::rc::Rc;
 
 /// How its sources are reached.
-pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<Access, Error> {
+pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<ClientConfig, Error> {
     let buckets: Vec<Bucket> = sources
         .iter()
         .filter_map(|source| match source {
@@ -29,7 +29,7 @@ pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<Access, Error
             Source::File(_) => None,
         })
         .collect();
-    Ok(Access {
+    Ok(ClientConfig {
         accounts: storage_account::of(buckets.iter(), None)?,
         headers: options.headers.clone(),
         connect_timeout: options.connect_timeout,
@@ -53,8 +53,8 @@ pub fn recipe(
     options: &LoadOptions,
     changes: &Changes,
     compression: &Rules,
-) -> Recipe {
-    Recipe {
+) -> EncodeConfig {
+    EncodeConfig {
         source: source.to_owned(),
         definitions: definitions::r4(),
         resource_type: resource_type.map(str::to_owned),
@@ -66,7 +66,7 @@ pub fn recipe(
         take_meta: options.policy.take_meta(),
         versions: None,
         compression: compression.clone(),
-        enough_rejects: counters::enough(options.max_errors),
+        enough_rejects: counters::reject_limit(options.max_errors),
         keep_lines: options.max_errors > 0,
         max_line: guc::max_line(),
         max_depth: guc::max_depth(),
@@ -75,7 +75,7 @@ pub fn recipe(
 
 /// Where its rows go.
 pub fn destination(options: &LoadOptions) -> Destination {
-    let stage = options.temp_table.clone().map(|name| Named { name, policy: options.policy });
+    let stage = options.temp_table.clone().map(|name| StagingTarget { name, policy: options.policy });
     // A stage has no history; what it is merged into may have.
     let policy = Policy { keep_history: options.policy.keep_history && stage.is_none(), ..options.policy };
     Destination {
@@ -88,7 +88,7 @@ pub fn destination(options: &LoadOptions) -> Destination {
         said: Rc::default(),
         order: None,
         expect_new: false,
-        ids: Ids::Any,
+        ids: IdGuarantee::Any,
         found: Rc::default(),
     }
 }

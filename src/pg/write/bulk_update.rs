@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::pg::catalog::resource_table::Table;
 use crate::pg::write::batch_relation;
-use crate::pg::write::destination::{Ids, Order};
+use crate::pg::write::destination::{IdGuarantee, LastLineWins};
 use crate::pipeline::load::batch::{Batch, Row};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
@@ -14,20 +14,20 @@ pub const CURRENT: &str = "(pg_catalog.pg_current_xact_id()::pg_catalog.xid)";
 
 /// How to write over the rows of one table.
 #[derive(Debug)]
-pub struct Update {
+pub struct BulkUpdate {
     statement: String,
     sequence: pg_sys::Oid,
 }
 
-impl Update {
+impl BulkUpdate {
     /// `order`: rows have versions, of which the highest stays. Where ids come once, rows of this transaction are none that are there.
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, order: Option<Order>, ids: Ids) -> Update {
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, order: Option<LastLineWins>, ids: IdGuarantee) -> BulkUpdate {
         let mut statement = statement(table, resource_type, order);
-        if ids == Ids::Once {
+        if ids == IdGuarantee::Once {
             statement.push_str(&format!(" and t.xmin operator(pg_catalog.<>) {CURRENT}"));
         }
         statement.push_str(" returning u.number");
-        Update { statement, sequence }
+        BulkUpdate { statement, sequence }
     }
 
     /// Writes over those of the rows whose ids exist. True at the index of each that did.
@@ -39,7 +39,7 @@ impl Update {
 }
 
 /// $1 is the sequence. A condition may follow.
-fn statement(table: &Table, resource_type: &str, order: Option<Order>) -> String {
+fn statement(table: &Table, resource_type: &str, order: Option<LastLineWins>) -> String {
     let later = |column: &str, value: &str| match order {
         Some(order) => format!("{column} = case when {} then t.{column} else {value} end", order.stays("u.version")),
         None => format!("{column} = {value}"),

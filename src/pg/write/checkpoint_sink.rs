@@ -4,17 +4,17 @@
 use crate::error::{Error, Reject};
 use crate::pg::process::transaction;
 use crate::pg::state::job::{self, Job};
-use crate::pg::state::load_error::Journal;
-use crate::pg::state::task::{Part, Progress};
+use crate::pg::state::load_error::LoadErrors;
+use crate::pg::state::task::{Progress, Task};
 use crate::pg::state::task_progress;
 use crate::pg::sys::sqlstate;
 use crate::pg::sys::subtransaction::Failure;
 use crate::pg::write::destination::Destination;
-use crate::pg::write::group_sink::{Strict, Tolerant};
+use crate::pg::write::group_sink::{StrictSink, TolerantSink};
 use crate::pipeline::load::batch::Batch;
-use crate::pipeline::load::counters::{Ledger, Tally};
+use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
 use crate::pipeline::load::policy::Method;
-use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::sink::BatchSink;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,16 +23,16 @@ const GROUP: usize = 16 << 20;
 /// Bytes of a line that is rejected, beside its text.
 const REJECT: usize = 400;
 /// How long rows may wait for others.
-const PATIENCE: Duration = Duration::from_secs(1);
+const GROUP_TIME: Duration = Duration::from_secs(1);
 /// Times that a group is tried when what failed may pass.
-const TRIES: u32 = 6;
+const MAX_GROUP_TRIES: u32 = 6;
 /// Groups that are looked up at most before ids are taken for new again.
-const LONGEST_DOUBT: u32 = 64;
+const MAX_PROBE_GROUPS: u32 = 64;
 
 /// A sink of one part of a job.
-pub struct Committing<'a> {
+pub struct CheckpointSink<'a> {
     job: &'a Job,
-    part: &'a mut Part,
+    part: &'a mut Task,
     destination: Destination,
     /// None where each line says its own.
     resource_type: Option<String>,
@@ -41,21 +41,21 @@ pub struct Committing<'a> {
     group: Vec<Rc<Batch>>,
     rejects: Vec<Reject>,
     began: Instant,
-    trust: Trust,
+    trust: NewIdHeuristic,
 }
 
 /// Whether the ids of the next group are taken for new. A look-up of all costs a fifth of the load; a group that fails is written twice.
-struct Trust {
+struct NewIdHeuristic {
     /// Groups to look up first.
     doubt: u32,
     /// The same after the next disappointment.
     next: u32,
 }
 
-impl Trust {
+impl NewIdHeuristic {
     fn lose(&mut self) {
         self.doubt = self.next;
-        self.next = (self.next * 2).min(LONGEST_DOUBT);
+        self.next = (self.next * 2).min(MAX_PROBE_GROUPS);
     }
 
     /// A group was looked up, and so many of its rows were there.
@@ -64,11 +64,11 @@ impl Trust {
     }
 }
 
-impl<'a> Committing<'a> {
-    pub fn new(job: &'a Job, part: &'a mut Part, destination: Destination, max_errors: u64) -> Committing<'a> {
+impl<'a> CheckpointSink<'a> {
+    pub fn new(job: &'a Job, part: &'a mut Task, destination: Destination, max_errors: u64) -> CheckpointSink<'a> {
         let resource_type = part.resource_type.clone();
-        let trust = Trust { doubt: 1, next: 2 };
-        Committing {
+        let trust = NewIdHeuristic { doubt: 1, next: 2 };
+        CheckpointSink {
             job,
             part,
             destination,
@@ -82,7 +82,7 @@ impl<'a> Committing<'a> {
     }
 
     /// Commits what came whole before the source failed.
-    pub fn keep(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
+    pub fn keep(&mut self, ledger: &mut LoadCounters) -> Result<(), Error> {
         self.rejects.extend(ledger.take_rejects());
         let whole = self.group.iter().rposition(|batch| batch.end.is_some()).map_or(0, |last| last + 1);
         self.group.truncate(whole);
@@ -108,11 +108,11 @@ impl<'a> Committing<'a> {
                     destination.expect_new = false;
                     self.trust.lose();
                 }
-                Err(Failure::Server { sqlstate, .. }) if tries < TRIES && sqlstate::sqlstate(sqlstate) == "23505" => {
+                Err(Failure::Server { sqlstate, .. }) if tries < MAX_GROUP_TRIES && sqlstate::sqlstate(sqlstate) == "23505" => {
                     // Another session inserted one of the ids: INSERT can bear that.
                     destination.method = Method::Insert;
                 }
-                Err(failure) if tries < TRIES && failure.may_pass() => {
+                Err(failure) if tries < MAX_GROUP_TRIES && failure.may_pass() => {
                     crate::pg::sys::latch::pause(Duration::from_millis(20) * tries * tries)
                 }
                 Err(Failure::Server { sqlstate, message, .. }) => return Err(Error::Server { sqlstate, message }),
@@ -132,14 +132,14 @@ impl<'a> Committing<'a> {
         if !job::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
-        let journal = Journal::of_input(&self.job.id, self.part.ordinal);
+        let journal = LoadErrors::of_input(&self.job.id, self.part.ordinal);
         let before = &self.part.progress;
-        let mut ledger = Ledger::new(self.max_errors.saturating_sub(before.rejected));
+        let mut ledger = LoadCounters::new(self.max_errors.saturating_sub(before.rejected));
         ledger.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
-        ledger.enter(Tally { rejects: self.rejects.clone(), ..Tally::default() })?;
-        let mut sink: Box<dyn Sink> = match self.max_errors {
-            0 => Box::new(Strict::new(destination.clone(), self.resource_type.as_deref())?),
-            _ => Box::new(Tolerant::new(destination.clone(), self.resource_type.as_deref(), journal)?),
+        ledger.enter(BatchOutcome { rejects: self.rejects.clone(), ..BatchOutcome::default() })?;
+        let mut sink: Box<dyn BatchSink> = match self.max_errors {
+            0 => Box::new(StrictSink::new(destination.clone(), self.resource_type.as_deref())?),
+            _ => Box::new(TolerantSink::new(destination.clone(), self.resource_type.as_deref(), journal)?),
         };
         for batch in &self.group {
             sink.store(Rc::clone(batch), &mut ledger)?;
@@ -171,24 +171,24 @@ impl<'a> Committing<'a> {
     }
 }
 
-impl Sink for Committing<'_> {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+impl BatchSink for CheckpointSink<'_> {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
         self.rejects.extend(ledger.take_rejects());
         self.group.push(batch);
         let left = self.max_errors.saturating_sub(self.part.progress.rejected);
         if self.rejects.len() as u64 > left {
-            Ledger::new(left).enter(Tally { rejects: std::mem::take(&mut self.rejects), ..Tally::default() })?;
+            LoadCounters::new(left).enter(BatchOutcome { rejects: std::mem::take(&mut self.rejects), ..BatchOutcome::default() })?;
         }
         let rejects: usize = self.rejects.iter().map(|reject| REJECT + reject.raw.len() + reject.place.source.len()).sum();
         let size = rejects + self.group.iter().map(|batch| batch.memory()).sum::<usize>();
-        if self.is_whole() && (size >= GROUP || self.began.elapsed() >= PATIENCE) { self.commit(false) } else { Ok(()) }
+        if self.is_whole() && (size >= GROUP || self.began.elapsed() >= GROUP_TIME) { self.commit(false) } else { Ok(()) }
     }
 
     fn idle(&mut self) -> Result<(), Error> {
-        if self.is_whole() && self.began.elapsed() >= PATIENCE { self.commit(false) } else { Ok(()) }
+        if self.is_whole() && self.began.elapsed() >= GROUP_TIME { self.commit(false) } else { Ok(()) }
     }
 
-    fn finish(mut self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
+    fn finish(mut self: Box<Self>, _: &mut LoadCounters) -> Result<(), Error> {
         self.commit(true)
     }
 }

@@ -5,17 +5,17 @@ use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::txid_sequence;
 use crate::pg::write::batch_relation;
-use crate::pg::write::sql_writer::{Facts, General, OnExisting};
+use crate::pg::write::sql_writer::{MetaSource, OnExisting, SqlWriter};
 use crate::pipeline::load::batch::{Batch, Occurrence, Row, TakeMeta};
 use crate::pipeline::load::policy::{OnConflict, Policy};
 use pgrx::pg_sys;
 
 /// How often rows that other sessions insert at the same time are looked for anew.
-const TRIES: usize = 20;
+const MAX_ROUNDS: usize = 20;
 
 /// What became of rows.
 #[derive(Debug, Default)]
-pub struct Written<'a> {
+pub struct WriteOutcome<'a> {
     pub stored: u64,
     pub skipped: u64,
     /// Rows whose ids exist.
@@ -24,7 +24,7 @@ pub struct Written<'a> {
 
 /// The way into one table.
 #[derive(Debug)]
-pub struct Careful {
+pub struct ConflictWriter {
     policy: Policy,
     /// Locks the rows that exist, each in its newest version.
     lock: String,
@@ -35,12 +35,12 @@ pub struct Careful {
     is_stage: bool,
     /// Copies them to the history; None where that is not asked for.
     archive: Option<String>,
-    overwrite: General,
-    insert: General,
+    overwrite: SqlWriter,
+    insert: SqlWriter,
 }
 
-impl Careful {
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, policy: Policy, is_stage: bool) -> Result<Careful, Error> {
+impl ConflictWriter {
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, policy: Policy, is_stage: bool) -> Result<ConflictWriter, Error> {
         let join = format!("from bulk_rows u join {} t on t.id operator(pg_catalog.=) u.id", table.name);
         let archive = match policy {
             Policy { keep_history: true, on_conflict: OnConflict::Overwrite | OnConflict::Newer, .. } => {
@@ -61,17 +61,17 @@ impl Careful {
             return Err(Error::NoUpdateTime(table.plain_name.clone()));
         }
         let facts = match (policy.take_meta(), is_stage) {
-            (TakeMeta::Nothing, _) => Facts::Given,
-            (_, true) => Facts::FromLinesAlone,
-            (_, false) => Facts::FromLines,
+            (TakeMeta::Nothing, _) => MetaSource::Given,
+            (_, true) => MetaSource::FromLinesAlone,
+            (_, false) => MetaSource::FromLines,
         };
-        Ok(Careful {
+        Ok(ConflictWriter {
             policy,
             lock: format!("select u.number {join} order by t.id for update of t"),
             older: format!("select u.number {join} where t.ts is null or t.ts operator(pg_catalog.<) u.updated"),
             archive,
-            overwrite: General::new(table, resource_type, sequence, OnExisting::Overwrite, facts),
-            insert: General::new(table, resource_type, sequence, OnExisting::PassOver, facts),
+            overwrite: SqlWriter::new(table, resource_type, sequence, OnExisting::Overwrite, facts),
+            insert: SqlWriter::new(table, resource_type, sequence, OnExisting::PassOver, facts),
             sequence,
             schema: table.schema,
             is_stage,
@@ -79,9 +79,9 @@ impl Careful {
     }
 
     /// Writes a batch's rows of one type.
-    pub fn write<'a>(&self, batch: &Batch, rows: &[&'a Row]) -> Result<Written<'a>, Error> {
-        let mut written = Written::default();
-        for wave in waves(rows) {
+    pub fn write<'a>(&self, batch: &Batch, rows: &[&'a Row]) -> Result<WriteOutcome<'a>, Error> {
+        let mut written = WriteOutcome::default();
+        for wave in rounds_of_distinct_ids(rows) {
             let count = wave.len() as u64;
             let (skipped, refused) = match self.policy.on_conflict {
                 OnConflict::Overwrite | OnConflict::Newer => (self.overwrite(batch, wave)?, Vec::new()),
@@ -106,7 +106,7 @@ impl Careful {
     fn overwrite(&self, batch: &Batch, wave: Vec<&Row>) -> Result<u64, Error> {
         let mut skipped = 0;
         let mut rest = wave;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ROUNDS {
             let (mut present, absent) = self.split(batch, rest)?;
             if self.policy.on_conflict == OnConflict::Newer {
                 let older = self.marked(batch, &present, &self.older)?;
@@ -154,17 +154,17 @@ fn without<'a>(rows: &[&'a Row], done: &[bool]) -> Vec<&'a Row> {
 
 /// Rows of distinct ids, the lines of each id in their order: the first wave holds the first line of every id. Waves are in the order of the
 /// ids, in which all writers lock them.
-fn waves<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
+fn rounds_of_distinct_ids<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
     let mut ordered = rows.to_vec();
     ordered.sort_unstable_by_key(|row| row.rank);
-    let mut waves: Vec<Vec<&Row>> = Vec::new();
+    let mut rounds_of_distinct_ids: Vec<Vec<&Row>> = Vec::new();
     let mut wave = 0;
     for row in ordered {
-        if waves.len() == wave {
-            waves.push(Vec::new());
+        if rounds_of_distinct_ids.len() == wave {
+            rounds_of_distinct_ids.push(Vec::new());
         }
-        waves[wave].push(row);
+        rounds_of_distinct_ids[wave].push(row);
         wave = if row.occurrence == Occurrence::Replaced { wave + 1 } else { 0 };
     }
-    waves
+    rounds_of_distinct_ids
 }

@@ -4,19 +4,19 @@ use crate::error::Error;
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::task::Progress;
 use crate::pipeline::load::batch::Batch;
-use crate::pipeline::load::counters::Ledger;
-use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::counters::LoadCounters;
+use crate::pipeline::load::sink::BatchSink;
 use std::rc::Rc;
 
 /// Counts what goes into a sink, and ends it when the job is wanted no more.
-pub struct Counting<'a> {
-    pub sink: &'a mut dyn Sink,
+pub struct CountingSink<'a> {
+    pub sink: &'a mut dyn BatchSink,
     pub job: &'a Job,
     pub progress: &'a mut Progress,
 }
 
-impl Sink for Counting<'_> {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+impl BatchSink for CountingSink<'_> {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
         if !job::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
@@ -28,7 +28,7 @@ impl Sink for Counting<'_> {
         self.sink.store(batch, ledger)
     }
 
-    fn finish(self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
+    fn finish(self: Box<Self>, _: &mut LoadCounters) -> Result<(), Error> {
         Ok(())
     }
 }

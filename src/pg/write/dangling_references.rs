@@ -86,7 +86,7 @@ impl Referrers {
                 "select r.referrer_type, r.referrer_id, r.path from bulk_references r where r.type operator(pg_catalog.=) $1 {}",
                 none_stored(self.definitions, resource_type)
             );
-            error_context::keep(None, || {
+            error_context::with_context(None, || {
                 Spi::connect_mut(|client| {
                     self.references.register();
                     let mut cursor = client.open_cursor_mut(statement.as_str(), &[resource_type.as_str().into()]);

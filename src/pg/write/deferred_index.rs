@@ -24,14 +24,14 @@ unguarded! {
 }
 
 /// Bytes of entries that may wait, of all tables of a load together: some 150,000 entries.
-const MOST: usize = 8 << 20;
+const MAX_DEFERRED_BYTES: usize = 8 << 20;
 
 /// Bytes of entries that wait, shared by all tables of a load.
-pub type Waiting = Rc<Cell<usize>>;
+pub type DeferredBytes = Rc<Cell<usize>>;
 
 /// An entry: where its id begins, and where its row lies.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct IndexTuple {
     id: usize,
     row: pg_sys::ItemPointerData,
 }
@@ -44,15 +44,15 @@ pub struct Entries {
     table: pg_sys::Relation,
     /// Whole varlenas, each at a multiple of 4.
     ids: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<IndexTuple>,
     /// The source, the first and the last line that wait.
     place: Option<(String, u64, u64)>,
-    waiting: Waiting,
+    waiting: DeferredBytes,
 }
 
 impl Entries {
     /// For a table that is open with its indexes. None when its indexes are more than the key on id.
-    pub fn of(target: *mut pg_sys::ResultRelInfo, layout: &Layout, waiting: &Waiting) -> Option<Entries> {
+    pub fn of(target: *mut pg_sys::ResultRelInfo, layout: &Layout, waiting: &DeferredBytes) -> Option<Entries> {
         // SAFETY: an initialized result relation with open indexes.
         let target = unsafe { &*target };
         if target.ri_NumIndices != 1 {
@@ -87,11 +87,11 @@ impl Entries {
             self.ids.resize(self.ids.len().next_multiple_of(4), 0);
             // SAFETY: a slot of a stored row.
             let row_place = unsafe { (*slot).tts_tid };
-            self.entries.push(Entry { id: self.ids.len(), row: row_place });
+            self.entries.push(IndexTuple { id: self.ids.len(), row: row_place });
             self.ids.extend_from_slice(batch.id_varlena(row));
         }
         self.waiting.update(|bytes| bytes + self.bytes() - before);
-        if self.waiting.get() > MOST {
+        if self.waiting.get() > MAX_DEFERRED_BYTES {
             self.flush(scratch);
         }
     }
@@ -106,7 +106,7 @@ impl Entries {
         let Some((source, first, last)) = self.place.take() else { return };
         self.waiting.update(|bytes| bytes - self.bytes());
         let ids = &self.ids;
-        let id = |entry: &Entry| &ids[entry.id..][..varlena_size(&ids[entry.id..])];
+        let id = |entry: &IndexTuple| &ids[entry.id..][..varlena_size(&ids[entry.id..])];
         self.entries.sort_unstable_by(|a, b| id(a)[4..].cmp(&id(b)[4..]));
         let (index, info, table, entries) = (self.index, self.info, self.table, &mut self.entries);
         let insert = || {
@@ -118,7 +118,7 @@ impl Entries {
                 unsafe { index_insert(index, &mut value, &mut null, &mut entry.row, table, check, false, info) };
             }
         };
-        error_context::keep(Some(&format!("bulk.load of \"{source}\", lines {first} to {last}")), || {
+        error_context::with_context(Some(&format!("bulk.load of \"{source}\", lines {first} to {last}")), || {
             // SAFETY: turns an ERROR of the calls into an unwinding; the closure holds nothing to drop.
             memory_context::within(scratch, || unsafe { pg_sys::ffi::pg_guard_ffi_boundary(insert) });
         });

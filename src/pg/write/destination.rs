@@ -18,21 +18,21 @@ pub struct Destination {
     /// Told to the encode threads for tables that rows go straight into.
     pub compression: Rules,
     /// The table that takes the place of the one type's.
-    pub stage: Option<Named>,
+    pub stage: Option<StagingTarget>,
     /// Types of which the caller was told that their history cannot be read.
     pub said: Rc<RefCell<HashSet<String>>>,
     /// Where lines come in any order, how it is told.
-    pub order: Option<Order>,
+    pub order: Option<LastLineWins>,
     /// Whether ids are taken for new without a look: one that is not is an ERROR of the key's, 23505. For whoever can begin again.
     pub expect_new: bool,
-    pub ids: Ids,
+    pub ids: IdGuarantee,
     /// Rows that were looked for, and were there before.
     pub found: Rc<Cell<u64>>,
 }
 
 /// What is promised of a source's ids. A line that does not keep it is an ERROR of the key's, or is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ids {
+pub enum IdGuarantee {
     /// They may be there, and come again.
     Any,
     /// None comes twice in this transaction; those that are there are written over.
@@ -43,12 +43,12 @@ pub enum Ids {
 
 /// The order of lines that come in any: their versions were set apart for them, and of an id the line with the highest stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
+pub struct LastLineWins {
     /// The highest that was set apart. A row beyond it is none of theirs, and is written over as always.
     pub last: i64,
 }
 
-impl Order {
+impl LastLineWins {
     /// The condition under which the row `t` stays as it is before a line of this version.
     pub fn stays(self, version: &str) -> String {
         format!("t.txid operator(pg_catalog.>) {version} and t.txid operator(pg_catalog.<=) {}", self.last)
@@ -57,7 +57,7 @@ impl Order {
 
 /// A stage that a load is to fill: what it is of is the type of the first line.
 #[derive(Debug, Clone)]
-pub struct Named {
+pub struct StagingTarget {
     /// As SQL spells it.
     pub name: String,
     /// By which it is to be merged.

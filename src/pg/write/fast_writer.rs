@@ -6,12 +6,12 @@ use crate::pg::catalog::ddl::{self, Key};
 use crate::pg::catalog::fast_path_check;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::write::batch_relation;
-use crate::pg::write::bulk_update::Update;
-use crate::pg::write::destination::{Ids, Order};
-use crate::pg::write::heap_insert::{Given, Writer};
-use crate::pg::write::sql_writer::General;
+use crate::pg::write::bulk_update::BulkUpdate;
+use crate::pg::write::destination::{IdGuarantee, LastLineWins};
+use crate::pg::write::heap_insert::{HeapTarget, HeapWriter};
+use crate::pg::write::sql_writer::SqlWriter;
 use crate::pipeline::load::batch::{Batch, Occurrence, Row};
-use crate::pipeline::load::id_bloom::Seen;
+use crate::pipeline::load::id_bloom::IdBloomFilter;
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -21,33 +21,33 @@ const MOST_PUT_OFF: usize = 1 << 20;
 
 /// What is known of a table before the first row.
 #[derive(Debug)]
-pub struct Expect {
+pub struct FastPathAssumptions {
     /// Whether no other code runs during the load.
     pub alone: bool,
     /// Whether ids that this load has not stored itself are new.
     pub new: bool,
     /// Where lines come in any order, how it is told.
-    pub order: Option<Order>,
-    pub ids: Ids,
+    pub order: Option<LastLineWins>,
+    pub ids: IdGuarantee,
     /// Counts rows that were there.
     pub found: Rc<Cell<u64>>,
 }
 
 /// The way into one table.
 #[derive(Debug)]
-pub struct Straight {
-    given: Given,
-    ids: Ids,
+pub struct FastWriter {
+    given: HeapTarget,
+    ids: IdGuarantee,
     /// None when it was closed for a change of the table.
-    writer: Option<Writer>,
+    writer: Option<HeapWriter>,
     /// What this load stored, while all else is new and nobody else's code runs; then only these ids can exist.
-    seen: Option<Seen>,
+    seen: Option<IdBloomFilter>,
     /// What was stored since index entries were last made: as long as nobody else's code runs, they wait until one of these ids comes again.
-    unflushed: Option<Seen>,
-    update: Update,
+    unflushed: Option<IdBloomFilter>,
+    update: BulkUpdate,
     found: Rc<Cell<u64>>,
     /// For rows that are neither: an id that has a history, or stood in an earlier line of the batch, is not stored as a new one.
-    general: General,
+    general: SqlWriter,
     /// The history table, and the look-up of a batch's rows in it.
     history: Option<(pg_sys::Oid, String)>,
     /// The table, while it has no key yet: this load made it, so nobody else sees it.
@@ -56,20 +56,20 @@ pub struct Straight {
     put_off: Vec<Batch>,
 }
 
-impl Straight {
+impl FastWriter {
     /// Opens the way into a table. `key` says whether it has its key already.
-    pub fn open(table: &Table, given: Given, general: General, key: Key, expect: Expect) -> Straight {
-        let Expect { alone, new, order, ids, found } = expect;
+    pub fn open(table: &Table, given: HeapTarget, general: SqlWriter, key: Key, expect: FastPathAssumptions) -> FastWriter {
+        let FastPathAssumptions { alone, new, order, ids, found } = expect;
         let among = |name: String| {
             format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
         };
-        Straight {
-            writer: Some(Writer::open(&given)),
-            update: Update::new(table, &given.resource_type, given.sequence, order, ids),
+        FastWriter {
+            writer: Some(HeapWriter::open(&given)),
+            update: BulkUpdate::new(table, &given.resource_type, given.sequence, order, ids),
             ids,
-            seen: (new && alone).then(Seen::default),
+            seen: (new && alone).then(IdBloomFilter::default),
             found,
-            unflushed: alone.then(Seen::default),
+            unflushed: alone.then(IdBloomFilter::default),
             general,
             history: resource_table::history(table).map(|(oid, name)| (oid, among(name))),
             keyless: (key == Key::Later).then(|| table.clone()),
@@ -90,7 +90,7 @@ impl Straight {
     /// Gives the table its key, if it has none yet, and writes what was put off.
     fn give_key(&mut self) -> Result<(), Error> {
         let Some(table) = self.keyless.take() else { return Ok(()) };
-        self.writer.take().into_iter().for_each(Writer::close);
+        self.writer.take().into_iter().for_each(HeapWriter::close);
         ddl::add_key(&table);
         for batch in std::mem::take(&mut self.put_off) {
             self.write_keyed(&batch, Vec::new(), batch.rows.iter().collect())?;
@@ -101,18 +101,18 @@ impl Straight {
     /// Closes the table; one that the load made gets its key.
     pub fn close(mut self) -> Result<(), Error> {
         self.give_key()?;
-        self.writer.take().into_iter().for_each(Writer::close);
+        self.writer.take().into_iter().for_each(HeapWriter::close);
         Ok(())
     }
 
     /// Writes rows over what is there: of distinct ids, unless it is promised that they are.
     pub fn write(&mut self, batch: &Batch, rows: Vec<&Row>) -> Result<(), Error> {
         match self.ids {
-            Ids::Any => {}
-            Ids::New { .. } => return self.write_new(batch, rows),
+            IdGuarantee::Any => {}
+            IdGuarantee::New { .. } => return self.write_new(batch, rows),
             // In a table that was empty none is there.
-            Ids::Once if self.seen.is_some() => return self.write_new(batch, rows),
-            Ids::Once => {
+            IdGuarantee::Once if self.seen.is_some() => return self.write_new(batch, rows),
+            IdGuarantee::Once => {
                 let mut absent = self.absent(batch, rows)?;
                 absent.sort_unstable_by_key(|row| row.line);
                 return self.write_new(batch, absent);
@@ -184,12 +184,12 @@ impl Straight {
         if rows.is_empty() {
             return Ok(());
         }
-        if let (Some(unflushed), None, Ids::Any) = (&mut self.unflushed, &self.seen, self.ids) {
+        if let (Some(unflushed), None, IdGuarantee::Any) = (&mut self.unflushed, &self.seen, self.ids) {
             for row in rows {
                 unflushed.insert(row.hash);
             }
         }
-        self.writer.get_or_insert_with(|| Writer::open(&self.given)).insert(batch, rows)
+        self.writer.get_or_insert_with(|| HeapWriter::open(&self.given)).insert(batch, rows)
     }
 
     /// Writes over those of the rows that exist, in the order of their ids: it is the index's, and two loads of the same ids lock them alike.

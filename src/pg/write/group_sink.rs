@@ -2,14 +2,14 @@
 //! taken back when PostgreSQL refuses one of its rows, to find the rows that it refuses.
 
 use crate::error::{Error, Reason};
-use crate::pg::state::load_error::Journal;
+use crate::pg::state::load_error::LoadErrors;
 use crate::pg::sys::progress_copy::{Direction, Progress};
-use crate::pg::sys::subtransaction::{Failure, attempt};
+use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::write::destination::Destination;
-use crate::pg::write::table_router::Upsert;
+use crate::pg::write::table_router::TableRouter;
 use crate::pipeline::load::batch::{Batch, Row};
-use crate::pipeline::load::counters::{Ledger, Tally};
-use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
+use crate::pipeline::load::sink::BatchSink;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
@@ -18,22 +18,22 @@ const GROUP: usize = 16 << 20;
 
 /// All or nothing.
 #[derive(Debug)]
-pub struct Strict {
-    upsert: Upsert,
+pub struct StrictSink {
+    upsert: TableRouter,
     progress: Progress,
 }
 
-impl Strict {
+impl StrictSink {
     /// Of one type, whose table must be there or be made.
-    pub fn new(destination: Destination, resource_type: Option<&str>) -> Result<Strict, Error> {
-        let mut upsert = Upsert::new(destination);
+    pub fn new(destination: Destination, resource_type: Option<&str>) -> Result<StrictSink, Error> {
+        let mut upsert = TableRouter::new(destination);
         let progress = prepare(&mut upsert, resource_type)?;
-        Ok(Strict { upsert, progress })
+        Ok(StrictSink { upsert, progress })
     }
 }
 
 /// Prepares the one type's table; of one type, its table is shown.
-fn prepare(upsert: &mut Upsert, resource_type: Option<&str>) -> Result<Progress, Error> {
+fn prepare(upsert: &mut TableRouter, resource_type: Option<&str>) -> Result<Progress, Error> {
     let table = match resource_type {
         Some(name) => {
             upsert.prepare(name)?;
@@ -44,14 +44,14 @@ fn prepare(upsert: &mut Upsert, resource_type: Option<&str>) -> Result<Progress,
     Ok(Progress::start(Direction::Load, table.unwrap_or(pg_sys::InvalidOid)))
 }
 
-impl Sink for Strict {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+impl BatchSink for StrictSink {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
         ledger.enter(self.upsert.store(&batch)?)?;
         self.progress.add(batch.rows.len() as u64, batch.size);
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _: &mut Ledger) -> Result<(), Error> {
+    fn finish(self: Box<Self>, _: &mut LoadCounters) -> Result<(), Error> {
         self.upsert.close()?;
         self.progress.end();
         Ok(())
@@ -60,24 +60,24 @@ impl Sink for Strict {
 
 /// What PostgreSQL refuses is told apart from what it takes.
 #[derive(Debug)]
-pub struct Tolerant {
+pub struct TolerantSink {
     destination: Destination,
     group: Vec<Rc<Batch>>,
     progress: Progress,
-    journal: Journal,
+    journal: LoadErrors,
 }
 
-impl Tolerant {
-    /// As `Strict::new`. Rejects go to the journal.
-    pub fn new(destination: Destination, resource_type: Option<&str>, journal: Journal) -> Result<Tolerant, Error> {
-        let mut upsert = Upsert::new(destination.clone());
+impl TolerantSink {
+    /// As `StrictSink::new`. Rejects go to the journal.
+    pub fn new(destination: Destination, resource_type: Option<&str>, journal: LoadErrors) -> Result<TolerantSink, Error> {
+        let mut upsert = TableRouter::new(destination.clone());
         let progress = prepare(&mut upsert, resource_type)?;
         upsert.close()?;
-        Ok(Tolerant { destination, group: Vec::new(), progress, journal })
+        Ok(TolerantSink { destination, group: Vec::new(), progress, journal })
     }
 
     /// Stores the group, whole or without what is refused.
-    fn flush(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
+    fn flush(&mut self, ledger: &mut LoadCounters) -> Result<(), Error> {
         let group = std::mem::take(&mut self.group);
         match self.try_all(&group.iter().map(|batch| &**batch).collect::<Vec<_>>()) {
             Ok(tally) => ledger.enter(tally)?,
@@ -92,12 +92,12 @@ impl Tolerant {
         self.write_down(ledger)
     }
 
-    fn try_all(&self, batches: &[&Batch]) -> Result<Tally, Failure> {
-        attempt(|| {
-            let mut upsert = Upsert::new(self.destination.clone());
-            let mut sum = Tally::default();
+    fn try_all(&self, batches: &[&Batch]) -> Result<BatchOutcome, Failure> {
+        subtransaction::run(|| {
+            let mut upsert = TableRouter::new(self.destination.clone());
+            let mut sum = BatchOutcome::default();
             for batch in batches {
-                let Tally { stored, skipped, rejects } = upsert.store(batch)?;
+                let BatchOutcome { stored, skipped, rejects } = upsert.store(batch)?;
                 stored.iter().for_each(|(resource_type, lines)| sum.store(resource_type, *lines));
                 sum.skipped += skipped;
                 sum.rejects.extend(rejects);
@@ -107,7 +107,7 @@ impl Tolerant {
         })
     }
 
-    fn store_part(&self, part: &Batch, ledger: &mut Ledger) -> Result<(), Error> {
+    fn store_part(&self, part: &Batch, ledger: &mut LoadCounters) -> Result<(), Error> {
         match self.try_all(&[part]) {
             Ok(tally) => ledger.enter(tally),
             Err(Failure::Ours(error)) => Err(error),
@@ -116,11 +116,11 @@ impl Tolerant {
     }
 
     /// Stores the halves of what failed, in the order of their lines.
-    fn divide(&self, part: &Batch, failure: Failure, ledger: &mut Ledger) -> Result<(), Error> {
+    fn divide(&self, part: &Batch, failure: Failure, ledger: &mut LoadCounters) -> Result<(), Error> {
         let count = part.rows.len();
         if let ([row], Failure::Server { sqlstate, message, .. }) = (part.rows.as_slice(), &failure) {
             let reason = Reason::Server { sqlstate: *sqlstate, message: message.clone() };
-            return ledger.enter(Tally { rejects: vec![part.reject(row, reason)], ..Tally::default() });
+            return ledger.enter(BatchOutcome { rejects: vec![part.reject(row, reason)], ..BatchOutcome::default() });
         }
         if count < 2 {
             failure.raise();
@@ -131,15 +131,15 @@ impl Tolerant {
         self.store_part(&part.part(second)?, ledger)
     }
 
-    fn write_down(&mut self, ledger: &mut Ledger) -> Result<(), Error> {
+    fn write_down(&mut self, ledger: &mut LoadCounters) -> Result<(), Error> {
         let mut rejects = ledger.take_rejects();
         rejects.sort_by_key(|reject| reject.place.line);
         self.journal.reject(&rejects)
     }
 }
 
-impl Sink for Tolerant {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut Ledger) -> Result<(), Error> {
+impl BatchSink for TolerantSink {
+    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
         self.progress.add(batch.rows.len() as u64, batch.size);
         if !batch.rows.is_empty() {
             self.group.push(batch);
@@ -147,7 +147,7 @@ impl Sink for Tolerant {
         if self.group.iter().map(|batch| batch.memory()).sum::<usize>() >= GROUP { self.flush(ledger) } else { self.write_down(ledger) }
     }
 
-    fn finish(mut self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error> {
+    fn finish(mut self: Box<Self>, ledger: &mut LoadCounters) -> Result<(), Error> {
         if !self.group.is_empty() {
             self.flush(ledger)?;
         }

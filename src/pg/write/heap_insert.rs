@@ -7,7 +7,7 @@ use crate::pg::catalog::resource_table::Table;
 use crate::pg::sys::padded::Padded;
 use crate::pg::sys::unguarded::{nextval_internal, unguarded};
 use crate::pg::sys::{compat, error_context, memory_context};
-use crate::pg::write::deferred_index::{Entries, Waiting};
+use crate::pg::write::deferred_index::{DeferredBytes, Entries};
 use crate::pipeline::load::batch::{Batch, Row};
 use pgrx::pg_sys;
 use std::ffi::c_int;
@@ -24,7 +24,7 @@ const COLUMNS: usize = 7;
 
 /// A table that may be written to, and what its columns get that no line says.
 #[derive(Debug)]
-pub struct Given {
+pub struct HeapTarget {
     pub table: pg_sys::Oid,
     pub layout: Layout,
     /// Value of the enum.
@@ -35,12 +35,18 @@ pub struct Given {
     /// Whether the table held nothing before this load.
     pub fresh: bool,
     /// Index entries of the load's tables that wait.
-    pub waiting: Waiting,
+    pub waiting: DeferredBytes,
 }
 
-impl Given {
-    pub fn new(table: &Table, layout: Layout, sequence: pg_sys::Oid, resource_type: &str, waiting: &Waiting) -> Result<Given, Error> {
-        Ok(Given {
+impl HeapTarget {
+    pub fn new(
+        table: &Table,
+        layout: Layout,
+        sequence: pg_sys::Oid,
+        resource_type: &str,
+        waiting: &DeferredBytes,
+    ) -> Result<HeapTarget, Error> {
+        Ok(HeapTarget {
             table: table.oid,
             layout,
             status: fast_path_check::created_status(&table.status_type)?,
@@ -54,7 +60,7 @@ impl Given {
 
 /// A table that is open for writing. Whoever makes it closes it, unless an ERROR does.
 #[derive(Debug)]
-pub struct Writer {
+pub struct HeapWriter {
     layout: Layout,
     status: pg_sys::Oid,
     sequence: pg_sys::Oid,
@@ -77,9 +83,9 @@ pub struct Writer {
     scratch: pg_sys::MemoryContext,
 }
 
-impl Writer {
+impl HeapWriter {
     /// Opens a table whose layout was found good; checks the caller's rights to it.
-    pub fn open(given: &Given) -> Writer {
+    pub fn open(given: &HeapTarget) -> HeapWriter {
         let (table, layout) = (given.table, given.layout.clone());
         // SAFETY: a table that exists; the lock is kept to the transaction's end.
         let relation = unsafe { pg_sys::table_open(table, pg_sys::RowExclusiveLock as i32) };
@@ -109,7 +115,7 @@ impl Writer {
         let original = unsafe { (*relation).rd_att };
         // SAFETY: the copy lies in the current memory context.
         let descriptor = unsafe { pg_sys::CreateTupleDescCopy(original) };
-        Writer {
+        HeapWriter {
             descriptor,
             // A table that holds nothing has no holes to fill: its map of free space need not be asked.
             options: if given.fresh { pg_sys::HEAP_INSERT_SKIP_FSM as c_int } else { 0 },
@@ -133,7 +139,7 @@ impl Writer {
     /// Inserts rows whose ids are not in the table. A duplicate key is an ERROR of PostgreSQL's own.
     pub fn insert(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
         self.check_unaltered()?;
-        error_context::keep(Some(&batch.extent()), || {
+        error_context::with_context(Some(&batch.extent()), || {
             let mut rest = rows;
             while !rest.is_empty() {
                 let mut bytes = 0;

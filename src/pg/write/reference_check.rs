@@ -9,8 +9,8 @@ use crate::pg::sys::temp_file::TemporaryFile;
 use crate::pg::write::dangling_references::{none_stored, text};
 use crate::pipeline::load::batch::{Batch, Row};
 use crate::pipeline::load::batch_spill::{self, Spool};
-use crate::pipeline::load::counters::{Ledger, Tally};
-use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
+use crate::pipeline::load::sink::BatchSink;
 use pgrx::{Spi, pg_sys};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -22,8 +22,8 @@ const REFERENCES: [Column; 4] =
     [(c"number", pg_sys::INT8OID), (c"type", pg_sys::TEXTOID), (c"id", pg_sys::TEXTOID), (c"path", pg_sys::TEXTOID)];
 
 /// A sink before another.
-pub struct Checked {
-    inner: Box<dyn Sink>,
+pub struct CheckedSink {
+    inner: Box<dyn BatchSink>,
     definitions: &'static Definitions,
     waiting: TemporaryFile,
     resources: Ephemeral,
@@ -36,9 +36,9 @@ pub struct Checked {
     enough: usize,
 }
 
-impl Checked {
-    pub fn new(inner: Box<dyn Sink>, definitions: &'static Definitions, enough: usize) -> Checked {
-        Checked {
+impl CheckedSink {
+    pub fn new(inner: Box<dyn BatchSink>, definitions: &'static Definitions, enough: usize) -> CheckedSink {
+        CheckedSink {
             inner,
             definitions,
             waiting: TemporaryFile::new(),
@@ -75,7 +75,7 @@ impl Checked {
              group by r.number order by r.number limit $3"
         );
         let known: Vec<i64> = rejected.keys().map(|number| *number as i64).collect();
-        let found = error_context::keep(None, || {
+        let found = error_context::with_context(None, || {
             Spi::connect_mut(|client| {
                 self.resources.register();
                 self.references.register();
@@ -90,8 +90,8 @@ impl Checked {
     }
 }
 
-impl Sink for Checked {
-    fn store(&mut self, batch: Rc<Batch>, _: &mut Ledger) -> Result<(), Error> {
+impl BatchSink for CheckedSink {
+    fn store(&mut self, batch: Rc<Batch>, _: &mut LoadCounters) -> Result<(), Error> {
         let (mut kind, mut id, mut path) = (Vec::new(), Vec::new(), Vec::new());
         for (number, row) in (self.count..).zip(&batch.rows) {
             // The store copies what it is given.
@@ -114,7 +114,7 @@ impl Sink for Checked {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error> {
+    fn finish(mut self: Box<Self>, ledger: &mut LoadCounters) -> Result<(), Error> {
         let dangling = self.dangling()?;
         self.waiting.rewind();
         let mut number = 0;
@@ -129,7 +129,7 @@ impl Sink for Checked {
                 number += 1;
             }
             let part = if rejects.is_empty() { None } else { Some(batch.part(&rows)?) };
-            ledger.enter(Tally { rejects, ..Tally::default() })?;
+            ledger.enter(BatchOutcome { rejects, ..BatchOutcome::default() })?;
             self.inner.store(Rc::new(part.unwrap_or(batch)), ledger)?;
         }
         self.waiting.close();

@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::sys::{error_context, sqlstate};
-use crate::pg::write::destination::Order;
+use crate::pg::write::destination::LastLineWins;
 use crate::pipeline::load::batch::{Batch, Occurrence, Row};
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::{Spi, pg_sys};
@@ -21,10 +21,10 @@ pub enum OnExisting {
 
 /// Whether rows bring what the server else gives them: version and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Facts {
+pub enum MetaSource {
     Given,
     /// The version alone, of which the highest stays: lines come in any order.
-    Ordered(Order),
+    Ordered(LastLineWins),
     FromLines,
     /// And are missing where a line has none.
     FromLinesAlone,
@@ -32,19 +32,19 @@ pub enum Facts {
 
 /// How to write to one table.
 #[derive(Debug)]
-pub struct General {
+pub struct SqlWriter {
     statement: String,
     sequence: pg_sys::Oid,
-    facts: Facts,
+    facts: MetaSource,
 }
 
-impl General {
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, facts: Facts) -> General {
+impl SqlWriter {
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, facts: MetaSource) -> SqlWriter {
         let mut statement = statement(table, resource_type, existing, facts, &unnested(facts));
         if existing == OnExisting::PassOver {
             statement.push_str(" returning id::pg_catalog.text");
         }
-        General { statement, sequence, facts }
+        SqlWriter { statement, sequence, facts }
     }
 
     /// Writes rows with distinct ids over what is there.
@@ -60,7 +60,7 @@ impl General {
 
     /// The ids that the statement returns.
     fn run(&self, batch: &Batch, rows: &[&Row]) -> Result<HashSet<String>, Error> {
-        let written = error_context::keep(Some(&batch.extent()), || {
+        let written = error_context::with_context(Some(&batch.extent()), || {
             Spi::connect_mut(|client| {
                 let mut arguments = vec![
                     // SAFETY: an oid is passed by value.
@@ -72,7 +72,7 @@ impl General {
                     // SAFETY: as above.
                     unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
                 ];
-                if self.facts != Facts::Given {
+                if self.facts != MetaSource::Given {
                     let time = |time: Option<i64>| time.and_then(|time| TimestampWithTimeZone::try_from(time).ok());
                     arguments.push(rows.iter().map(|row| row.meta.version).collect::<Vec<_>>().into());
                     arguments.push(rows.iter().map(|row| time(row.meta.last_updated)).collect::<Vec<_>>().into());
@@ -91,10 +91,10 @@ impl General {
 
 /// A batch's rows as `statement` reads them: $2 ids, $3 resources, $4 whether the id stood in an earlier line of the batch. Of facts from
 /// lines, null where a line has none: $5 versions, $6 and $7 times of the last update and of creation.
-fn unnested(facts: Facts) -> String {
+fn unnested(facts: MetaSource) -> String {
     let facts = match facts {
-        Facts::Given => "",
-        Facts::Ordered(_) | Facts::FromLines | Facts::FromLinesAlone => {
+        MetaSource::Given => "",
+        MetaSource::Ordered(_) | MetaSource::FromLines | MetaSource::FromLinesAlone => {
             ", pg_catalog.unnest($5) as version, pg_catalog.unnest($6) as updated, pg_catalog.unnest($7) as created"
         }
     };
@@ -102,7 +102,7 @@ fn unnested(facts: Facts) -> String {
 }
 
 /// Inserts what `source` selects: id, resource, repeated, and the facts where they are from lines. $1 is the sequence.
-pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts: Facts, source: &str) -> String {
+pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts: MetaSource, source: &str) -> String {
     let status = &table.status_type;
     let created = match resource_table::history(table) {
         Some((_, history)) => format!(
@@ -112,10 +112,10 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
         None => String::new(),
     };
     let or = |fact: &str, default: &str| match facts {
-        Facts::Ordered(_) if fact == "u.version" => fact.to_owned(),
-        Facts::Given | Facts::Ordered(_) => default.to_owned(),
-        Facts::FromLines => format!("coalesce({fact}, {default})"),
-        Facts::FromLinesAlone => fact.to_owned(),
+        MetaSource::Ordered(_) if fact == "u.version" => fact.to_owned(),
+        MetaSource::Given | MetaSource::Ordered(_) => default.to_owned(),
+        MetaSource::FromLines => format!("coalesce({fact}, {default})"),
+        MetaSource::FromLinesAlone => fact.to_owned(),
     };
     let mut columns = vec!["id", "txid", "status", "resource"];
     let mut values = vec![
@@ -140,11 +140,11 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     }
     let kept = columns.iter().filter(|name| match **name {
         "id" | "status" => false,
-        "cts" => matches!(facts, Facts::FromLines | Facts::FromLinesAlone),
+        "cts" => matches!(facts, MetaSource::FromLines | MetaSource::FromLinesAlone),
         _ => true,
     });
     let update = |name: &&str| match facts {
-        Facts::Ordered(order) => format!("{name} = case when {} then t.{name} else excluded.{name} end", order.stays("excluded.txid")),
+        MetaSource::Ordered(order) => format!("{name} = case when {} then t.{name} else excluded.{name} end", order.stays("excluded.txid")),
         _ => format!("{name} = excluded.{name}"),
     };
     let updates: Vec<String> = kept.map(update).collect();

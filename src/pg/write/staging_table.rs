@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::{ddl, txid_sequence};
 use crate::pg::sys::error_context;
-use crate::pg::write::sql_writer::{self, Facts, OnExisting};
+use crate::pg::write::sql_writer::{self, MetaSource, OnExisting};
 use crate::pipeline::load::batch::TakeMeta;
 use crate::pipeline::load::policy::{OnConflict, Policy};
 use pgrx::datum::DatumWithOid;
@@ -16,7 +16,7 @@ const MARK: &str = "stage of bulk.load: ";
 
 /// A table that is a stage.
 #[derive(Debug)]
-pub struct Stage {
+pub struct StagingTable {
     pub table: Table,
     /// As FHIR spells it, or whoever made the type.
     pub resource_type: String,
@@ -49,14 +49,14 @@ pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, 
 }
 
 /// A stage that is there.
-pub fn open(name: &str) -> Result<Stage, Error> {
+pub fn open(name: &str) -> Result<StagingTable, Error> {
     let missing = || Error::NoStage(name.to_owned());
     open_oid(resource_table::find_qualified(name)?.ok_or_else(missing)?)?.ok_or_else(missing)
 }
 
 /// Puts a stage's rows into its type's table. Returns how many came to be there. Other writers of that table wait to the transaction's end.
-pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
-    let Stage { table: from, resource_type, policy } = stage;
+pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
+    let StagingTable { table: from, resource_type, policy } = stage;
     if from.oid == target.oid {
         return Err(Error::NoStage(from.plain_name.clone()));
     }
@@ -83,8 +83,8 @@ pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
     let version = if policy.keep_meta { "s.txid" } else { "null::pg_catalog.int8" };
     let created = if policy.keep_meta { "s.cts" } else { "null::pg_catalog.timestamptz" };
     let facts_of = match facts {
-        Facts::Given | Facts::Ordered(_) => String::new(),
-        Facts::FromLines | Facts::FromLinesAlone => format!(", {version} as version, s.ts as updated, {created} as created"),
+        MetaSource::Given | MetaSource::Ordered(_) => String::new(),
+        MetaSource::FromLines | MetaSource::FromLinesAlone => format!(", {version} as version, s.ts as updated, {created} as created"),
     };
     let only = match newer {
         true => format!(
@@ -100,7 +100,9 @@ pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
     let merged = run(&statement, &[unsafe { DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }])?;
     if policy.keep_meta
         && let Some(last) =
-            error_context::keep(None, || Spi::get_one::<i64>(&format!("select pg_catalog.max(txid) from {}", from.name))).ok().flatten()
+            error_context::with_context(None, || Spi::get_one::<i64>(&format!("select pg_catalog.max(txid) from {}", from.name)))
+                .ok()
+                .flatten()
     {
         txid_sequence::move_past(sequence, target.schema, last)?;
     }
@@ -108,15 +110,15 @@ pub fn merge(stage: &Stage, target: &Table) -> Result<u64, Error> {
 }
 
 /// Drops a stage.
-pub fn drop(stage: &Stage) -> Result<(), Error> {
+pub fn drop(stage: &StagingTable) -> Result<(), Error> {
     run(&format!("drop table {}", stage.table.name), &[]).map(|_| ())
 }
 
-fn facts(policy: Policy) -> Facts {
-    if policy.take_meta() == TakeMeta::Nothing { Facts::Given } else { Facts::FromLines }
+fn facts(policy: Policy) -> MetaSource {
+    if policy.take_meta() == TakeMeta::Nothing { MetaSource::Given } else { MetaSource::FromLines }
 }
 
-fn open_oid(oid: pg_sys::Oid) -> Result<Option<Stage>, Error> {
+fn open_oid(oid: pg_sys::Oid) -> Result<Option<StagingTable>, Error> {
     if !is_plain_and_own(oid) {
         return Ok(None);
     }
@@ -126,7 +128,7 @@ fn open_oid(oid: pg_sys::Oid) -> Result<Option<Stage>, Error> {
     let comment = (!comment.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(comment) }.to_string_lossy().into_owned());
     let Some(said) = comment.as_deref().and_then(|comment| comment.strip_prefix(MARK)).and_then(read) else { return Ok(None) };
     let (resource_type, policy) = said;
-    Ok(Some(Stage { table: resource_table::describe(oid)?, resource_type, policy }))
+    Ok(Some(StagingTable { table: resource_table::describe(oid)?, resource_type, policy }))
 }
 
 /// Whether a table is of the current user, or of a role that it is a member of, and nobody's code runs when it is read or written. Whoever may create tables
@@ -172,7 +174,8 @@ fn describe(table: &Table, resource_type: &str, policy: Policy) {
 
 /// Runs a statement all of whose names are qualified. Returns how many rows it had.
 fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<u64, Error> {
-    let rows =
-        error_context::keep(None, || Spi::connect_mut(|client| client.update(statement, None, arguments).map(|rows| rows.len() as u64)));
+    let rows = error_context::with_context(None, || {
+        Spi::connect_mut(|client| client.update(statement, None, arguments).map(|rows| rows.len() as u64))
+    });
     rows.map_err(|error| Error::Internal(error.to_string()))
 }

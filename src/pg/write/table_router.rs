@@ -5,15 +5,15 @@ use crate::pg::catalog::ddl::{self, Key};
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::{fast_path_check, toast_rule};
 use crate::pg::sys::guc;
-use crate::pg::write::conflict_writer::{Careful, Written};
-use crate::pg::write::deferred_index::Waiting;
-use crate::pg::write::destination::{Destination, Ids, Named};
-use crate::pg::write::fast_writer::{Expect, Straight};
-use crate::pg::write::heap_insert::Given;
-use crate::pg::write::sql_writer::{Facts, General, OnExisting};
+use crate::pg::write::conflict_writer::{ConflictWriter, WriteOutcome};
+use crate::pg::write::deferred_index::DeferredBytes;
+use crate::pg::write::destination::{Destination, IdGuarantee, StagingTarget};
+use crate::pg::write::fast_writer::{FastPathAssumptions, FastWriter};
+use crate::pg::write::heap_insert::HeapTarget;
+use crate::pg::write::sql_writer::{MetaSource, OnExisting, SqlWriter};
 use crate::pg::write::{batch_relation, bulk_update, staging_table};
 use crate::pipeline::load::batch::{Batch, Occurrence, Row};
-use crate::pipeline::load::counters::Tally;
+use crate::pipeline::load::counters::BatchOutcome;
 use crate::pipeline::load::policy::{Method, Policy};
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -22,31 +22,31 @@ use std::rc::Rc;
 /// Writes resources over what is there, unless the policy says otherwise: an existing id gets a new version, status `updated`, and keeps
 /// its time of creation.
 #[derive(Debug)]
-pub struct Upsert {
+pub struct TableRouter {
     destination: Destination,
     targets: HashMap<String, Target>,
-    waiting: Waiting,
+    waiting: DeferredBytes,
 }
 
 /// One type's table and how to write to it.
 #[derive(Debug)]
 struct Target {
     table: pg_sys::Oid,
-    way: Way,
+    way: TableWriter,
 }
 
 #[derive(Debug)]
-enum Way {
-    Straight(Box<Straight>),
-    General(General),
+enum TableWriter {
+    Fast(Box<FastWriter>),
+    Sql(SqlWriter),
     /// For ids that come once: finds those of rows of this transaction.
-    Once(General, String),
-    Careful(Box<Careful>),
+    Once(SqlWriter, String),
+    Conflict(Box<ConflictWriter>),
 }
 
-impl Upsert {
-    pub fn new(destination: Destination) -> Upsert {
-        Upsert { destination, targets: HashMap::new(), waiting: Waiting::default() }
+impl TableRouter {
+    pub fn new(destination: Destination) -> TableRouter {
+        TableRouter { destination, targets: HashMap::new(), waiting: DeferredBytes::default() }
     }
 
     /// Finds or creates a type's table. The name must be as FHIR, or whoever made the type, spells it.
@@ -60,12 +60,12 @@ impl Upsert {
             return Err(unknown());
         }
         // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
-        let alone = self.targets.values().all(|target| matches!(target.way, Way::Straight(_)));
+        let alone = self.targets.values().all(|target| matches!(target.way, TableWriter::Fast(_)));
         let plain = policy == Policy::default();
         let Destination { expect_new, order, ids, .. } = self.destination;
-        let key = if alone && plain && ids == Ids::Any { Key::Later } else { Key::AtOnce };
+        let key = if alone && plain && ids == IdGuarantee::Any { Key::Later } else { Key::AtOnce };
         let found = match &self.destination.stage {
-            Some(Named { name, policy }) => Some(staging_table::ensure(name, resource_type, *policy)?),
+            Some(StagingTarget { name, policy }) => Some(staging_table::ensure(name, resource_type, *policy)?),
             None => resource_table::lookup_for_writing(resource_type)?,
         };
         let (found, key) = match found {
@@ -83,16 +83,16 @@ impl Upsert {
         }
         let sequence = ddl::ensure_sequence(found.schema);
         if !plain {
-            let careful = Careful::new(&found, resource_type, sequence, policy, self.destination.stage.is_some())?;
-            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: Way::Careful(Box::new(careful)) });
+            let careful = ConflictWriter::new(&found, resource_type, sequence, policy, self.destination.stage.is_some())?;
+            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: TableWriter::Conflict(Box::new(careful)) });
             return Ok(());
         }
-        let facts = order.map_or(Facts::Given, Facts::Ordered);
-        let general = |existing| General::new(&found, resource_type, sequence, existing, facts);
-        let refusing = if ids == Ids::Any { OnExisting::Overwrite } else { OnExisting::Refuse };
+        let facts = order.map_or(MetaSource::Given, MetaSource::Ordered);
+        let general = |existing| SqlWriter::new(&found, resource_type, sequence, existing, facts);
+        let refusing = if ids == IdGuarantee::Any { OnExisting::Overwrite } else { OnExisting::Refuse };
         let straight = method == Method::Copy && guc::fast_path();
-        let is_checked = ids != Ids::New { checked: false };
-        if ids != Ids::Any && is_checked && !fast_path_check::has_key(found.oid) {
+        let is_checked = ids != IdGuarantee::New { checked: false };
+        if ids != IdGuarantee::Any && is_checked && !fast_path_check::has_key(found.oid) {
             return Err(Error::WrongShape { table: found.plain_name, reason: "it has no plain unique key on id".to_owned() });
         }
         let way = match fast_path_check::layout(found.oid, key == Key::AtOnce && is_checked) {
@@ -100,9 +100,10 @@ impl Upsert {
                 if let Some(rule) = toast_rule::rule(found.oid, &layout, resource_type) {
                     self.destination.compression.set(resource_type, rule);
                 }
-                let given = Given::new(&found, layout, sequence, resource_type, &self.waiting)?;
-                let expect = Expect { alone, new: expect_new || given.fresh, order, ids, found: Rc::clone(&self.destination.found) };
-                Way::Straight(Box::new(Straight::open(&found, given, general(refusing), key, expect)))
+                let given = HeapTarget::new(&found, layout, sequence, resource_type, &self.waiting)?;
+                let expect =
+                    FastPathAssumptions { alone, new: expect_new || given.fresh, order, ids, found: Rc::clone(&self.destination.found) };
+                TableWriter::Fast(Box::new(FastWriter::open(&found, given, general(refusing), key, expect)))
             }
             refused => {
                 if let (Err(reason), true) = (refused, straight) {
@@ -112,13 +113,13 @@ impl Upsert {
                     ddl::add_key(&found);
                 }
                 for target in self.targets.values_mut() {
-                    if let Way::Straight(straight) = &mut target.way {
+                    if let TableWriter::Fast(straight) = &mut target.way {
                         straight.expect_others()?;
                     }
                 }
                 match ids {
-                    Ids::Once => Way::Once(general(OnExisting::Overwrite), own_rows(&found)),
-                    _ => Way::General(general(refusing)),
+                    IdGuarantee::Once => TableWriter::Once(general(OnExisting::Overwrite), own_rows(&found)),
+                    _ => TableWriter::Sql(general(refusing)),
                 }
             }
         };
@@ -132,12 +133,12 @@ impl Upsert {
     }
 
     /// Stores a batch's rows.
-    pub fn store(&mut self, batch: &Batch) -> Result<Tally, Error> {
+    pub fn store(&mut self, batch: &Batch) -> Result<BatchOutcome, Error> {
         let mut by_type: Vec<Vec<&Row>> = vec![Vec::new(); batch.types.len()];
         for row in &batch.rows {
             by_type[row.resource_type].push(row);
         }
-        let mut tally = Tally::default();
+        let mut tally = BatchOutcome::default();
         for (resource_type, rows) in batch.types.iter().zip(&by_type).filter(|(_, rows)| !rows.is_empty()) {
             match self.prepare(resource_type) {
                 Ok(()) => {}
@@ -166,7 +167,7 @@ impl Upsert {
     /// Writes what was put off and closes what is open. After an ERROR the transaction's end does it.
     pub fn close(self) -> Result<(), Error> {
         for target in self.targets.into_values() {
-            if let Way::Straight(straight) = target.way {
+            if let TableWriter::Fast(straight) = target.way {
                 straight.close()?;
             }
         }
@@ -183,24 +184,24 @@ fn own_rows(table: &Table) -> String {
     )
 }
 
-impl Way {
-    fn write<'a>(&mut self, batch: &Batch, rows: &[&'a Row], ids: Ids) -> Result<Written<'a>, Error> {
-        let is_written = |row: &&Row| ids != Ids::Any || row.occurrence != Occurrence::Replaced;
+impl TableWriter {
+    fn write<'a>(&mut self, batch: &Batch, rows: &[&'a Row], ids: IdGuarantee) -> Result<WriteOutcome<'a>, Error> {
+        let is_written = |row: &&Row| ids != IdGuarantee::Any || row.occurrence != Occurrence::Replaced;
         let last = || rows.iter().copied().filter(is_written).collect::<Vec<&Row>>();
         match self {
-            Way::Straight(straight) => straight.write(batch, last())?,
-            Way::General(general) => general.write(batch, &last())?,
-            Way::Once(general, own) => {
+            TableWriter::Fast(straight) => straight.write(batch, last())?,
+            TableWriter::Sql(general) => general.write(batch, &last())?,
+            TableWriter::Once(general, own) => {
                 let (once, mut refused): (Vec<&Row>, Vec<&Row>) = rows.iter().copied().partition(|row| row.occurrence == Occurrence::Only);
                 let stored = batch_relation::mark(batch, &once, own, &[])?;
                 refused.extend(once.iter().zip(stored).filter(|(_, stored)| *stored).map(|(row, _)| *row));
                 if refused.is_empty() {
                     general.write(batch, &once)?;
                 }
-                return Ok(Written { stored: (rows.len() - refused.len()) as u64, refused, ..Written::default() });
+                return Ok(WriteOutcome { stored: (rows.len() - refused.len()) as u64, refused, ..WriteOutcome::default() });
             }
-            Way::Careful(careful) => return careful.write(batch, rows),
+            TableWriter::Conflict(careful) => return careful.write(batch, rows),
         }
-        Ok(Written { stored: rows.len() as u64, ..Written::default() })
+        Ok(WriteOutcome { stored: rows.len() as u64, ..WriteOutcome::default() })
     }
 }

@@ -3,11 +3,11 @@
 use crate::error::{Error, Fault};
 use crate::fhir::resource_meta;
 use crate::jsonb::document::{Document, Str, Value};
-use crate::pipeline::dump::render::{Recipe, Writer, utf8};
+use crate::pipeline::dump::render::{RenderConfig, Writer, utf8};
 use crate::pipeline::dump::stored_rows::{RowBlock, StoredRow};
 use crate::pipeline::dump::text_format::Delimited;
-use crate::pipeline::output_block::{Form, Piece};
-use crate::pipeline::parallel_map::Make;
+use crate::pipeline::output_block::{OutputBlock, OutputEncoding};
+use crate::pipeline::parallel_map::BlockTransform;
 use rustc_hash::FxHashMap;
 use std::cmp::Ordering;
 
@@ -18,7 +18,7 @@ const STEP: usize = 100;
 
 /// Finds the paths of blocks of rows.
 #[derive(Debug, Clone)]
-pub struct PathFinder(pub Recipe);
+pub struct PathFinder(pub RenderConfig);
 
 /// Paths as a tree: each step a key, or a place in an array.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ fn compare(a: &[u8], b: &[u8]) -> Ordering {
 }
 
 /// Reads what is stored of a row: without id, type and the server's part of meta. With it the row's id and type.
-fn read<'a>(writer: &mut Writer, recipe: &'a Recipe, row: &StoredRow<'a>) -> Result<(Value, &'a str, &'a str), Fault> {
+fn read<'a>(writer: &mut Writer, recipe: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str, &'a str), Fault> {
     let (root, resource_type) = writer.read(recipe, row)?;
     if !matches!(root, Value::Object(_)) {
         return Err(Fault::NotAnObject);
@@ -227,7 +227,7 @@ fn read<'a>(writer: &mut Writer, recipe: &'a Recipe, row: &StoredRow<'a>) -> Res
     Ok((root, utf8(row.id)?, resource_type))
 }
 
-impl Make<RowBlock> for PathFinder {
+impl BlockTransform<RowBlock> for PathFinder {
     type Made = Paths;
     type Tools = Writer;
 
@@ -248,23 +248,23 @@ impl Make<RowBlock> for PathFinder {
 /// Fills the columns with blocks of rows.
 #[derive(Debug)]
 pub struct Filler {
-    recipe: Recipe,
+    recipe: RenderConfig,
     paths: Paths,
     names: Vec<Vec<u8>>,
     csv: Delimited,
-    form: Form,
+    form: OutputEncoding,
 }
 
 impl Filler {
     /// `paths` are those of all rows.
-    pub fn new(recipe: Recipe, mut paths: Paths, form: Form) -> Result<Filler, Error> {
+    pub fn new(recipe: RenderConfig, mut paths: Paths, form: OutputEncoding) -> Result<Filler, Error> {
         let names = paths.number()?;
         Ok(Filler { recipe, paths, names, csv: Delimited::csv(b',', ""), form })
     }
 
     /// The line of the columns' names.
-    pub fn header(&self) -> Result<Piece, Error> {
-        let mut piece = Piece::default();
+    pub fn header(&self) -> Result<OutputBlock, Error> {
+        let mut piece = OutputBlock::default();
         piece.reserve(self.names.iter().map(|name| 2 * name.len() + 3).sum())?;
         piece.begin(self.form);
         for (index, name) in self.names.iter().enumerate() {
@@ -317,12 +317,12 @@ impl Filler {
     }
 }
 
-impl Make<RowBlock> for Filler {
-    type Made = Piece;
+impl BlockTransform<RowBlock> for Filler {
+    type Made = OutputBlock;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<Piece, Error> {
-        let mut piece = Piece::default();
+    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<OutputBlock, Error> {
+        let mut piece = OutputBlock::default();
         piece.reserve(block.size() + block.len() * self.columns())?;
         for row in block.iter() {
             let wrong = |fault| row.error(&self.recipe.table, fault);

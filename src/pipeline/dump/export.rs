@@ -9,21 +9,21 @@ use crate::fhir::search_filter::Filter;
 use crate::fhir::search_parameters::{self, Path};
 use crate::jsonb::document::{Document, Value};
 use crate::jsonb::text::{self, Style};
-use crate::pipeline::dump::id_hash_set::Ids;
-use crate::pipeline::dump::render::{Recipe, Writer};
+use crate::pipeline::dump::id_hash_set::IdHashSet;
+use crate::pipeline::dump::render::{RenderConfig, Writer};
 use crate::pipeline::dump::stored_rows::{RowBlock, StoredRow};
 use crate::pipeline::output_block;
-use crate::pipeline::parallel_map::Make;
+use crate::pipeline::parallel_map::BlockTransform;
 use serde_json::json;
 use std::sync::Arc;
 
-/// Whose resources are asked for.
+/// CompartmentFilter resources are asked for.
 #[derive(Debug, Clone)]
-pub enum Whose {
+pub enum CompartmentFilter {
     Everybodys,
     /// Those in the compartments of these, to whom the resource refers at one of the paths; of a Patient also itself.
     Patients {
-        ids: Arc<Ids>,
+        ids: Arc<IdHashSet>,
         paths: &'static [Path],
     },
     /// Of resources that are gone, of which the patient may be gone as well: those that refer to any.
@@ -44,9 +44,9 @@ pub enum What {
 #[derive(Debug)]
 pub struct Exporter {
     /// To FHIR format.
-    pub recipe: Recipe,
+    pub recipe: RenderConfig,
     pub what: What,
-    pub whose: Whose,
+    pub whose: CompartmentFilter,
     /// One of which a resource must pass; none for all.
     pub filters: Vec<Filter>,
     pub elements: Elements,
@@ -114,9 +114,11 @@ impl Exporter {
             paths.iter().any(|path| path.any(document, root, &mut found))
         };
         let is_whose = match &self.whose {
-            Whose::Everybodys => true,
-            Whose::Patients { ids, paths } => (resource_type == "Patient" && ids.contains(id)) || refers(paths, &|id| ids.contains(id)),
-            Whose::AnyPatients { paths } => resource_type == "Patient" || refers(paths, &|_| true),
+            CompartmentFilter::Everybodys => true,
+            CompartmentFilter::Patients { ids, paths } => {
+                (resource_type == "Patient" && ids.contains(id)) || refers(paths, &|id| ids.contains(id))
+            }
+            CompartmentFilter::AnyPatients { paths } => resource_type == "Patient" || refers(paths, &|_| true),
         };
         is_whose && (self.filters.is_empty() || self.filters.iter().any(|filter| filter.passes(document, root)))
     }
@@ -135,7 +137,7 @@ fn without(document: &mut Document, root: Value, key: &[u8]) -> Value {
     document.close_object(mark)
 }
 
-impl Make<RowBlock> for Exporter {
+impl BlockTransform<RowBlock> for Exporter {
     type Made = Exported;
     type Tools = Writer;
 

@@ -1,17 +1,17 @@
 //! Ready pieces to gzip, a member each.
 
 use crate::error::Error;
-use crate::pipeline::output_block::{self, Piece};
-use crate::pipeline::parallel_map::Make;
+use crate::pipeline::output_block::{self, OutputBlock};
+use crate::pipeline::parallel_map::BlockTransform;
 
 #[derive(Debug)]
 pub struct Gzip;
 
-impl Make<Piece> for Gzip {
-    type Made = Piece;
+impl BlockTransform<OutputBlock> for Gzip {
+    type Made = OutputBlock;
     type Tools = ();
 
-    fn make(&self, block: &Piece, (): &mut ()) -> Result<Piece, Error> {
-        Ok(Piece { bytes: output_block::gzip(&block.bytes)?, values: Vec::new() })
+    fn make(&self, block: &OutputBlock, (): &mut ()) -> Result<OutputBlock, Error> {
+        Ok(OutputBlock { bytes: output_block::gzip(&block.bytes)?, values: Vec::new() })
     }
 }

@@ -22,12 +22,12 @@ impl Hasher for Given {
 }
 
 #[derive(Debug, Default)]
-pub struct Ids {
+pub struct IdHashSet {
     hashes: HashSet<u128, BuildHasherDefault<Given>>,
     keys: [RandomState; 2],
 }
 
-impl Ids {
+impl IdHashSet {
     fn hash(&self, id: &str) -> u128 {
         let [first, second] = &self.keys;
         u128::from(first.hash_one(id)) << 64 | u128::from(second.hash_one(id))
@@ -53,11 +53,11 @@ impl Ids {
 
 #[cfg(test)]
 mod tests {
-    use super::Ids;
+    use super::IdHashSet;
 
     #[test]
     fn what_was_put_in_is_there_and_nothing_else() {
-        let mut ids = Ids::default();
+        let mut ids = IdHashSet::default();
         (0..10_000).for_each(|number| ids.insert(&format!("id-{number}")));
         assert_eq!(ids.len(), 10_000);
         assert!((0..10_000).all(|number| ids.contains(&format!("id-{number}"))));

@@ -1,24 +1,24 @@
 //! Dump: blocks of rows to NDJSON, as lines or as a body.
 
 use crate::error::{Error, Fault};
-use crate::pipeline::dump::render::{Recipe, Writer};
+use crate::pipeline::dump::render::{RenderConfig, Writer};
 use crate::pipeline::dump::stored_rows::RowBlock;
-use crate::pipeline::output_block::{Form, Piece};
-use crate::pipeline::parallel_map::Make;
+use crate::pipeline::output_block::{OutputBlock, OutputEncoding};
+use crate::pipeline::parallel_map::BlockTransform;
 
 /// What lines are made by, and what becomes of them.
 #[derive(Debug, Clone)]
 pub struct Ndjson {
-    pub recipe: Recipe,
-    pub form: Form,
+    pub recipe: RenderConfig,
+    pub form: OutputEncoding,
 }
 
-impl Make<RowBlock> for Ndjson {
-    type Made = Piece;
+impl BlockTransform<RowBlock> for Ndjson {
+    type Made = OutputBlock;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<Piece, Error> {
-        let mut piece = Piece::default();
+    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<OutputBlock, Error> {
+        let mut piece = OutputBlock::default();
         piece.reserve(block.size() + block.size() / 4 + 192 * block.len())?;
         for row in block.iter() {
             piece.begin(self.form);

@@ -16,7 +16,7 @@ const KEEP: usize = 1 << 20;
 
 /// What lines are made by.
 #[derive(Debug, Clone)]
-pub struct Recipe {
+pub struct RenderConfig {
     pub definitions: &'static Definitions,
     /// Of rows that do not say theirs.
     pub resource_type: String,
@@ -41,7 +41,7 @@ pub struct Writer {
 
 impl Writer {
     /// Appends a row's line, without its end.
-    pub fn line(&mut self, recipe: &Recipe, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub fn line(&mut self, recipe: &RenderConfig, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
         let (root, _) = self.resource(recipe, row)?;
         let document = &self.document;
         let style = match recipe.to {
@@ -57,7 +57,7 @@ impl Writer {
     }
 
     /// Reads a row's whole resource into the document, as its line says it; with it the row's type.
-    pub fn resource<'a>(&mut self, recipe: &'a Recipe, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
+    pub fn resource<'a>(&mut self, recipe: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
         let (root, resource_type) = self.read(recipe, row)?;
         let document = &mut self.document;
         let (version_id, last_updated, created_at) =
@@ -75,7 +75,7 @@ impl Writer {
     }
 
     /// Reads a row's resource into the document, in the format asked for; with it the row's type.
-    pub fn read<'a>(&mut self, recipe: &'a Recipe, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
+    pub fn read<'a>(&mut self, recipe: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
         let resource_type = row.resource_type.map_or(Ok(recipe.resource_type.as_str()), utf8)?;
         let resource = toast::plain(row.resource, &mut self.inflated)?;
         let mut root = decode::decode(&mut self.document, resource, 2 * recipe.max_depth + 8)?;

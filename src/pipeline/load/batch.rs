@@ -63,7 +63,7 @@ pub enum TakeMeta {
 
 /// How lines become rows.
 #[derive(Debug, Clone)]
-pub struct Recipe {
+pub struct EncodeConfig {
     /// Name of the source, for errors.
     pub source: String,
     pub definitions: &'static Definitions,
@@ -278,7 +278,7 @@ fn append(values: &mut Vec<u8>, value: &[u8]) -> Result<(usize, usize), Error> {
 }
 
 /// Turns a block's lines into rows, and those that cannot be into rejects.
-pub fn encode_block(recipe: &Recipe, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
+pub fn encode_block(recipe: &EncodeConfig, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
     // All bytes but those that go on with a character.
     let characters = block.bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count() as u64;
     let mut batch = Batch { size: block.bytes.len() as u64, characters, ..Batch::new(&recipe.source, block.offset) };
@@ -337,7 +337,7 @@ fn raw(line: &[u8]) -> String {
     String::from_utf8_lossy(&line[..end]).replace('\0', "\u{FFFD}")
 }
 
-fn encode_line(recipe: &Recipe, line: Line, workspace: &mut Workspace, batch: &mut Batch) -> Result<(), (Fault, usize)> {
+fn encode_line(recipe: &EncodeConfig, line: Line, workspace: &mut Workspace, batch: &mut Batch) -> Result<(), (Fault, usize)> {
     let Workspace { document, compressor, root: known } = workspace;
     if line.bytes.len() > recipe.max_line {
         return Err((Fault::LineTooLong { limit: recipe.max_line }, recipe.max_line));

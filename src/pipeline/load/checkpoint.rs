@@ -3,7 +3,7 @@
 use crate::error::SourceFault;
 use crate::store::inflate::{self, Inflated, Members, Restart};
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::open_source::Identity;
 use crate::store::source::Source;
 use crate::text::ndjson::{Blocks, Position, Until};
@@ -29,13 +29,13 @@ pub struct Checkpoint {
 
 /// A part of a plain source, in bytes: the lines that begin in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct ByteRange {
     pub from: u64,
     pub to: u64,
 }
 
 /// A source that is read, block after block.
-pub struct Reading {
+pub struct SourceReader {
     pub blocks: Blocks<Box<dyn Read + Send>>,
     members: Option<Members>,
     sent: Arc<AtomicU64>,
@@ -45,16 +45,16 @@ pub struct Reading {
     last: Position,
 }
 
-impl Reading {
+impl SourceReader {
     /// Opens a source behind a checkpoint. What lies between its restart and it is read once more, and compared.
     pub fn open(
         source: &Source,
-        access: &Access,
+        access: &ClientConfig,
         interrupt: &Interrupt,
         from: &Checkpoint,
-        span: Option<Span>,
+        span: Option<ByteRange>,
         sizes: (usize, usize),
-    ) -> Result<Reading, SourceFault> {
+    ) -> Result<SourceReader, SourceFault> {
         // The byte before a span may be the end of a line, else its line begins before.
         let before = span.map_or(0, |span| span.from.saturating_sub(1));
         let is_new = from.position.offset <= before;
@@ -75,7 +75,7 @@ impl Reading {
             reader = Box::new(Until::new(reader, position.offset, span.to));
         }
         let (block, line) = sizes;
-        Ok(Reading { blocks: Blocks::resume(reader, block, line, position), members, sent, ranged, identity, last: position })
+        Ok(SourceReader { blocks: Blocks::resume(reader, block, line, position), members, sent, ranged, identity, last: position })
     }
 
     /// What is known of the source, if parts of it can be read for themselves and told from another's: it is plain text, and not short.

@@ -8,14 +8,14 @@ const TOLD: usize = 10;
 
 /// What became of some lines.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct BatchOutcome {
     /// Lines stored, by type.
     pub stored: BTreeMap<String, u64>,
     pub skipped: u64,
     pub rejects: Vec<Reject>,
 }
 
-impl Tally {
+impl BatchOutcome {
     pub fn store(&mut self, resource_type: &str, lines: u64) {
         match self.stored.get_mut(resource_type) {
             Some(count) => *count += lines,
@@ -26,7 +26,7 @@ impl Tally {
 
 /// The account of a load.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct LoadCounters {
     /// Lines that may be rejected.
     most: u64,
     /// Lines that hold something.
@@ -39,13 +39,13 @@ pub struct Ledger {
     pending: Vec<Reject>,
 }
 
-impl Ledger {
-    pub fn new(most: u64) -> Ledger {
-        Ledger { most, read: 0, stored: BTreeMap::new(), skipped: 0, rejected: 0, first: Vec::new(), pending: Vec::new() }
+impl LoadCounters {
+    pub fn new(most: u64) -> LoadCounters {
+        LoadCounters { most, read: 0, stored: BTreeMap::new(), skipped: 0, rejected: 0, first: Vec::new(), pending: Vec::new() }
     }
 
     /// Enters what became of lines. The error of the whole load, once too many of them are rejected.
-    pub fn enter(&mut self, tally: Tally) -> Result<(), Error> {
+    pub fn enter(&mut self, tally: BatchOutcome) -> Result<(), Error> {
         for (resource_type, lines) in tally.stored {
             *self.stored.entry(resource_type).or_default() += lines;
         }
@@ -78,6 +78,6 @@ impl Ledger {
 }
 
 /// Rejects that a block of lines needs to know of: past them the load fails.
-pub fn enough(most: u64) -> usize {
+pub fn reject_limit(most: u64) -> usize {
     usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX).max(TOLD)
 }

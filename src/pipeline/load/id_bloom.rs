@@ -13,7 +13,7 @@ const BITS_AN_ID: usize = 24;
 const PROBES: u32 = 8;
 
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct IdBloomFilter {
     filters: Vec<Filter>,
 }
 
@@ -49,7 +49,7 @@ impl Filter {
     }
 }
 
-impl Seen {
+impl IdBloomFilter {
     /// Whether an id was perhaps noted.
     pub fn contains(&self, hash: u64) -> bool {
         self.filters.iter().any(|filter| filter.contains(hash))
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn an_id_is_never_forgotten_and_seldom_imagined() {
-        let mut seen = Seen::default();
+        let mut seen = IdBloomFilter::default();
         let mut imagined = 0;
         for number in 0..200_000 {
             imagined += usize::from(seen.insert(hash(format!("id-{number}").as_bytes())));

@@ -2,12 +2,12 @@
 
 use crate::error::Error;
 use crate::pipeline::load::batch;
-use crate::pipeline::load::counters::Ledger;
+use crate::pipeline::load::counters::LoadCounters;
 use std::rc::Rc;
 
 /// Stores resources. Called on the main thread, batch after batch, in the order of the source's lines.
-pub trait Sink {
-    fn store(&mut self, batch: Rc<batch::Batch>, ledger: &mut Ledger) -> Result<(), Error>;
+pub trait BatchSink {
+    fn store(&mut self, batch: Rc<batch::Batch>, ledger: &mut LoadCounters) -> Result<(), Error>;
 
     /// Called while there is nothing to store.
     fn idle(&mut self) -> Result<(), Error> {
@@ -15,5 +15,5 @@ pub trait Sink {
     }
 
     /// Ends what `store` began. After an error the caller's transaction ends it.
-    fn finish(self: Box<Self>, ledger: &mut Ledger) -> Result<(), Error>;
+    fn finish(self: Box<Self>, ledger: &mut LoadCounters) -> Result<(), Error>;
 }

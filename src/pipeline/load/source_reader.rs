@@ -1,16 +1,16 @@
 //! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
 
 use crate::error::{Error, SourceFault};
-use crate::pipeline::load::batch::{Batch, Recipe, Workspace, encode_block};
-use crate::pipeline::load::checkpoint::{Checkpoint, Reading, Span};
-use crate::pipeline::load::counters::{Ledger, Tally};
-use crate::pipeline::load::sink::Sink;
+use crate::pipeline::load::batch::{Batch, EncodeConfig, Workspace, encode_block};
+use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint, SourceReader};
+use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
+use crate::pipeline::load::sink::BatchSink;
 use crate::pipeline::ordered_queue::{Next, Queue};
-use crate::pipeline::thread_group::Crew;
-use crate::pipeline::wait_control::Control;
+use crate::pipeline::thread_group::ThreadGroup;
+use crate::pipeline::wait_control::WaitControl;
 use crate::store::inflate;
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::open_source::Identity;
 use crate::store::source::Source;
 use crate::text::ndjson::Block;
@@ -27,16 +27,16 @@ const BUDGET: usize = 8 * 1024 * 1024;
 
 /// One source to load.
 #[derive(Debug)]
-pub struct Plan {
+pub struct LoadInput {
     pub source: Source,
-    pub access: Access,
-    pub recipe: Recipe,
+    pub access: ClientConfig,
+    pub recipe: EncodeConfig,
     /// Encode threads, at least one.
     pub threads: usize,
     /// Where to go on; the default is the beginning.
     pub from: Checkpoint,
     /// The part of the source that is loaded; None is the whole.
-    pub span: Option<Span>,
+    pub span: Option<ByteRange>,
     pub division: Option<Division>,
     /// Whether the source is asked at its end if it is still what it was at its beginning.
     pub confirm: bool,
@@ -54,7 +54,7 @@ pub struct Division {
 type Lines = Queue<(Block, Option<Checkpoint>), Batch>;
 
 /// Loads a source into a sink. What ends it is a fault of the source, or too many lines that are rejected.
-pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut dyn Control) -> Result<(), Error> {
+pub fn load(plan: LoadInput, sink: &mut dyn BatchSink, ledger: &mut LoadCounters, control: &mut dyn WaitControl) -> Result<(), Error> {
     let queue = Arc::new(Queue::new(BUDGET)?);
     let crew = start(plan, &queue)?;
     loop {
@@ -62,7 +62,7 @@ pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut 
             Next::Ready(mut batch, size) => {
                 let rejects = std::mem::take(&mut batch.rejects);
                 ledger.read += (batch.rows.len() + rejects.len()) as u64;
-                ledger.enter(Tally { rejects, ..Tally::default() })?;
+                ledger.enter(BatchOutcome { rejects, ..BatchOutcome::default() })?;
                 sink.store(Rc::new(batch), ledger)?;
                 queue.release(size);
             }
@@ -77,10 +77,10 @@ pub fn load(plan: Plan, sink: &mut dyn Sink, ledger: &mut Ledger, control: &mut 
     Ok(())
 }
 
-fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
+fn start(plan: LoadInput, queue: &Arc<Lines>) -> Result<ThreadGroup, Error> {
     let interrupt = Interrupt::new();
     let waker = Arc::clone(queue);
-    let crew = Crew::new(interrupt.clone(), move || waker.stop());
+    let crew = ThreadGroup::new(interrupt.clone(), move || waker.stop());
     let recipe = Arc::new(plan.recipe);
     for _ in 0..plan.threads.max(1) {
         let (queue, recipe) = (Arc::clone(queue), Arc::clone(&recipe));
@@ -93,7 +93,7 @@ fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
     let (source, access, from, span, division) = (plan.source, plan.access, plan.from, plan.span, plan.division);
     let confirm = plan.confirm;
     crew.spawn("bulk read", move || {
-        let opened = || Reading::open(&source, &access, &interrupt, &from, span, (BLOCK, recipe.max_line));
+        let opened = || SourceReader::open(&source, &access, &interrupt, &from, span, (BLOCK, recipe.max_line));
         let is_same = |identity: &Identity| if confirm { source.confirm(&access, &interrupt, identity) } else { Ok(()) };
         let read = catch_unwind(AssertUnwindSafe(|| read(opened, is_same, division.as_ref(), &recipe.source, &queue)));
         queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
@@ -102,7 +102,7 @@ fn start(plan: Plan, queue: &Arc<Lines>) -> Result<Crew, Error> {
 }
 
 fn read(
-    open: impl FnOnce() -> Result<Reading, SourceFault>,
+    open: impl FnOnce() -> Result<SourceReader, SourceFault>,
     is_same: impl FnOnce(&Identity) -> Result<(), SourceFault>,
     division: Option<&Division>,
     name: &str,

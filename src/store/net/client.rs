@@ -2,7 +2,7 @@
 
 use crate::error::SourceFault;
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::net::ip_policy::Allowed;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(access: &Access, interrupt: &Interrupt) -> Client {
+    pub fn new(access: &ClientConfig, interrupt: &Interrupt) -> Client {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // Followed where they are: headers must not be.

@@ -10,7 +10,7 @@ use ureq::tls::RootCerts;
 
 /// What reading a source depends on.
 #[derive(Debug, Clone, Default)]
-pub struct Access {
+pub struct ClientConfig {
     pub allowed_hosts: Allowed,
     /// None asks the servers themselves.
     pub proxy: Option<Proxy>,

@@ -13,7 +13,7 @@ use ureq::http::header::{CONTENT_LENGTH, HOST};
 use ureq::http::{Request, Response};
 
 /// Bytes of an answer that object_store reads: a page of a listing.
-const MOST: u64 = 64 << 20;
+const MAX_BODY_BYTES: u64 = 64 << 20;
 
 /// The client of one operation.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl Connector {
             let code = code(&response).unwrap_or_else(|| client::code_of(status.as_u16()));
             return Err(SourceFault::Refused { status: status.as_u16(), code });
         }
-        let bytes = response.into_body().into_with_config().limit(MOST).read_to_vec().map_err(client::fault)?;
+        let bytes = response.into_body().into_with_config().limit(MAX_BODY_BYTES).read_to_vec().map_err(client::fault)?;
         let mut answer = Response::new(bytes.into());
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;

@@ -4,7 +4,7 @@ use crate::error::SourceFault;
 use crate::store::inflate::{self, Broken};
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client::{self, Client};
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::open_source::{Identity, Opened};
 use std::io::{self, ErrorKind, Read};
 use ureq::Body;
@@ -15,7 +15,7 @@ use url::Url;
 const REDIRECTS: u32 = 10;
 
 /// Asks for an object from a byte on. The body's bytes are as sent: no content encoding is asked for or undone.
-pub fn open(url: &Url, access: &Access, interrupt: &Interrupt, from: u64) -> Result<Opened, SourceFault> {
+pub fn open(url: &Url, access: &ClientConfig, interrupt: &Interrupt, from: u64) -> Result<Opened, SourceFault> {
     let response = Client::new(access, interrupt).ask(|agent| follow(agent, url, &access.headers, from))?;
     match response.status().as_u16() {
         200 | 206 => opened(response, from),

@@ -5,7 +5,7 @@ use crate::error::SourceFault;
 use crate::store::account::AwsAccount;
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client::{self, Client};
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::net::ip_policy::Allowed;
 use serde::Deserialize;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use ureq::http::{Method, Request};
 const INSTANCE: &str = "http://169.254.169.254";
 const CONTAINER: &str = "http://169.254.170.2";
 /// Bytes of an answer.
-const MOST: u64 = 64 << 10;
+const MAX_BODY_BYTES: u64 = 64 << 10;
 
 /// A variable of the environment.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -36,7 +36,7 @@ pub fn account(interrupt: &Interrupt) -> Result<AwsAccount, SourceFault> {
 fn find(variable: Variable, interrupt: &Interrupt) -> Result<AwsAccount, SourceFault> {
     // It is the machine's own, and no user named it.
     let (connect_timeout, read_timeout) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(5)));
-    let access = Access { allowed_hosts: Allowed::parse("*"), connect_timeout, read_timeout, retries: 2, ..Access::default() };
+    let access = ClientConfig { allowed_hosts: Allowed::parse("*"), connect_timeout, read_timeout, retries: 2, ..ClientConfig::default() };
     let client = Client::new(&access, interrupt);
     let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
     let (found, region) = match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
@@ -109,7 +109,7 @@ fn ask(client: &Client, method: Method, url: &str, headers: &[(&str, &str)]) -> 
         client::send(agent, request, (!method.is_safe()).then_some(&[]))
     })?;
     match response.status().as_u16() {
-        200 => response.into_body().into_with_config().limit(MOST).read_to_string().map_err(client::fault),
+        200 => response.into_body().into_with_config().limit(MAX_BODY_BYTES).read_to_string().map_err(client::fault),
         // It has no role.
         404 => Err(SourceFault::NoAccount),
         status => Err(SourceFault::Refused { status, code: client::code_of(status) }),

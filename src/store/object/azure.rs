@@ -4,7 +4,7 @@ use crate::error::SourceFault;
 use crate::store::account::AzureContainer;
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client::{self, Client};
-use crate::store::net::client_config::{Access, HeaderMap};
+use crate::store::net::client_config::{ClientConfig, HeaderMap};
 use crate::store::net::connector::{self, Connector};
 use crate::store::net::http;
 use crate::store::object::object_store::{Object, Store, Upload};
@@ -26,9 +26,9 @@ use ureq::http::{Method, Request, Response};
 use url::Url;
 
 /// Bytes of a page of a listing.
-const MOST: u64 = 64 << 20;
+const MAX_LIST_BYTES: u64 = 64 << 20;
 /// For how long a URL is signed at most: a week.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_URL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A container.
 #[derive(Debug)]
@@ -43,9 +43,9 @@ pub struct Azure {
 }
 
 impl Azure {
-    pub fn new(container: &AzureContainer, access: &Access, interrupt: &Interrupt) -> Result<Azure, SourceFault> {
+    pub fn new(container: &AzureContainer, access: &ClientConfig, interrupt: &Interrupt) -> Result<Azure, SourceFault> {
         // Headers of web servers are none of its.
-        let access = Access { headers: HeaderMap::new(), ..access.clone() };
+        let access = ClientConfig { headers: HeaderMap::new(), ..access.clone() };
         let store = MicrosoftAzureBuilder::new()
             .with_account(&container.storage)
             .with_container_name(&container.container)
@@ -150,7 +150,7 @@ impl Store for Azure {
             if response.status().as_u16() != 200 {
                 return Err(refusal(&response, false));
             }
-            let text = response.into_body().into_with_config().limit(MOST).read_to_string().map_err(client::fault)?;
+            let text = response.into_body().into_with_config().limit(MAX_LIST_BYTES).read_to_string().map_err(client::fault)?;
             // It begins with a byte order mark.
             let page: Page = quick_xml::de::from_str(text.trim_start_matches('\u{feff}')).map_err(|_| client::unknown())?;
             for blob in page.blobs.blob {
@@ -182,7 +182,7 @@ impl Store for Azure {
     }
 
     fn put<'a>(&'a self, key: &str) -> Result<Box<dyn Upload + 'a>, SourceFault> {
-        Ok(Box::new(Writing { store: self, path: path(key)?, upload: None, parts: Parts::default() }))
+        Ok(Box::new(BlockUpload { store: self, path: path(key)?, upload: None, parts: Parts::default() }))
     }
 
     fn delete(&self, key: &str) -> Result<(), SourceFault> {
@@ -197,19 +197,19 @@ impl Store for Azure {
         if uri_encode(key, false) != key {
             return Err(SourceFault::Unsupported);
         }
-        block_on(self.store.signed_url(Method::GET, &path(key)?, expires.min(LONGEST))).map_err(connector::fault)
+        block_on(self.store.signed_url(Method::GET, &path(key)?, expires.min(MAX_URL_LIFETIME))).map_err(connector::fault)
     }
 }
 
 /// An object that comes in blocks; one that is small comes in one request. Blocks that nobody commits are gone within a week.
-struct Writing<'a> {
+struct BlockUpload<'a> {
     store: &'a Azure,
     path: Path,
     upload: Option<Box<dyn MultipartUpload>>,
     parts: Parts,
 }
 
-impl Writing<'_> {
+impl BlockUpload<'_> {
     fn send(&mut self, part: Vec<u8>) -> Result<(), SourceFault> {
         let upload = match &mut self.upload {
             Some(upload) => upload,
@@ -219,7 +219,7 @@ impl Writing<'_> {
     }
 }
 
-impl Upload for Writing<'_> {
+impl Upload for BlockUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SourceFault> {
         let mut rest = bytes;
         while let Some(part) = self.parts.fill(&mut rest) {

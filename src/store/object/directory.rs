@@ -92,7 +92,7 @@ impl Store for Directory {
         // Beside its place, so that it can be put there at once.
         let beside = directory.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4()));
         let file = File::options().write(true).create_new(true).open(&beside).map_err(file::fault)?;
-        Ok(Box::new(Writing { path, beside, file }))
+        Ok(Box::new(FileUpload { path, beside, file }))
     }
 
     fn delete(&self, key: &str) -> Result<(), SourceFault> {
@@ -121,13 +121,13 @@ impl Store for Directory {
     }
 }
 
-struct Writing {
+struct FileUpload {
     path: PathBuf,
     beside: PathBuf,
     file: File,
 }
 
-impl Upload for Writing {
+impl Upload for FileUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SourceFault> {
         self.file.write_all(bytes).map_err(file::fault)
     }
@@ -145,7 +145,7 @@ impl Upload for Writing {
     }
 }
 
-impl Drop for Writing {
+impl Drop for FileUpload {
     fn drop(&mut self) {
         // Once it is finished nothing is there.
         let _ = fs::remove_file(&self.beside);

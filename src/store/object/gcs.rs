@@ -4,7 +4,7 @@ use crate::error::SourceFault;
 use crate::store::account::GcpAccount;
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client::{self, Client};
-use crate::store::net::client_config::{Access, HeaderMap};
+use crate::store::net::client_config::{ClientConfig, HeaderMap};
 use crate::store::net::connector::{self, Connector};
 use crate::store::net::http;
 use crate::store::object::object_store::{Object, Store, Upload};
@@ -25,7 +25,7 @@ use url::Url;
 
 const HOST: &str = "https://storage.googleapis.com";
 /// Bytes of a page of a listing, and of what tells why something is refused.
-const MOST: u64 = 64 << 20;
+const MAX_BODY_BYTES: u64 = 64 << 20;
 /// For how long a URL is signed at most: a week.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -64,12 +64,12 @@ impl Item {
 }
 
 impl Gcs {
-    pub fn new(bucket: &str, account: &GcpAccount, access: &Access, interrupt: &Interrupt) -> Result<Gcs, SourceFault> {
+    pub fn new(bucket: &str, account: &GcpAccount, access: &ClientConfig, interrupt: &Interrupt) -> Result<Gcs, SourceFault> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         if bucket.is_empty() || matches!(bucket, "." | "..") || !bucket.bytes().all(plain) {
             return Err(SourceFault::Unsupported);
         }
-        let access = Access { headers: HeaderMap::new(), ..access.clone() };
+        let access = ClientConfig { headers: HeaderMap::new(), ..access.clone() };
         let host = account.host.as_deref().map_or(HOST, |host| host.trim_end_matches('/')).to_owned();
         let key = serde_json::json!({
             "private_key": account.private_key, "private_key_id": account.private_key_id, "client_email": account.service_account_email,
@@ -114,7 +114,7 @@ impl Gcs {
 }
 
 fn read<T: for<'a> Deserialize<'a>>(response: Response<Body>) -> Result<T, SourceFault> {
-    let bytes = response.into_body().into_with_config().limit(MOST).read_to_vec().map_err(client::fault)?;
+    let bytes = response.into_body().into_with_config().limit(MAX_BODY_BYTES).read_to_vec().map_err(client::fault)?;
     serde_json::from_slice(&bytes).map_err(|_| client::unknown())
 }
 
@@ -161,7 +161,7 @@ impl Store for Gcs {
 
     fn put<'a>(&'a self, key: &str) -> Result<Box<dyn Upload + 'a>, SourceFault> {
         self.url(key, "")?;
-        Ok(Box::new(Writing { store: self, key: key.to_owned(), session: None, sent: 0, parts: Parts::default() }))
+        Ok(Box::new(ResumableUpload { store: self, key: key.to_owned(), session: None, sent: 0, parts: Parts::default() }))
     }
 
     fn delete(&self, key: &str) -> Result<(), SourceFault> {
@@ -178,7 +178,7 @@ impl Store for Gcs {
 }
 
 /// An object that comes in a resumable upload; one that is small comes in one request.
-struct Writing<'a> {
+struct ResumableUpload<'a> {
     store: &'a Gcs,
     key: String,
     /// Where the upload goes, once there is more than one part.
@@ -187,7 +187,7 @@ struct Writing<'a> {
     parts: Parts,
 }
 
-impl Writing<'_> {
+impl ResumableUpload<'_> {
     fn upload_url(&self, kind: &str) -> String {
         format!("{}/upload/storage/v1/b/{}/o?uploadType={kind}&name={}", self.store.host, self.store.bucket, uri_encode(&self.key, true))
     }
@@ -221,7 +221,7 @@ impl Writing<'_> {
     }
 }
 
-impl Upload for Writing<'_> {
+impl Upload for ResumableUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SourceFault> {
         let mut rest = bytes;
         while let Some(part) = self.parts.fill(&mut rest) {
@@ -247,7 +247,7 @@ impl Upload for Writing<'_> {
     }
 }
 
-impl Drop for Writing<'_> {
+impl Drop for ResumableUpload<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             // It would be gone in a week by itself; more than to try is not to be done here.

@@ -4,7 +4,7 @@ use crate::error::SourceFault;
 use crate::store::account::AwsAccount;
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client::{self, Client};
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::net::http;
 use crate::store::object::object_store::{Object, Store, Upload};
 use crate::store::object::upload_parts::Parts;
@@ -55,7 +55,7 @@ struct Refusal {
 }
 
 impl S3 {
-    pub fn new(bucket: &str, account: &AwsAccount, access: &Access, interrupt: &Interrupt) -> Result<S3, SourceFault> {
+    pub fn new(bucket: &str, account: &AwsAccount, access: &ClientConfig, interrupt: &Interrupt) -> Result<S3, SourceFault> {
         let base = base(bucket, account).ok_or(SourceFault::Unsupported)?;
         let region = Region::Custom { region: account.region.clone(), endpoint: base.to_string() };
         Ok(S3 { client: Client::new(access, interrupt), account: account.clone(), region, base })
@@ -180,7 +180,7 @@ impl Store for S3 {
 
     fn put<'a>(&'a self, key: &str) -> Result<Box<dyn Upload + 'a>, SourceFault> {
         self.url(key, &[])?;
-        Ok(Box::new(Writing { store: self, key: key.to_owned(), upload: None, sent: Vec::new(), parts: Parts::default(), size: 0 }))
+        Ok(Box::new(MultipartUpload { store: self, key: key.to_owned(), upload: None, sent: Vec::new(), parts: Parts::default(), size: 0 }))
     }
 
     fn delete(&self, key: &str) -> Result<(), SourceFault> {
@@ -207,7 +207,7 @@ impl Store for S3 {
 }
 
 /// An object that comes in parts; one that is small comes in one request.
-struct Writing<'a> {
+struct MultipartUpload<'a> {
     store: &'a S3,
     key: String,
     /// What the server calls the upload, once there is more than one part.
@@ -218,7 +218,7 @@ struct Writing<'a> {
     size: u64,
 }
 
-impl Writing<'_> {
+impl MultipartUpload<'_> {
     fn send(&mut self, part: &[u8]) -> Result<(), SourceFault> {
         let upload = match &self.upload {
             Some(upload) => upload.clone(),
@@ -260,14 +260,14 @@ impl Writing<'_> {
     }
 }
 
-impl Drop for Writing<'_> {
+impl Drop for MultipartUpload<'_> {
     fn drop(&mut self) {
         // Parts that nobody completes cost their owner; more than to try is not to be done here.
         let _ = self.give_up();
     }
 }
 
-impl Upload for Writing<'_> {
+impl Upload for MultipartUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SourceFault> {
         self.size += bytes.len() as u64;
         let mut rest = bytes;
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn keys_are_written_as_they_are() {
-        let store = S3::new("b", &account(None), &Access::default(), &Interrupt::new()).unwrap();
+        let store = S3::new("b", &account(None), &ClientConfig::default(), &Interrupt::new()).unwrap();
         assert_eq!(store.url("a b/ä+%?#.gz", &[]).unwrap().path(), "/a%20b/%C3%A4%2B%25%3F%23.gz");
         assert_eq!(store.any_url("", &[("prefix", "a b+/")]).query(), Some("prefix=a%20b%2B%2F"));
         for key in ["", "..", "a/../b", "./a"] {

@@ -3,7 +3,7 @@
 use crate::error::SourceFault;
 use crate::store::account::{AwsAccount, AzureContainer, GcpAccount};
 use crate::store::interrupt::Interrupt;
-use crate::store::net::client_config::Access;
+use crate::store::net::client_config::ClientConfig;
 use crate::store::net::ip_policy::Allowed;
 use crate::store::object::azure::Azure;
 use crate::store::object::directory::Directory;
@@ -124,8 +124,8 @@ fn account(server: &S3Server, id: &str, secret: &str) -> AwsAccount {
     }
 }
 
-fn access() -> Access {
-    Access { allowed_hosts: Allowed::parse("127.0.0.1"), ..Access::default() }
+fn access() -> ClientConfig {
+    ClientConfig { allowed_hosts: Allowed::parse("127.0.0.1"), ..ClientConfig::default() }
 }
 
 fn store(server: &S3Server, bucket: &str, id: &str, secret: &str) -> S3 {
@@ -188,7 +188,7 @@ fn fetch(url: &url::Url) -> Result<Vec<u8>, SourceFault> {
 #[test]
 fn azure_behaves() {
     let Some(server) = AzureServer::start(&["container"]) else { return };
-    let store = |container: &str, key: &str, access: &Access| {
+    let store = |container: &str, key: &str, access: &ClientConfig| {
         let container = AzureContainer {
             storage: "devstoreaccount1".to_owned(),
             container: container.to_owned(),
@@ -212,14 +212,14 @@ fn azure_behaves() {
     assert_eq!(status(wrong.list("", &mut |_| Ok(()))), (403, "AuthorizationFailure".to_owned()));
     assert_eq!(status(store("nowhere", AZURE_KEY, &access()).unwrap().list("", &mut |_| Ok(()))), (404, "ContainerNotFound".to_owned()));
     assert!(store("container", "no base64 !", &access()).is_err());
-    let closed = store("container", AZURE_KEY, &Access::default()).unwrap();
+    let closed = store("container", AZURE_KEY, &ClientConfig::default()).unwrap();
     assert!(matches!(closed.head("signed"), Err(SourceFault::AddressRefused(_))));
 }
 
 #[test]
 fn gcs_behaves() {
     let Some(server) = GcsServer::start() else { return };
-    let store = |bucket: &str, access: &Access| {
+    let store = |bucket: &str, access: &ClientConfig| {
         let account = GcpAccount {
             service_account_email: "bulk@project.iam.gserviceaccount.com".to_owned(),
             private_key: private_key(),
@@ -232,7 +232,7 @@ fn gcs_behaves() {
     behaves(&bucket);
     pages(&bucket, 300);
     assert_eq!(status(store("nowhere", &access()).list("", &mut |_| Ok(()))).0, 404);
-    assert!(matches!(store("bucket", &Access::default()).head("x"), Err(SourceFault::AddressRefused(_))));
+    assert!(matches!(store("bucket", &ClientConfig::default()).head("x"), Err(SourceFault::AddressRefused(_))));
 }
 
 /// The emulator lets everybody in, so what is signed is verified here, by OpenSSL.
@@ -345,6 +345,6 @@ fn s3_behaves() {
     assert_eq!(status(store(&server, "bucket", "KEY", "WRONG").list("", &mut |_| Ok(()))), (403, "SignatureDoesNotMatch".to_owned()));
     assert_eq!(status(store(&server, "bucket", "NOBODY", "SECRET").list("", &mut |_| Ok(()))).0, 403);
     assert_eq!(status(store(&server, "nowhere", "KEY", "SECRET").list("", &mut |_| Ok(()))), (404, "NoSuchBucket".to_owned()));
-    let closed = S3::new("bucket", &account(&server, "KEY", "SECRET"), &Access::default(), &Interrupt::new()).unwrap();
+    let closed = S3::new("bucket", &account(&server, "KEY", "SECRET"), &ClientConfig::default(), &Interrupt::new()).unwrap();
     assert!(matches!(closed.head("signed"), Err(SourceFault::AddressRefused(_))));
 }

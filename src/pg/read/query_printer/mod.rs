@@ -6,8 +6,8 @@ mod shape;
 use crate::error::Error;
 use crate::pg::read::nested_query::{self, Nested, Statement};
 use crate::pg::sys::{error_context, guc, memory_context};
-use crate::pipeline::output_block::{Form, Piece};
-use crate::pipeline::parallel_map::{Fed, Feed, Size};
+use crate::pipeline::output_block::{OutputBlock, OutputEncoding};
+use crate::pipeline::parallel_map::{BlockSize, BlockSource, Fetched};
 use column::{Column, Pen, columns, guarded};
 use pgrx::{PgTupleDesc, pg_sys};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -23,7 +23,7 @@ pub struct Printer {
     query: Nested,
     columns: Vec<Column>,
     shape: Shape,
-    form: Form,
+    form: OutputEncoding,
     /// Emptied after each row.
     scratch: pg_sys::MemoryContext,
     /// Rows that were fetched and not yet printed, in memory of their own.
@@ -59,7 +59,7 @@ impl Clock {
 }
 
 /// How long rows wait for others of their block.
-const PATIENCE: Duration = Duration::from_millis(200);
+const BLOCK_TIME: Duration = Duration::from_millis(200);
 
 /// Whether a query of the caller's can begin, and its rows be printed in a format.
 pub fn check(query: &str, format: Format) -> Result<(), Error> {
@@ -72,12 +72,12 @@ pub fn check(query: &str, format: Format) -> Result<(), Error> {
 
 impl Printer {
     /// Starts a query of the caller's; an error if it does more than read.
-    pub fn open(query: &str, format: Format, form: Form, fcinfo: pg_sys::FunctionCallInfo) -> Result<Printer, Error> {
+    pub fn open(query: &str, format: Format, form: OutputEncoding, fcinfo: pg_sys::FunctionCallInfo) -> Result<Printer, Error> {
         let query = Nested::open(Statement::Callers(query), pg_sys::InvalidOid, fcinfo)?;
         // All that is made here lives as long as the query.
         let memory = query.memory().ok_or_else(|| Error::Internal("a query ended before it began".to_owned()))?;
         memory_context::within(memory, || {
-            error_context::keep(None, || {
+            error_context::with_context(None, || {
                 // SAFETY: the descriptor of a running query.
                 let descriptor = unsafe { PgTupleDesc::from_pg_copy(query.columns()) };
                 let columns = columns(&descriptor);
@@ -99,10 +99,10 @@ impl Printer {
     }
 
     /// Prints the rows of a block as they are fetched.
-    fn fill(&mut self, size: Size, piece: &mut Piece) -> Result<(usize, bool), Error> {
+    fn fill(&mut self, size: BlockSize, piece: &mut OutputBlock) -> Result<(usize, bool), Error> {
         let began = Clock::now();
         let mut rows = 0;
-        while piece.bytes.len() < size.bytes && rows < size.rows && (rows == 0 || began.elapsed() < PATIENCE) {
+        while piece.bytes.len() < size.bytes && rows < size.rows && (rows == 0 || began.elapsed() < BLOCK_TIME) {
             let Some(slot) = self.query.next()? else { return Ok((rows, false)) };
             // SAFETY: a slot with a row.
             let row = unsafe { &*slot };
@@ -117,11 +117,11 @@ impl Printer {
     }
 
     /// The same under settings of its own, which the query must not see: rows are held until some are there.
-    fn fill_unambiguously(&mut self, size: Size, piece: &mut Piece) -> Result<(usize, bool), Error> {
+    fn fill_unambiguously(&mut self, size: BlockSize, piece: &mut OutputBlock) -> Result<(usize, bool), Error> {
         let began = Clock::now();
         let mut bytes = 0;
         while !self.fetched_all
-            && (self.held.is_empty() || (bytes < size.bytes && self.held.len() < size.rows && began.elapsed() < PATIENCE))
+            && (self.held.is_empty() || (bytes < size.bytes && self.held.len() < size.rows && began.elapsed() < BLOCK_TIME))
         {
             let Some(slot) = self.query.next()? else {
                 self.fetched_all = true;
@@ -140,7 +140,7 @@ impl Printer {
         Ok((rows, !self.fetched_all || !self.held.is_empty()))
     }
 
-    fn print_held(&mut self, size: Size, piece: &mut Piece) -> Result<usize, Error> {
+    fn print_held(&mut self, size: BlockSize, piece: &mut OutputBlock) -> Result<usize, Error> {
         let mut rows = 0;
         let mut values = vec![pg_sys::Datum::null(); self.columns.len()];
         let mut nulls = vec![true; self.columns.len()];
@@ -155,7 +155,7 @@ impl Printer {
         Ok(rows)
     }
 
-    fn print(&mut self, values: &[pg_sys::Datum], nulls: &[bool], piece: &mut Piece) -> Result<(), Error> {
+    fn print(&mut self, values: &[pg_sys::Datum], nulls: &[bool], piece: &mut OutputBlock) -> Result<(), Error> {
         let Printer { scratch, shape, columns, pen, form, .. } = self;
         memory_context::within(*scratch, || shape.row(columns, pen, (values, nulls), *form, piece))?;
         // SAFETY: nothing in it is used any more.
@@ -176,12 +176,12 @@ fn copy(slot: *mut pg_sys::TupleTableSlot) -> pg_sys::HeapTuple {
     }
 }
 
-impl Feed for Printer {
-    type Block = Piece;
+impl BlockSource for Printer {
+    type Block = OutputBlock;
 
-    fn next(&mut self, size: Size) -> Result<Fed<Piece>, Error> {
-        error_context::keep(None, || {
-            let mut piece = Piece::default();
+    fn next(&mut self, size: BlockSize) -> Result<Fetched<OutputBlock>, Error> {
+        error_context::with_context(None, || {
+            let mut piece = OutputBlock::default();
             piece.reserve(size.bytes + size.bytes / 8)?;
             self.shape.header(&self.columns, self.form, &mut piece)?;
             let is_sql = matches!(self.shape, Shape::Sql { .. });
@@ -194,7 +194,7 @@ impl Feed for Printer {
             if !more {
                 self.query.end();
             }
-            Ok(Fed { bytes: piece.bytes.len(), rows: rows.max(usize::from(!piece.bytes.is_empty())), block: piece, more })
+            Ok(Fetched { bytes: piece.bytes.len(), rows: rows.max(usize::from(!piece.bytes.is_empty())), block: piece, more })
         })
     }
 }

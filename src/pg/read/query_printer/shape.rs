@@ -5,7 +5,7 @@ use crate::pg::catalog::resource_table;
 use crate::pg::read::query_printer::column::{Column, Pen, type_name};
 use crate::pg::sys::padded::Padded;
 use crate::pipeline::dump::text_format::Delimited;
-use crate::pipeline::output_block::{Form, Piece};
+use crate::pipeline::output_block::{OutputBlock, OutputEncoding};
 use pgrx::{PgTupleDesc, pg_sys};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -78,7 +78,7 @@ impl Shape {
     }
 
     /// The line of the columns' names, if there is one.
-    pub fn header(&mut self, columns: &[Column], form: Form, piece: &mut Piece) -> Result<(), Error> {
+    pub fn header(&mut self, columns: &[Column], form: OutputEncoding, piece: &mut OutputBlock) -> Result<(), Error> {
         if let Shape::Delimited { delimited, header: header @ true } = self {
             *header = false;
             piece.begin(form);
@@ -99,8 +99,8 @@ impl Shape {
         columns: &mut [Column],
         pen: &mut Pen,
         (values, nulls): (&[pg_sys::Datum], &[bool]),
-        form: Form,
-        piece: &mut Piece,
+        form: OutputEncoding,
+        piece: &mut OutputBlock,
     ) -> Result<(), Error> {
         piece.begin(form);
         let out = &mut piece.bytes;
@@ -198,7 +198,7 @@ fn quoted_name(name: &str) -> Result<String, Error> {
     Ok(parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join("."))
 }
 
-fn close(piece: &mut Piece, form: Form) -> Result<(), Error> {
+fn close(piece: &mut OutputBlock, form: OutputEncoding) -> Result<(), Error> {
     if piece.end(form) { Ok(()) } else { Err(Error::RowTooLarge) }
 }
 
