@@ -108,7 +108,7 @@ pub enum Fault {
     Dangling { path: String },
     /// Where ids must be new: in the table, or in an earlier line.
     #[error("resource with this id exists already")]
-    Exists,
+    DuplicateId,
 }
 
 impl Reject {
@@ -122,7 +122,7 @@ impl Fault {
     /// The element that is wrong, as a path from the resource.
     pub fn path(&self) -> Option<&str> {
         match self {
-            Fault::NoId | Fault::BadId | Fault::Exists => Some("id"),
+            Fault::NoId | Fault::BadId | Fault::DuplicateId => Some("id"),
             Fault::NoType | Fault::WrongType { .. } | Fault::UnknownType(_) | Fault::WrongTable(_) => Some("resourceType"),
             Fault::BadInstant(path) => Some(path),
             Fault::BadVersion => Some("meta.versionId"),
@@ -237,7 +237,7 @@ pub enum Error {
     NotReadOnly(String),
     /// What a query of the caller's calls made the transaction writable.
     #[error("the query made the transaction writable: bulk.dump_sql only reads")]
-    Unprotected,
+    WriteEnabled,
     /// Where columns are told apart by name.
     #[error("column \"{0}\" appears more than once")]
     DuplicateColumn(String),
@@ -264,7 +264,7 @@ pub enum Error {
     FixedSnapshot,
     /// What a worker finds when it comes too late.
     #[error("the extension was dropped")]
-    Gone,
+    ExtensionDropped,
     #[error("setting bulk.resource_directory is empty")]
     NoResourceDirectory,
     /// What a worker finds when its job was paused, cancelled or deleted.

@@ -82,7 +82,7 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     if options.checks.references {
         sink = Box::new(CheckedSink::new(sink, definitions, counters::reject_limit(options.max_errors)));
     }
-    let mut ledger = LoadCounters::new(options.max_errors);
+    let mut counters = LoadCounters::new(options.max_errors);
     let access = assemble::access(&options, &sources)?;
     for source in sources {
         let plan = source_reader::LoadInput {
@@ -95,26 +95,26 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
             division: None,
             confirm: false,
         };
-        source_reader::load(plan, &mut *sink, &mut ledger, &mut Backend)?;
+        source_reader::load(plan, &mut *sink, &mut counters, &mut Backend)?;
     }
-    sink.finish(&mut ledger)?;
+    sink.finish(&mut counters)?;
     let answer = match resource_type {
-        Some(name) => json!({"total": ledger.stored.get(&name).copied().unwrap_or(0)}),
-        None => json!(ledger.stored.iter().filter(|(_, lines)| **lines > 0).collect::<BTreeMap<_, _>>()),
+        Some(name) => json!({"total": counters.stored.get(&name).copied().unwrap_or(0)}),
+        None => json!(counters.stored.iter().filter(|(_, lines)| **lines > 0).collect::<BTreeMap<_, _>>()),
     };
-    let validation = validate_later(&journal, &options, &ledger)?;
-    journal.close_load(&ledger, validation.map(|id| format!("validation is job {id}")).as_deref())?;
+    let validation = validate_later(&journal, &options, &counters)?;
+    journal.close_load(&counters, validation.map(|id| format!("validation is job {id}")).as_deref())?;
     Ok(answer)
 }
 
 /// Has what was stored validated by a background worker once it is committed: the job's id.
-fn validate_later(journal: &LoadErrors, options: &LoadOptions, ledger: &LoadCounters) -> Result<Option<String>, Error> {
+fn validate_later(journal: &LoadErrors, options: &LoadOptions, counters: &LoadCounters) -> Result<Option<String>, Error> {
     let checks = options.later;
     if checks == Checks::default() {
         return Ok(None);
     }
     let mut tables = Vec::new();
-    for resource_type in ledger.stored.iter().filter(|(_, lines)| **lines > 0).map(|(name, _)| name) {
+    for resource_type in counters.stored.iter().filter(|(_, lines)| **lines > 0).map(|(name, _)| name) {
         tables.extend(resource_table::lookup(resource_type)?.map(|table| (resource_type.clone(), table)));
     }
     let request = json!({"load": journal.id()});

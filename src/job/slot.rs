@@ -22,7 +22,7 @@ pub fn leave_place() -> Result<(), Failure> {
 
 /// Takes a free place; false when there is none.
 pub fn take_place() -> Result<bool, Failure> {
-    let place = record(|| Ok((0..guc::max_workers()).map(Lock::Place).find(|place| place.take())))?;
+    let place = record(|| Ok((0..guc::max_workers()).map(Lock::WorkerSlot).find(|place| place.take())))?;
     PLACE.set(place);
     Ok(place.is_some())
 }

@@ -38,7 +38,7 @@ pub type Open = fn(&JobSpec) -> Result<Box<dyn Operation>, Error>;
 pub fn main(open: Open) {
     let launch = background::enter();
     match run(launch, open) {
-        Ok(()) | Err(Failure::Ours(Error::Gone)) => {}
+        Ok(()) | Err(Failure::Ours(Error::ExtensionDropped)) => {}
         Err(failure) => {
             let what = match failure {
                 Failure::Ours(error) => crate::pg::sys::sqlstate::message_without_content(&error),
@@ -99,7 +99,7 @@ fn run_with_slot(job: &Job, open: Open, after_another: bool) -> Result<(), Failu
     // Whoever comes when enough are at it leaves again.
     let seats = job.threads.and_then(|threads| u32::try_from(threads).ok()).unwrap_or(1);
     let seat = match job.threads {
-        Some(_) => record(|| Ok((0..seats).map(|seat| Lock::Seat(job.number, seat)).find(|seat| seat.take())))?,
+        Some(_) => record(|| Ok((0..seats).map(|seat| Lock::JobSlot(job.number, seat)).find(|seat| seat.take())))?,
         None => None,
     };
     let worked = if seat.is_some() || job.threads.is_none() { work(job, open, after_another) } else { Ok(()) };
@@ -124,7 +124,7 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
     });
     if let Err(failure) = taken_over {
         return match failure {
-            Failure::Ours(Error::Gone) => Err(failure),
+            Failure::Ours(Error::ExtensionDropped) => Err(failure),
             failure => record(|| job::fail(job, &failure.message())),
         };
     }
@@ -140,7 +140,7 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
             Ok(Step::Done | Step::More) => record(|| task_progress::end(&part, None)),
             Ok(Step::TooMany(most)) => record(|| task_progress::end(&part, Some(&format!("more than {most} resources are invalid")))),
             Ok(Step::Ended | Step::Unwanted) => Ok(()),
-            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err(failure) => {
                 let message = failure.message();
                 // Whoever cancels the job interrupts it.
@@ -173,8 +173,8 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure>
     let failed = loop {
         match operation.all(job, &mut parts) {
             Ok(_) => break None,
-            Err((_, Failure::Ours(Error::Gone))) => return Err(Failure::Ours(Error::Gone)),
-            Err((_, failure)) if failure.may_pass() && tries < retry::MAX_STEP_TRIES => tries += 1,
+            Err((_, Failure::Ours(Error::ExtensionDropped))) => return Err(Failure::Ours(Error::ExtensionDropped)),
+            Err((_, failure)) if failure.is_transient() && tries < retry::MAX_STEP_TRIES => tries += 1,
             Err((at, failure)) => break Some((at, failure)),
         }
         parts.iter_mut().for_each(|part| part.progress = Progress::default());

@@ -14,7 +14,10 @@ pub type Answer = Result<Value, Value>;
 
 /// What a call can be the cause of is an answer.
 pub fn refusal(error: Error, bucket: Option<&Bucket>) -> Result<Answer, Error> {
-    if matches!(error, Error::Internal(_) | Error::Memory | Error::Gone | Error::DatabaseEncoding | Error::VersionMismatch { .. }) {
+    if matches!(
+        error,
+        Error::Internal(_) | Error::Memory | Error::ExtensionDropped | Error::DatabaseEncoding | Error::VersionMismatch { .. }
+    ) {
         return Err(error);
     }
     let none = Bucket::Directory(Default::default());

@@ -71,7 +71,7 @@ impl Operation for Validate {
             });
             match stepped {
                 Ok(Step::More) => tries = 0,
-                Err(failure) if failure.may_pass() && tries < retry::MAX_STEP_TRIES => {
+                Err(failure) if failure.is_transient() && tries < retry::MAX_STEP_TRIES => {
                     tries += 1;
                     *task = before;
                 }

@@ -18,9 +18,9 @@ pub fn run<T: Send + 'static>(
         .map_err(|error| Error::Internal(format!("could not make an eventfd: {error}")))?;
     let shared = Arc::new((Mutex::new(None), event));
     let interrupt = Interrupt::new();
-    let crew = ThreadGroup::new(interrupt.clone(), || {});
+    let group = ThreadGroup::new(interrupt.clone(), || {});
     let answer = Arc::clone(&shared);
-    crew.spawn("bulk blocking", move || {
+    group.spawn("bulk blocking", move || {
         let done = catch_unwind(AssertUnwindSafe(|| work(&interrupt)));
         let done = done.unwrap_or_else(|_| Err(Error::Internal("a thread panicked".to_owned())));
         *answer.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);

@@ -140,15 +140,15 @@ impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
         }
         let queue = Arc::new(Queue::new(BUDGET)?);
         let waker = Arc::clone(&queue);
-        let crew = ThreadGroup::new(Interrupt::new(), move || waker.stop());
+        let group = ThreadGroup::new(Interrupt::new(), move || waker.stop());
         for _ in 0..self.threads {
             let (queue, maker) = (Arc::clone(&queue), Arc::clone(&self.maker));
-            crew.spawn("bulk dump", move || {
+            group.spawn("bulk dump", move || {
                 let mut tools = M::Tools::default();
                 queue.work(|block| maker.make(block, &mut tools));
             })?;
         }
-        self.workers = Some(Workers { queue: Arc::clone(&queue), _crew: crew });
+        self.workers = Some(Workers { queue: Arc::clone(&queue), _crew: group });
         Ok(queue)
     }
 

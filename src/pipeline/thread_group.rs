@@ -35,7 +35,7 @@ impl ThreadGroup {
     pub fn new(interrupt: Interrupt, wake: impl Fn() + Send + Sync + 'static) -> ThreadGroup {
         let alive = Arc::new(GroupState { count: Mutex::new(0), ended: Condvar::new(), interrupt, wake: Box::new(wake) });
         let mut crews = CREWS.lock().unwrap_or_else(PoisonError::into_inner);
-        crews.retain(|crew| crew.strong_count() > 0);
+        crews.retain(|group| group.strong_count() > 0);
         crews.push(Arc::downgrade(&alive));
         ThreadGroup(alive)
     }
@@ -96,7 +96,7 @@ impl Drop for ThreadGroup {
 /// Ends all threads of this process: for an exit that unwinds nothing.
 pub fn stop_all() {
     let crews: Vec<_> = CREWS.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-    for crew in crews.iter().filter_map(Weak::upgrade) {
-        crew.stop();
+    for group in crews.iter().filter_map(Weak::upgrade) {
+        group.stop();
     }
 }

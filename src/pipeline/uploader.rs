@@ -30,8 +30,8 @@ impl Uploader {
         let queue = Arc::new(Queue::new(BUDGET)?);
         let (waker, worker) = (Arc::clone(&queue), Arc::clone(&queue));
         let interrupt = Interrupt::new();
-        let crew = ThreadGroup::new(interrupt.clone(), move || waker.stop());
-        crew.spawn("bulk write", move || {
+        let group = ThreadGroup::new(interrupt.clone(), move || waker.stop());
+        group.spawn("bulk write", move || {
             let url = bucket.url();
             let fault = |fault: SourceFault| Error::source(&url, fault);
             // Kept until the end: a client's connections are its own.
@@ -52,7 +52,7 @@ impl Uploader {
                 Ok(())
             });
         })?;
-        Ok(Uploader { queue, _crew: crew })
+        Ok(Uploader { queue, _crew: group })
     }
 
     /// Begins an object.

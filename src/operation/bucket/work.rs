@@ -57,12 +57,12 @@ fn file(job: &Job, load: &BucketLoad, part: &mut Task) -> Result<Step, Failure> 
             Ok(()) => return Ok(Step::Ended),
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
             Err(Failure::Ours(Error::FileForgotten)) => return Ok(Step::Done),
-            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err(failure) => failure,
         };
         part.progress = Progress::default();
         let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "23505");
-        if failure.may_pass() && passing < MAX_FILE_TRIES {
+        if failure.is_transient() && passing < MAX_FILE_TRIES {
             passing += 1;
             alone = passing > 1;
         } else if load.upsert && is_duplicate && !alone {
@@ -137,14 +137,14 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Task, name: Name, ke
         let recipe = assemble::recipe(&part.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
         let threads = guc::encode_threads();
         let plan = LoadInput { source, access, recipe, threads, from: Default::default(), span: None, division: None, confirm: true };
-        let mut ledger = LoadCounters::new(0);
+        let mut counters = LoadCounters::new(0);
         let mut counting = CountingSink { sink: &mut *sink, job, progress: &mut part.progress };
-        source_reader::load(plan, &mut counting, &mut ledger, &mut CancelPollInTransaction(job))?;
-        sink.finish(&mut ledger)?;
-        part.progress.read = ledger.read;
-        part.progress.stored = ledger.all_stored();
+        source_reader::load(plan, &mut counting, &mut counters, &mut CancelPollInTransaction(job))?;
+        sink.finish(&mut counters)?;
+        part.progress.read = counters.read;
+        part.progress.stored = counters.all_stored();
         let identity = &part.progress.checkpoint.identity;
-        files::done(name, ledger.all_stored(), identity.length, identity.etag.as_deref())?;
+        files::done(name, counters.all_stored(), identity.length, identity.etag.as_deref())?;
         task_progress::advance_input(part, &part.progress)?;
         task_progress::end(part, None)
     })
@@ -162,7 +162,7 @@ fn index(job: &Job, part: &mut Task) -> Result<Step, Failure> {
         match transaction::run(None, || {
             if job::is_wanted(job)? { disabled_index::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
         }) {
-            Err(failure) if failure.may_pass() && tries < MAX_FILE_TRIES => {
+            Err(failure) if failure.is_transient() && tries < MAX_FILE_TRIES => {
                 tries += 1;
                 subtransaction::outside(|| {
                     latch::pause(Duration::from_millis(100) * tries);
@@ -171,7 +171,7 @@ fn index(job: &Job, part: &mut Task) -> Result<Step, Failure> {
             }
             // It may have been meant for the job before; else the job is not wanted.
             Err(failure) if failure.is_cancel() && cancels == 0 => cancels += 1,
-            Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+            Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
                 let message = failure.whole_message();
                 return transaction::run(None, || {
                     disabled_index::note(&part.source, &message)?;

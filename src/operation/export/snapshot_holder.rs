@@ -36,7 +36,7 @@ pub fn hold(job: &Job, export: &Export, part: &Task) -> Result<Step, Failure> {
         done = begin(job, export, part);
     }
     match done {
-        Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+        Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
             cleanup::fail(job, &export.sink, &failure.message())?;
             Ok(Step::Unwanted)
         }

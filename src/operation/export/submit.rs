@@ -85,14 +85,14 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         file_size: guc::export_file_size(),
     };
     let plan = JobSpec::new(guc::taken_over(), &export)?;
-    let keeper = [NewTask { source: "snapshot".to_owned(), resource_type: None }];
+    let holder = [NewTask { source: "snapshot".to_owned(), resource_type: None }];
     let order = NewJob {
         id: None,
         kind: "export",
         request,
         plan: plan.to_json()?,
         secret: None,
-        parts: if nobody { &[] } else { &keeper },
+        parts: if nobody { &[] } else { &holder },
         workers: usize::from(!nobody),
         // Beside the keeper of the snapshot.
         threads: Some(WORKERS + 1),

@@ -88,7 +88,7 @@ impl WaitControl for Within<'_> {
 /// Writes a part's files, whole. What fails fails the export.
 fn write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
     match try_to_write(job, export, part, memory) {
-        Err(failure) if !matches!(failure, Failure::Ours(Error::Gone)) => {
+        Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
             cleanup::fail(job, &export.sink, &failure.message())?;
             Ok(Step::Unwanted)
         }
@@ -114,11 +114,11 @@ fn try_to_write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory
         if !is_wanted || transaction::run(None, || exported_snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
             return Ok(Step::Unwanted);
         }
-        let may_pass = matches!(&failure, Failure::Ours(error) if retry::is_transient(error)) || failure.may_pass();
+        let is_transient = matches!(&failure, Failure::Ours(error) if retry::is_transient(error)) || failure.is_transient();
         if failure.is_cancel() && cancels == 0 {
             // It may have been meant for the job before.
             cancels += 1;
-        } else if may_pass && part.tries < RETRIES {
+        } else if is_transient && part.tries < RETRIES {
             transaction::run(None, || task_progress::try_again(part, &failure.message()))?;
             if !retry::back_off(job, part.tries - 1)? {
                 return Ok(Step::Unwanted);
@@ -192,7 +192,7 @@ fn attempt(job: &Job, export: &Export, part: &Task, run: &Run, name: &str, memor
             base: format!("{}/{}", run.folder, base(part, resource_type, what)),
             resource_type: resource_type.to_owned(),
             kind: if what == What::Deletion { Kind::Deleted } else { Kind::Output },
-            outbox: None,
+            uploader: None,
             errors: None,
             open: None,
             error: None,
@@ -291,7 +291,7 @@ struct Files<'a> {
     base: String,
     resource_type: String,
     kind: Kind,
-    outbox: Option<Uploader>,
+    uploader: Option<Uploader>,
     errors: Option<Uploader>,
     /// That being written.
     open: Option<OutputFile>,
@@ -317,12 +317,12 @@ impl Files<'_> {
         }
         drop(pipe);
         self.close(control)?;
-        if let (Some(outbox), Some(error)) = (&mut self.errors, self.error.take()) {
-            outbox.close(control)?;
+        if let (Some(uploader), Some(error)) = (&mut self.errors, self.error.take()) {
+            uploader.close(control)?;
             self.written.push(error);
         }
-        for outbox in [self.outbox, self.errors].into_iter().flatten() {
-            outbox.finish(control)?;
+        for uploader in [self.uploader, self.errors].into_iter().flatten() {
+            uploader.finish(control)?;
         }
         Ok((self.written, read))
     }
@@ -338,27 +338,27 @@ impl Files<'_> {
         {
             self.close(control)?;
         }
-        let outbox = match &mut self.outbox {
-            Some(outbox) => outbox,
+        let uploader = match &mut self.uploader {
+            Some(uploader) => uploader,
             none => none.insert(Uploader::new(self.export.sink.bucket.clone(), self.access.clone())?),
         };
         if self.open.is_none() {
             let number = self.written.len();
             let ending = if number == 0 { String::new() } else { format!("-{}", number + 1) };
             let key = format!("{}{ending}.ndjson{}", self.base, if self.export.gzip { ".gz" } else { "" });
-            outbox.open(control, &key)?;
+            uploader.open(control, &key)?;
             self.open = Some(OutputFile { key, kind: self.kind, resource_type: self.resource_type.clone(), count: 0, size: 0 });
         }
         if let Some(open) = &mut self.open {
             open.count += lines;
             open.size += size;
         }
-        outbox.write(control, bytes)
+        uploader.write(control, bytes)
     }
 
     fn close(&mut self, control: &mut dyn WaitControl) -> Result<(), Error> {
-        if let (Some(outbox), Some(open)) = (&mut self.outbox, self.open.take()) {
-            outbox.close(control)?;
+        if let (Some(uploader), Some(open)) = (&mut self.uploader, self.open.take()) {
+            uploader.close(control)?;
             self.written.push(open);
         }
         Ok(())
@@ -367,12 +367,12 @@ impl Files<'_> {
     /// What is to be said of resources that could not be written.
     fn complain(&mut self, control: &mut dyn WaitControl, bytes: Vec<u8>, lines: u64) -> Result<(), Error> {
         let key = self.name("").replacen('/', "/error/", 1);
-        let outbox = match &mut self.errors {
-            Some(outbox) => outbox,
+        let uploader = match &mut self.errors {
+            Some(uploader) => uploader,
             none => none.insert(Uploader::new(self.export.sink.bucket.clone(), self.access.clone())?),
         };
         if self.error.is_none() {
-            outbox.open(control, &key)?;
+            uploader.open(control, &key)?;
         }
         let error = self.error.get_or_insert_with(|| OutputFile {
             key,
@@ -383,6 +383,6 @@ impl Files<'_> {
         });
         error.count += lines;
         error.size += bytes.len() as u64;
-        outbox.write(control, bytes)
+        uploader.write(control, bytes)
     }
 }

@@ -119,12 +119,12 @@ fn input(job: &Job, import: &Import, part: &mut Task) -> Result<Step, Failure> {
         let division = plan.division.clone();
         let before = part.progress.read;
         let loaded = subtransaction::outside(|| {
-            let mut ledger = LoadCounters::new(u64::MAX);
+            let mut counters = LoadCounters::new(u64::MAX);
             let mut sink = Box::new(CheckpointSink::new(job, part, destination.clone(), session.options.max_errors));
-            match source_reader::load(plan, &mut *sink, &mut ledger, &mut CancelPoll(job)) {
+            match source_reader::load(plan, &mut *sink, &mut counters, &mut CancelPoll(job)) {
                 Ok(()) if divide::is_due(&division) => Ok(()),
-                Ok(()) => sink.finish(&mut ledger),
-                Err(error @ Error::Source { .. }) => sink.keep(&mut ledger).and(Err(error)),
+                Ok(()) => sink.finish(&mut counters),
+                Err(error @ Error::Source { .. }) => sink.keep(&mut counters).and(Err(error)),
                 Err(error) => Err(error),
             }
         });
@@ -135,7 +135,7 @@ fn input(job: &Job, import: &Import, part: &mut Task) -> Result<Step, Failure> {
             }
             Ok(()) => return Ok(Step::Ended),
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
-            Err(Failure::Ours(Error::Gone)) => return Err(Failure::Ours(Error::Gone)),
+            Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err(Failure::Ours(error)) => error,
             Err(failure) => return Err(failure),
         };
@@ -187,19 +187,19 @@ fn one_of_them(session: &Session, part: &mut Task) -> Result<(), Error> {
     let destination = assemble::destination(&session.options);
     let most = session.options.max_errors;
     let journal = LoadErrors::of_input(&session.job.id, part.ordinal);
-    let mut ledger = LoadCounters::new(most);
+    let mut counters = LoadCounters::new(most);
     let mut sink: Box<dyn BatchSink> = match most {
         0 => Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?),
         _ => Box::new(TolerantSink::new(destination.clone(), resource_type.as_deref(), journal)?),
     };
     let plan = session.plan(session.source(part)?, part, &destination);
     let mut counts = CountingSink { sink: &mut *sink, job: session.job, progress: &mut part.progress };
-    source_reader::load(plan, &mut counts, &mut ledger, &mut CancelPollInTransaction(session.job))?;
-    sink.finish(&mut ledger)?;
-    part.progress.read = ledger.read;
-    part.progress.stored = ledger.all_stored();
-    part.progress.skipped = ledger.skipped;
-    part.progress.rejected = ledger.rejected;
+    source_reader::load(plan, &mut counts, &mut counters, &mut CancelPollInTransaction(session.job))?;
+    sink.finish(&mut counters)?;
+    part.progress.read = counters.read;
+    part.progress.stored = counters.all_stored();
+    part.progress.skipped = counters.skipped;
+    part.progress.rejected = counters.rejected;
     task_progress::advance_input(part, &part.progress)?;
     task_progress::end(part, None)
 }

@@ -56,7 +56,7 @@ pub fn isolated<T>(
         // SAFETY: as above.
         unsafe { pg_sys::PushActiveSnapshot(snapshot) };
         if !sql::is_there() {
-            return Err(Failure::Ours(Error::Gone));
+            return Err(Failure::Ours(Error::ExtensionDropped));
         }
         version::matches().map_err(Failure::Ours)?;
         let value = work().map_err(Failure::Ours)?;

@@ -280,7 +280,7 @@ impl Rights {
 /// An error when a query has undone it: PostgreSQL 15 lets RESET do so.
 fn is_read_only() -> Result<(), Error> {
     // SAFETY: reads a backend variable.
-    if unsafe { pg_sys::XactReadOnly } { Ok(()) } else { Err(Error::Unprotected) }
+    if unsafe { pg_sys::XactReadOnly } { Ok(()) } else { Err(Error::WriteEnabled) }
 }
 
 /// Has the query ended when the calling one is, in whose memory this is called.

@@ -109,8 +109,8 @@ pub fn give_up(job: i64, id: &str) -> Result<(), Error> {
 }
 
 /// Begins a job anew: of what was done nothing counts. A worker may still be at one of its parts.
-pub fn begin_anew(job: &Job, keeper: &Task) -> Result<(), Error> {
-    sql::run("delete from bulk.job_file_entry where job = $1 and number <> $2", &[job.number.into(), keeper.number.into()])
+pub fn begin_anew(job: &Job, holder: &Task) -> Result<(), Error> {
+    sql::run("delete from bulk.job_file_entry where job = $1 and number <> $2", &[job.number.into(), holder.number.into()])
 }
 
 /// Enters a run and its parts.

@@ -114,16 +114,16 @@ impl LoadErrors {
     }
 
     /// Enters that a load is done, and what else there is to say of it.
-    pub fn close_load(self, ledger: &LoadCounters, message: Option<&str>) -> Result<(), Error> {
+    pub fn close_load(self, counters: &LoadCounters, message: Option<&str>) -> Result<(), Error> {
         sql::run(
             "update bulk.job_entry set state = 'done', finished = pg_catalog.clock_timestamp(), read = $2, stored = $3, skipped = $4, rejected = $5, message = $6 \
              where id operator(pg_catalog.=) $1",
             &[
                 self.id.as_str().into(),
-                (ledger.read as i64).into(),
-                (ledger.all_stored() as i64).into(),
-                (ledger.skipped as i64).into(),
-                (ledger.rejected as i64).into(),
+                (counters.read as i64).into(),
+                (counters.all_stored() as i64).into(),
+                (counters.skipped as i64).into(),
+                (counters.rejected as i64).into(),
                 message.into(),
             ],
         )?;

@@ -12,9 +12,9 @@ pub enum Lock {
     /// A part of a job, by its number; one worker's alone.
     Part(i64),
     /// One of those who may be at a job at a time.
-    Seat(i64, u32),
+    JobSlot(i64, u32),
     /// One of the places that `bulk.max_workers` gives.
-    Place(u32),
+    WorkerSlot(u32),
     /// The snapshot of a job, by its number; whoever keeps it has it.
     Snapshot(i64),
 }
@@ -29,8 +29,8 @@ impl Lock {
     fn tag(self) -> pg_sys::LOCKTAG {
         let (class, high, low) = match self {
             Lock::Job(number) | Lock::Part(number) => (Lock::WORK, (number >> 32) as u32, number as u32),
-            Lock::Place(place) => (Lock::PLACE, 0, place),
-            Lock::Seat(job, seat) => (Lock::SEAT, job as u32, seat),
+            Lock::WorkerSlot(place) => (Lock::PLACE, 0, place),
+            Lock::JobSlot(job, seat) => (Lock::SEAT, job as u32, seat),
             Lock::Snapshot(number) => (Lock::SNAPSHOT, (number >> 32) as u32, number as u32),
         };
         pg_sys::LOCKTAG {
@@ -46,7 +46,7 @@ impl Lock {
     fn mode(self) -> i32 {
         match self {
             Lock::Job(_) => pg_sys::ShareLock as i32,
-            Lock::Part(_) | Lock::Place(_) | Lock::Seat(..) | Lock::Snapshot(_) => pg_sys::ExclusiveLock as i32,
+            Lock::Part(_) | Lock::WorkerSlot(_) | Lock::JobSlot(..) | Lock::Snapshot(_) => pg_sys::ExclusiveLock as i32,
         }
     }
 

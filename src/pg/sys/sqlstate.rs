@@ -34,7 +34,7 @@ fn code(error: &Error) -> Code {
         Error::NoCreationTime(_) | Error::NoUpdateTime(_) => Code::ERRCODE_UNDEFINED_COLUMN,
         Error::UnknownOption { .. } | Error::InvalidOption { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::NotOneStatement(_) => Code::ERRCODE_SYNTAX_ERROR,
-        Error::NotReadOnly(_) | Error::Unprotected => Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        Error::NotReadOnly(_) | Error::WriteEnabled => Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
         Error::DuplicateColumn(_) => Code::ERRCODE_DUPLICATE_COLUMN,
         Error::Pseudotype { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         Error::TooManyPaths(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -44,7 +44,7 @@ fn code(error: &Error) -> Code {
         Error::NoJob(_)
         | Error::NoRole
         | Error::NoSecret
-        | Error::Gone
+        | Error::ExtensionDropped
         | Error::Stopped
         | Error::UnknownBucket(_)
         | Error::FileForgotten => Code::ERRCODE_UNDEFINED_OBJECT,
@@ -83,7 +83,7 @@ fn fault_code(fault: &Fault) -> Code {
         Fault::BadId | Fault::WrongType { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Fault::UnknownType(_) => Code::ERRCODE_UNDEFINED_TABLE,
         Fault::Changed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        Fault::Exists => Code::ERRCODE_UNIQUE_VIOLATION,
+        Fault::DuplicateId => Code::ERRCODE_UNIQUE_VIOLATION,
         Fault::BadInstant(_) => Code::ERRCODE_INVALID_DATETIME_FORMAT,
         Fault::BadVersion => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Fault::WrongTable(error) => code(error),

@@ -78,7 +78,7 @@ impl Failure {
     }
 
     /// Whether the same may succeed when it is tried again: deadlocks, serialization failures.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Failure::Server { sqlstate, .. } if ["40P01", "40001"].contains(&sqlstate::sqlstate(*sqlstate).as_str()))
     }
 

@@ -66,7 +66,7 @@ pub fn recipe(
         take_meta: options.policy.take_meta(),
         versions: None,
         compression: compression.clone(),
-        enough_rejects: counters::reject_limit(options.max_errors),
+        reject_limit: counters::reject_limit(options.max_errors),
         keep_lines: options.max_errors > 0,
         max_line: guc::max_line(),
         max_depth: guc::max_depth(),

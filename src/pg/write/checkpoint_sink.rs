@@ -41,33 +41,33 @@ pub struct CheckpointSink<'a> {
     group: Vec<Rc<Batch>>,
     rejects: Vec<Reject>,
     began: Instant,
-    trust: NewIdHeuristic,
+    new_ids: NewIdHeuristic,
 }
 
 /// Whether the ids of the next group are taken for new. A look-up of all costs a fifth of the load; a group that fails is written twice.
 struct NewIdHeuristic {
     /// Groups to look up first.
-    doubt: u32,
+    probe_groups: u32,
     /// The same after the next disappointment.
     next: u32,
 }
 
 impl NewIdHeuristic {
     fn lose(&mut self) {
-        self.doubt = self.next;
+        self.probe_groups = self.next;
         self.next = (self.next * 2).min(MAX_PROBE_GROUPS);
     }
 
     /// A group was looked up, and so many of its rows were there.
     fn learn(&mut self, found: u64) {
-        self.doubt = if found > 0 { self.doubt.max(1) } else { self.doubt.saturating_sub(1) };
+        self.probe_groups = if found > 0 { self.probe_groups.max(1) } else { self.probe_groups.saturating_sub(1) };
     }
 }
 
 impl<'a> CheckpointSink<'a> {
     pub fn new(job: &'a Job, part: &'a mut Task, destination: Destination, max_errors: u64) -> CheckpointSink<'a> {
         let resource_type = part.resource_type.clone();
-        let trust = NewIdHeuristic { doubt: 1, next: 2 };
+        let new_ids = NewIdHeuristic { probe_groups: 1, next: 2 };
         CheckpointSink {
             job,
             part,
@@ -77,13 +77,13 @@ impl<'a> CheckpointSink<'a> {
             group: Vec::new(),
             rejects: Vec::new(),
             began: Instant::now(),
-            trust,
+            new_ids,
         }
     }
 
     /// Commits what came whole before the source failed.
-    pub fn keep(&mut self, ledger: &mut LoadCounters) -> Result<(), Error> {
-        self.rejects.extend(ledger.take_rejects());
+    pub fn keep(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
+        self.rejects.extend(counters.take_rejects());
         let whole = self.group.iter().rposition(|batch| batch.end.is_some()).map_or(0, |last| last + 1);
         self.group.truncate(whole);
         let Some(end) = self.group.last().and_then(|batch| batch.end.as_ref()) else { return Ok(()) };
@@ -96,7 +96,7 @@ impl<'a> CheckpointSink<'a> {
     fn commit(&mut self, end: bool) -> Result<(), Error> {
         let mut destination = self.destination.clone();
         // Where lines may be rejected a duplicate key would be taken for a line's fault.
-        destination.expect_new = self.trust.doubt == 0 && self.max_errors == 0;
+        destination.expect_new = self.new_ids.probe_groups == 0 && self.max_errors == 0;
         destination.found.set(0);
         let mut tries = 0;
         let progress = loop {
@@ -106,20 +106,20 @@ impl<'a> CheckpointSink<'a> {
                 Err(Failure::Ours(error)) => return Err(error),
                 Err(Failure::Server { sqlstate, .. }) if destination.expect_new && sqlstate::sqlstate(sqlstate) == "23505" => {
                     destination.expect_new = false;
-                    self.trust.lose();
+                    self.new_ids.lose();
                 }
                 Err(Failure::Server { sqlstate, .. }) if tries < MAX_GROUP_TRIES && sqlstate::sqlstate(sqlstate) == "23505" => {
                     // Another session inserted one of the ids: INSERT can bear that.
                     destination.method = Method::Insert;
                 }
-                Err(failure) if tries < MAX_GROUP_TRIES && failure.may_pass() => {
+                Err(failure) if tries < MAX_GROUP_TRIES && failure.is_transient() => {
                     crate::pg::sys::latch::pause(Duration::from_millis(20) * tries * tries)
                 }
                 Err(Failure::Server { sqlstate, message, .. }) => return Err(Error::Server { sqlstate, message }),
             }
         };
         if !destination.expect_new {
-            self.trust.learn(destination.found.get());
+            self.new_ids.learn(destination.found.get());
         }
         self.part.progress = progress;
         self.group.clear();
@@ -134,27 +134,27 @@ impl<'a> CheckpointSink<'a> {
         }
         let journal = LoadErrors::of_input(&self.job.id, self.part.ordinal);
         let before = &self.part.progress;
-        let mut ledger = LoadCounters::new(self.max_errors.saturating_sub(before.rejected));
-        ledger.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
-        ledger.enter(BatchOutcome { rejects: self.rejects.clone(), ..BatchOutcome::default() })?;
+        let mut counters = LoadCounters::new(self.max_errors.saturating_sub(before.rejected));
+        counters.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
+        counters.enter(BatchOutcome { rejects: self.rejects.clone(), ..BatchOutcome::default() })?;
         let mut sink: Box<dyn BatchSink> = match self.max_errors {
             0 => Box::new(StrictSink::new(destination.clone(), self.resource_type.as_deref())?),
             _ => Box::new(TolerantSink::new(destination.clone(), self.resource_type.as_deref(), journal)?),
         };
         for batch in &self.group {
-            sink.store(Rc::clone(batch), &mut ledger)?;
+            sink.store(Rc::clone(batch), &mut counters)?;
         }
-        sink.finish(&mut ledger)?;
-        if ledger.read != ledger.all_stored() + ledger.skipped + ledger.rejected {
+        sink.finish(&mut counters)?;
+        if counters.read != counters.all_stored() + counters.skipped + counters.rejected {
             return Err(Error::Internal("the counts of lines do not agree".to_owned()));
         }
         let last = self.group.last();
         let progress = Progress {
             checkpoint: last.and_then(|batch| batch.end.clone()).unwrap_or_else(|| before.checkpoint.clone()),
-            read: before.read + ledger.read,
-            stored: before.stored + ledger.all_stored(),
-            skipped: before.skipped + ledger.skipped,
-            rejected: before.rejected + ledger.rejected,
+            read: before.read + counters.read,
+            stored: before.stored + counters.all_stored(),
+            skipped: before.skipped + counters.skipped,
+            rejected: before.rejected + counters.rejected,
             characters: before.characters + self.group.iter().map(|batch| batch.characters).sum::<u64>(),
             written: before.written + self.group.iter().map(|batch| batch.written() as u64).sum::<u64>(),
         };
@@ -172,8 +172,8 @@ impl<'a> CheckpointSink<'a> {
 }
 
 impl BatchSink for CheckpointSink<'_> {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
-        self.rejects.extend(ledger.take_rejects());
+    fn store(&mut self, batch: Rc<Batch>, counters: &mut LoadCounters) -> Result<(), Error> {
+        self.rejects.extend(counters.take_rejects());
         self.group.push(batch);
         let left = self.max_errors.saturating_sub(self.part.progress.rejected);
         if self.rejects.len() as u64 > left {

@@ -71,7 +71,7 @@ impl ConflictWriter {
             older: format!("select u.number {join} where t.ts is null or t.ts operator(pg_catalog.<) u.updated"),
             archive,
             overwrite: SqlWriter::new(table, resource_type, sequence, OnExisting::Overwrite, facts),
-            insert: SqlWriter::new(table, resource_type, sequence, OnExisting::PassOver, facts),
+            insert: SqlWriter::new(table, resource_type, sequence, OnExisting::DoNothing, facts),
             sequence,
             schema: table.schema,
             is_stage,

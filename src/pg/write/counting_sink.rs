@@ -16,7 +16,7 @@ pub struct CountingSink<'a> {
 }
 
 impl BatchSink for CountingSink<'_> {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
+    fn store(&mut self, batch: Rc<Batch>, counters: &mut LoadCounters) -> Result<(), Error> {
         if !job::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
@@ -25,7 +25,7 @@ impl BatchSink for CountingSink<'_> {
         if let Some(end) = &batch.end {
             self.progress.checkpoint = end.clone();
         }
-        self.sink.store(batch, ledger)
+        self.sink.store(batch, counters)
     }
 
     fn finish(self: Box<Self>, _: &mut LoadCounters) -> Result<(), Error> {

@@ -23,7 +23,7 @@ const MOST_PUT_OFF: usize = 1 << 20;
 #[derive(Debug)]
 pub struct FastPathAssumptions {
     /// Whether no other code runs during the load.
-    pub alone: bool,
+    pub no_user_code: bool,
     /// Whether ids that this load has not stored itself are new.
     pub new: bool,
     /// Where lines come in any order, how it is told.
@@ -36,14 +36,14 @@ pub struct FastPathAssumptions {
 /// The way into one table.
 #[derive(Debug)]
 pub struct FastWriter {
-    given: HeapTarget,
+    target: HeapTarget,
     ids: IdGuarantee,
     /// None when it was closed for a change of the table.
     writer: Option<HeapWriter>,
     /// What this load stored, while all else is new and nobody else's code runs; then only these ids can exist.
-    seen: Option<IdBloomFilter>,
+    inserted_bloom: Option<IdBloomFilter>,
     /// What was stored since index entries were last made: as long as nobody else's code runs, they wait until one of these ids comes again.
-    unflushed: Option<IdBloomFilter>,
+    unindexed_bloom: Option<IdBloomFilter>,
     update: BulkUpdate,
     found: Rc<Cell<u64>>,
     /// For rows that are neither: an id that has a history, or stood in an earlier line of the batch, is not stored as a new one.
@@ -51,37 +51,37 @@ pub struct FastWriter {
     /// The history table, and the look-up of a batch's rows in it.
     history: Option<(pg_sys::Oid, String)>,
     /// The table, while it has no key yet: this load made it, so nobody else sees it.
-    keyless: Option<Table>,
+    index_pending: Option<Table>,
     /// Rows whose ids perhaps stood before, which cannot be told without the key. In the order of their lines.
-    put_off: Vec<Batch>,
+    deferred: Vec<Batch>,
 }
 
 impl FastWriter {
     /// Opens the way into a table. `key` says whether it has its key already.
-    pub fn open(table: &Table, given: HeapTarget, general: SqlWriter, key: Key, expect: FastPathAssumptions) -> FastWriter {
-        let FastPathAssumptions { alone, new, order, ids, found } = expect;
+    pub fn open(table: &Table, target: HeapTarget, general: SqlWriter, key: Key, expect: FastPathAssumptions) -> FastWriter {
+        let FastPathAssumptions { no_user_code, new, order, ids, found } = expect;
         let among = |name: String| {
             format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
         };
         FastWriter {
-            writer: Some(HeapWriter::open(&given)),
-            update: BulkUpdate::new(table, &given.resource_type, given.sequence, order, ids),
+            writer: Some(HeapWriter::open(&target)),
+            update: BulkUpdate::new(table, &target.resource_type, target.sequence, order, ids),
             ids,
-            seen: (new && alone).then(IdBloomFilter::default),
+            inserted_bloom: (new && no_user_code).then(IdBloomFilter::default),
             found,
-            unflushed: alone.then(IdBloomFilter::default),
+            unindexed_bloom: no_user_code.then(IdBloomFilter::default),
             general,
             history: resource_table::history(table).map(|(oid, name)| (oid, among(name))),
-            keyless: (key == Key::Later).then(|| table.clone()),
-            put_off: Vec::new(),
-            given,
+            index_pending: (key == Key::Later).then(|| table.clone()),
+            deferred: Vec::new(),
+            target,
         }
     }
 
     /// From here on others' code may write to the table.
-    pub fn expect_others(&mut self) -> Result<(), Error> {
-        self.seen = None;
-        self.unflushed = None;
+    pub fn on_user_code(&mut self) -> Result<(), Error> {
+        self.inserted_bloom = None;
+        self.unindexed_bloom = None;
         self.give_key()?;
         self.flush();
         Ok(())
@@ -89,10 +89,10 @@ impl FastWriter {
 
     /// Gives the table its key, if it has none yet, and writes what was put off.
     fn give_key(&mut self) -> Result<(), Error> {
-        let Some(table) = self.keyless.take() else { return Ok(()) };
+        let Some(table) = self.index_pending.take() else { return Ok(()) };
         self.writer.take().into_iter().for_each(HeapWriter::close);
         ddl::add_key(&table);
-        for batch in std::mem::take(&mut self.put_off) {
+        for batch in std::mem::take(&mut self.deferred) {
             self.write_keyed(&batch, Vec::new(), batch.rows.iter().collect())?;
         }
         Ok(())
@@ -111,30 +111,30 @@ impl FastWriter {
             IdGuarantee::Any => {}
             IdGuarantee::New { .. } => return self.write_new(batch, rows),
             // In a table that was empty none is there.
-            IdGuarantee::Once if self.seen.is_some() => return self.write_new(batch, rows),
+            IdGuarantee::Once if self.inserted_bloom.is_some() => return self.write_new(batch, rows),
             IdGuarantee::Once => {
                 let mut absent = self.absent(batch, rows)?;
                 absent.sort_unstable_by_key(|row| row.line);
                 return self.write_new(batch, absent);
             }
         }
-        let (doubtful, new) = match &mut self.seen {
-            Some(seen) => rows.into_iter().partition(|row| seen.insert(row.hash) || row.occurrence == Occurrence::Last),
+        let (doubtful, new) = match &mut self.inserted_bloom {
+            Some(inserted_bloom) => rows.into_iter().partition(|row| inserted_bloom.insert(row.hash) || row.occurrence == Occurrence::Last),
             None => (rows, Vec::new()),
         };
-        if self.keyless.is_none() {
+        if self.index_pending.is_none() {
             self.write_keyed(batch, new, doubtful)?;
             // Others may look for the rows.
-            if self.unflushed.is_none() {
+            if self.unindexed_bloom.is_none() {
                 self.flush();
             }
             return Ok(());
         }
-        let (new, put_off) = self.without_history(batch, new, doubtful)?;
+        let (new, deferred) = self.without_history(batch, new, doubtful)?;
         self.insert(batch, &new)?;
-        if !put_off.is_empty() {
-            self.put_off.push(batch.pick(&put_off)?);
-            if self.put_off.iter().map(Batch::memory).sum::<usize>() > MOST_PUT_OFF {
+        if !deferred.is_empty() {
+            self.deferred.push(batch.pick(&deferred)?);
+            if self.deferred.iter().map(Batch::memory).sum::<usize>() > MOST_PUT_OFF {
                 self.give_key()?;
             }
         }
@@ -149,7 +149,7 @@ impl FastWriter {
             self.general.write(batch, &rest)?;
         }
         // Others may look for the rows.
-        if self.unflushed.is_none() {
+        if self.unindexed_bloom.is_none() {
             self.flush();
         }
         Ok(())
@@ -175,8 +175,8 @@ impl FastWriter {
         if let Some(writer) = &mut self.writer {
             writer.flush();
         }
-        if let Some(unflushed) = &mut self.unflushed {
-            unflushed.clear();
+        if let Some(unindexed_bloom) = &mut self.unindexed_bloom {
+            unindexed_bloom.clear();
         }
     }
 
@@ -184,20 +184,20 @@ impl FastWriter {
         if rows.is_empty() {
             return Ok(());
         }
-        if let (Some(unflushed), None, IdGuarantee::Any) = (&mut self.unflushed, &self.seen, self.ids) {
+        if let (Some(unindexed_bloom), None, IdGuarantee::Any) = (&mut self.unindexed_bloom, &self.inserted_bloom, self.ids) {
             for row in rows {
-                unflushed.insert(row.hash);
+                unindexed_bloom.insert(row.hash);
             }
         }
-        self.writer.get_or_insert_with(|| HeapWriter::open(&self.given)).insert(batch, rows)
+        self.writer.get_or_insert_with(|| HeapWriter::open(&self.target)).insert(batch, rows)
     }
 
     /// Writes over those of the rows that exist, in the order of their ids: it is the index's, and two loads of the same ids lock them alike.
     /// Gives back the others.
     fn absent<'a>(&mut self, batch: &Batch, mut rows: Vec<&'a Row>) -> Result<Vec<&'a Row>, Error> {
         // What this load stored itself is known while its table was empty before, else by what is not flushed.
-        let known = match (&self.seen, &self.unflushed) {
-            (None, Some(unflushed)) => rows.iter().any(|row| unflushed.contains(row.hash)),
+        let known = match (&self.inserted_bloom, &self.unindexed_bloom) {
+            (None, Some(unindexed_bloom)) => rows.iter().any(|row| unindexed_bloom.contains(row.hash)),
             _ => true,
         };
         if known {

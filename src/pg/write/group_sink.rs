@@ -45,8 +45,8 @@ fn prepare(upsert: &mut TableRouter, resource_type: Option<&str>) -> Result<Prog
 }
 
 impl BatchSink for StrictSink {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
-        ledger.enter(self.upsert.store(&batch)?)?;
+    fn store(&mut self, batch: Rc<Batch>, counters: &mut LoadCounters) -> Result<(), Error> {
+        counters.enter(self.upsert.store(&batch)?)?;
         self.progress.add(batch.rows.len() as u64, batch.size);
         Ok(())
     }
@@ -77,19 +77,19 @@ impl TolerantSink {
     }
 
     /// Stores the group, whole or without what is refused.
-    fn flush(&mut self, ledger: &mut LoadCounters) -> Result<(), Error> {
+    fn flush(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
         let group = std::mem::take(&mut self.group);
         match self.try_all(&group.iter().map(|batch| &**batch).collect::<Vec<_>>()) {
-            Ok(tally) => ledger.enter(tally)?,
+            Ok(outcome) => counters.enter(outcome)?,
             Err(Failure::Ours(error)) => return Err(error),
             Err(_) if group.len() > 1 => {
                 for batch in &group {
-                    self.store_part(batch, ledger)?;
+                    self.store_part(batch, counters)?;
                 }
             }
-            Err(failure) => self.divide(&group[0], failure, ledger)?,
+            Err(failure) => self.divide(&group[0], failure, counters)?,
         }
-        self.write_down(ledger)
+        self.write_down(counters)
     }
 
     fn try_all(&self, batches: &[&Batch]) -> Result<BatchOutcome, Failure> {
@@ -107,51 +107,51 @@ impl TolerantSink {
         })
     }
 
-    fn store_part(&self, part: &Batch, ledger: &mut LoadCounters) -> Result<(), Error> {
+    fn store_part(&self, part: &Batch, counters: &mut LoadCounters) -> Result<(), Error> {
         match self.try_all(&[part]) {
-            Ok(tally) => ledger.enter(tally),
+            Ok(outcome) => counters.enter(outcome),
             Err(Failure::Ours(error)) => Err(error),
-            Err(failure) => self.divide(part, failure, ledger),
+            Err(failure) => self.divide(part, failure, counters),
         }
     }
 
     /// Stores the halves of what failed, in the order of their lines.
-    fn divide(&self, part: &Batch, failure: Failure, ledger: &mut LoadCounters) -> Result<(), Error> {
+    fn divide(&self, part: &Batch, failure: Failure, counters: &mut LoadCounters) -> Result<(), Error> {
         let count = part.rows.len();
         if let ([row], Failure::Server { sqlstate, message, .. }) = (part.rows.as_slice(), &failure) {
             let reason = Reason::Server { sqlstate: *sqlstate, message: message.clone() };
-            return ledger.enter(BatchOutcome { rejects: vec![part.reject(row, reason)], ..BatchOutcome::default() });
+            return counters.enter(BatchOutcome { rejects: vec![part.reject(row, reason)], ..BatchOutcome::default() });
         }
         if count < 2 {
             failure.raise();
         }
         let rows: Vec<&Row> = part.rows.iter().collect();
         let (first, second) = rows.split_at(count / 2);
-        self.store_part(&part.part(first)?, ledger)?;
-        self.store_part(&part.part(second)?, ledger)
+        self.store_part(&part.part(first)?, counters)?;
+        self.store_part(&part.part(second)?, counters)
     }
 
-    fn write_down(&mut self, ledger: &mut LoadCounters) -> Result<(), Error> {
-        let mut rejects = ledger.take_rejects();
+    fn write_down(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
+        let mut rejects = counters.take_rejects();
         rejects.sort_by_key(|reject| reject.place.line);
         self.journal.reject(&rejects)
     }
 }
 
 impl BatchSink for TolerantSink {
-    fn store(&mut self, batch: Rc<Batch>, ledger: &mut LoadCounters) -> Result<(), Error> {
+    fn store(&mut self, batch: Rc<Batch>, counters: &mut LoadCounters) -> Result<(), Error> {
         self.progress.add(batch.rows.len() as u64, batch.size);
         if !batch.rows.is_empty() {
             self.group.push(batch);
         }
-        if self.group.iter().map(|batch| batch.memory()).sum::<usize>() >= GROUP { self.flush(ledger) } else { self.write_down(ledger) }
+        if self.group.iter().map(|batch| batch.memory()).sum::<usize>() >= GROUP { self.flush(counters) } else { self.write_down(counters) }
     }
 
-    fn finish(mut self: Box<Self>, ledger: &mut LoadCounters) -> Result<(), Error> {
+    fn finish(mut self: Box<Self>, counters: &mut LoadCounters) -> Result<(), Error> {
         if !self.group.is_empty() {
-            self.flush(ledger)?;
+            self.flush(counters)?;
         }
-        self.write_down(ledger)?;
+        self.write_down(counters)?;
         self.progress.end();
         Ok(())
     }

@@ -68,7 +68,7 @@ pub struct HeapWriter {
     resource_type: pg_sys::Datum,
     relation: pg_sys::Relation,
     estate: *mut pg_sys::EState,
-    target: *mut pg_sys::ResultRelInfo,
+    result_relation: *mut pg_sys::ResultRelInfo,
     bulk: pg_sys::BulkInsertState,
     /// For heap_multi_insert.
     options: c_int,
@@ -85,8 +85,8 @@ pub struct HeapWriter {
 
 impl HeapWriter {
     /// Opens a table whose layout was found good; checks the caller's rights to it.
-    pub fn open(given: &HeapTarget) -> HeapWriter {
-        let (table, layout) = (given.table, given.layout.clone());
+    pub fn open(target: &HeapTarget) -> HeapWriter {
+        let (table, layout) = (target.table, target.layout.clone());
         // SAFETY: a table that exists; the lock is kept to the transaction's end.
         let relation = unsafe { pg_sys::table_open(table, pg_sys::RowExclusiveLock as i32) };
         // SAFETY: a NUL-terminated name.
@@ -100,12 +100,12 @@ impl HeapWriter {
             inserted.iter().copied().filter(|&number| number != id && Some(number as usize - 1) != layout.cts).collect();
         let access = compat::Access { rte: range_table_entry(table), read: &[id], inserted: &inserted, updated: &updated };
         compat::init_range_table(estate, &access);
-        let target = Padded::<pg_sys::ResultRelInfo>::node(pg_sys::NodeTag::T_ResultRelInfo);
+        let result_relation = Padded::<pg_sys::ResultRelInfo>::node(pg_sys::NodeTag::T_ResultRelInfo);
         // SAFETY: the range table has this one entry, whose relation is locked.
-        unsafe { pg_sys::ExecInitResultRelation(estate, target, 1) };
-        compat::check_insert(target);
+        unsafe { pg_sys::ExecInitResultRelation(estate, result_relation, 1) };
+        compat::check_insert(result_relation);
         // SAFETY: an initialized result relation.
-        unsafe { pg_sys::ExecOpenIndices(target, false) };
+        unsafe { pg_sys::ExecOpenIndices(result_relation, false) };
         // SAFETY: allocates.
         let bulk = unsafe { pg_sys::GetBulkInsertState() };
         // SAFETY: the context of this call, which outlives the writer.
@@ -118,17 +118,17 @@ impl HeapWriter {
         HeapWriter {
             descriptor,
             // A table that holds nothing has no holes to fill: its map of free space need not be asked.
-            options: if given.fresh { pg_sys::HEAP_INSERT_SKIP_FSM as c_int } else { 0 },
+            options: if target.fresh { pg_sys::HEAP_INSERT_SKIP_FSM as c_int } else { 0 },
             has_checks: has_checks(relation),
-            entries: Entries::of(target, &layout, &given.waiting),
-            resource_type: text(&given.resource_type),
-            status: given.status,
-            sequence: given.sequence,
+            entries: Entries::of(result_relation, &layout, &target.waiting),
+            resource_type: text(&target.resource_type),
+            status: target.status,
+            sequence: target.sequence,
             layout,
             table,
             relation,
             estate,
-            target,
+            result_relation,
             bulk,
             slots: Vec::new(),
             versions: Vec::new(),
@@ -204,7 +204,7 @@ impl HeapWriter {
         memory_context::within(self.scratch, || {
             for &slot in slots.iter().filter(|_| self.has_checks) {
                 // SAFETY: a filled slot of this relation.
-                unsafe { pg_sys::ExecConstraints(self.target, slot, self.estate) };
+                unsafe { pg_sys::ExecConstraints(self.result_relation, slot, self.estate) };
             }
             // SAFETY: marks the transaction as writing.
             let command = unsafe { pg_sys::GetCurrentCommandId(true) };
@@ -218,7 +218,7 @@ impl HeapWriter {
             // An index is written fastest in its own order.
             let mut order: Vec<(u32, *mut pg_sys::TupleTableSlot)> = rows.iter().map(|row| row.rank).zip(slots.iter().copied()).collect();
             order.sort_unstable_by_key(|&(rank, _)| rank);
-            compat::insert_index_entries(self.target, &order, self.estate);
+            compat::insert_index_entries(self.result_relation, &order, self.estate);
         }
         slots.iter().copied().for_each(clear);
         // SAFETY: nothing in it is used any more.

@@ -114,7 +114,7 @@ impl BatchSink for CheckedSink {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, ledger: &mut LoadCounters) -> Result<(), Error> {
+    fn finish(mut self: Box<Self>, counters: &mut LoadCounters) -> Result<(), Error> {
         let dangling = self.dangling()?;
         self.waiting.rewind();
         let mut number = 0;
@@ -129,12 +129,12 @@ impl BatchSink for CheckedSink {
                 number += 1;
             }
             let part = if rejects.is_empty() { None } else { Some(batch.part(&rows)?) };
-            ledger.enter(BatchOutcome { rejects, ..BatchOutcome::default() })?;
-            self.inner.store(Rc::new(part.unwrap_or(batch)), ledger)?;
+            counters.enter(BatchOutcome { rejects, ..BatchOutcome::default() })?;
+            self.inner.store(Rc::new(part.unwrap_or(batch)), counters)?;
         }
         self.waiting.close();
         self.resources.close();
         self.references.close();
-        self.inner.finish(ledger)
+        self.inner.finish(counters)
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExisting {
     Overwrite,
-    PassOver,
+    DoNothing,
     /// They are an ERROR of the key's.
     Refuse,
 }
@@ -41,7 +41,7 @@ pub struct SqlWriter {
 impl SqlWriter {
     pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, facts: MetaSource) -> SqlWriter {
         let mut statement = statement(table, resource_type, existing, facts, &unnested(facts));
-        if existing == OnExisting::PassOver {
+        if existing == OnExisting::DoNothing {
             statement.push_str(" returning id::pg_catalog.text");
         }
         SqlWriter { statement, sequence, facts }
@@ -150,7 +150,7 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     let updates: Vec<String> = kept.map(update).collect();
     let then = match existing {
         OnExisting::Overwrite => format!("on conflict (id) do update set status = 'updated'::{status}, {}", updates.join(", ")),
-        OnExisting::PassOver => "on conflict (id) do nothing".to_owned(),
+        OnExisting::DoNothing => "on conflict (id) do nothing".to_owned(),
         OnExisting::Refuse => String::new(),
     };
     format!("insert into {} as t ({}) select {} from ({source}) u {then}", table.name, columns.join(", "), values.join(", "))

@@ -79,7 +79,7 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
         run(&format!("insert into {} ({}) select {} from {both} {only}", history.table, history.names.join(", "), read.join(", ")), &[])?;
     }
     let (facts, existing) =
-        (facts(*policy), if policy.on_conflict == OnConflict::Skip { OnExisting::PassOver } else { OnExisting::Overwrite });
+        (facts(*policy), if policy.on_conflict == OnConflict::Skip { OnExisting::DoNothing } else { OnExisting::Overwrite });
     let version = if policy.keep_meta { "s.txid" } else { "null::pg_catalog.int8" };
     let created = if policy.keep_meta { "s.cts" } else { "null::pg_catalog.timestamptz" };
     let facts_of = match facts {

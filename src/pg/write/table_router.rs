@@ -60,10 +60,10 @@ impl TableRouter {
             return Err(unknown());
         }
         // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
-        let alone = self.targets.values().all(|target| matches!(target.way, TableWriter::Fast(_)));
+        let no_user_code = self.targets.values().all(|target| matches!(target.way, TableWriter::Fast(_)));
         let plain = policy == Policy::default();
         let Destination { expect_new, order, ids, .. } = self.destination;
-        let key = if alone && plain && ids == IdGuarantee::Any { Key::Later } else { Key::AtOnce };
+        let key = if no_user_code && plain && ids == IdGuarantee::Any { Key::Later } else { Key::AtOnce };
         let found = match &self.destination.stage {
             Some(StagingTarget { name, policy }) => Some(staging_table::ensure(name, resource_type, *policy)?),
             None => resource_table::lookup_for_writing(resource_type)?,
@@ -83,38 +83,43 @@ impl TableRouter {
         }
         let sequence = ddl::ensure_sequence(found.schema);
         if !plain {
-            let careful = ConflictWriter::new(&found, resource_type, sequence, policy, self.destination.stage.is_some())?;
-            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: TableWriter::Conflict(Box::new(careful)) });
+            let conflict = ConflictWriter::new(&found, resource_type, sequence, policy, self.destination.stage.is_some())?;
+            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: TableWriter::Conflict(Box::new(conflict)) });
             return Ok(());
         }
         let facts = order.map_or(MetaSource::Given, MetaSource::Ordered);
         let general = |existing| SqlWriter::new(&found, resource_type, sequence, existing, facts);
         let refusing = if ids == IdGuarantee::Any { OnExisting::Overwrite } else { OnExisting::Refuse };
-        let straight = method == Method::Copy && guc::fast_path();
+        let fast = method == Method::Copy && guc::fast_path();
         let is_checked = ids != IdGuarantee::New { checked: false };
         if ids != IdGuarantee::Any && is_checked && !fast_path_check::has_key(found.oid) {
             return Err(Error::WrongShape { table: found.plain_name, reason: "it has no plain unique key on id".to_owned() });
         }
         let way = match fast_path_check::layout(found.oid, key == Key::AtOnce && is_checked) {
-            Ok(layout) if straight => {
+            Ok(layout) if fast => {
                 if let Some(rule) = toast_rule::rule(found.oid, &layout, resource_type) {
                     self.destination.compression.set(resource_type, rule);
                 }
                 let given = HeapTarget::new(&found, layout, sequence, resource_type, &self.waiting)?;
-                let expect =
-                    FastPathAssumptions { alone, new: expect_new || given.fresh, order, ids, found: Rc::clone(&self.destination.found) };
+                let expect = FastPathAssumptions {
+                    no_user_code,
+                    new: expect_new || given.fresh,
+                    order,
+                    ids,
+                    found: Rc::clone(&self.destination.found),
+                };
                 TableWriter::Fast(Box::new(FastWriter::open(&found, given, general(refusing), key, expect)))
             }
             refused => {
-                if let (Err(reason), true) = (refused, straight) {
+                if let (Err(reason), true) = (refused, fast) {
                     pgrx::debug1!("rows of \"{}\" go the general way: {reason}", found.plain_name);
                 }
                 if key == Key::Later {
                     ddl::add_key(&found);
                 }
                 for target in self.targets.values_mut() {
-                    if let TableWriter::Fast(straight) = &mut target.way {
-                        straight.expect_others()?;
+                    if let TableWriter::Fast(fast) = &mut target.way {
+                        fast.on_user_code()?;
                     }
                 }
                 match ids {
@@ -138,7 +143,7 @@ impl TableRouter {
         for row in &batch.rows {
             by_type[row.resource_type].push(row);
         }
-        let mut tally = BatchOutcome::default();
+        let mut outcome = BatchOutcome::default();
         for (resource_type, rows) in batch.types.iter().zip(&by_type).filter(|(_, rows)| !rows.is_empty()) {
             match self.prepare(resource_type) {
                 Ok(()) => {}
@@ -148,27 +153,27 @@ impl TableRouter {
                         Error::UnknownType(name) => Reason::Fault(Fault::UnknownType(name)),
                         error => Reason::Fault(Fault::WrongTable(Box::new(error))),
                     };
-                    tally.rejects.extend(rows.iter().map(|row| batch.reject(row, reason.clone())));
+                    outcome.rejects.extend(rows.iter().map(|row| batch.reject(row, reason.clone())));
                     continue;
                 }
                 Err(error) => return Err(error),
             }
             if let Some(target) = self.targets.get_mut(resource_type) {
                 let written = target.way.write(batch, rows, self.destination.ids)?;
-                tally.store(resource_type, written.stored);
-                tally.skipped += written.skipped;
-                tally.rejects.extend(written.refused.into_iter().map(|row| batch.reject(row, Reason::Fault(Fault::Exists))));
+                outcome.store(resource_type, written.stored);
+                outcome.skipped += written.skipped;
+                outcome.rejects.extend(written.refused.into_iter().map(|row| batch.reject(row, Reason::Fault(Fault::DuplicateId))));
             }
         }
-        tally.rejects.sort_by_key(|reject| reject.place.line);
-        Ok(tally)
+        outcome.rejects.sort_by_key(|reject| reject.place.line);
+        Ok(outcome)
     }
 
     /// Writes what was put off and closes what is open. After an ERROR the transaction's end does it.
     pub fn close(self) -> Result<(), Error> {
         for target in self.targets.into_values() {
-            if let TableWriter::Fast(straight) = target.way {
-                straight.close()?;
+            if let TableWriter::Fast(fast) = target.way {
+                fast.close()?;
             }
         }
         Ok(())
@@ -189,7 +194,7 @@ impl TableWriter {
         let is_written = |row: &&Row| ids != IdGuarantee::Any || row.occurrence != Occurrence::Replaced;
         let last = || rows.iter().copied().filter(is_written).collect::<Vec<&Row>>();
         match self {
-            TableWriter::Fast(straight) => straight.write(batch, last())?,
+            TableWriter::Fast(fast) => fast.write(batch, last())?,
             TableWriter::Sql(general) => general.write(batch, &last())?,
             TableWriter::Once(general, own) => {
                 let (once, mut refused): (Vec<&Row>, Vec<&Row>) = rows.iter().copied().partition(|row| row.occurrence == Occurrence::Only);
@@ -200,7 +205,7 @@ impl TableWriter {
                 }
                 return Ok(WriteOutcome { stored: (rows.len() - refused.len()) as u64, refused, ..WriteOutcome::default() });
             }
-            TableWriter::Conflict(careful) => return careful.write(batch, rows),
+            TableWriter::Conflict(conflict) => return conflict.write(batch, rows),
         }
         Ok(WriteOutcome { stored: rows.len() as u64, ..WriteOutcome::default() })
     }

@@ -82,7 +82,7 @@ pub struct EncodeConfig {
     pub versions: Option<i64>,
     pub compression: Rules,
     /// Lines of a block that need to be told of when they are rejected; the load fails before there are more.
-    pub enough_rejects: usize,
+    pub reject_limit: usize,
     /// Whether a batch keeps its lines, for rows that PostgreSQL may reject.
     pub keep_lines: bool,
     /// In bytes.
@@ -303,7 +303,7 @@ pub fn encode_block(recipe: &EncodeConfig, block: &Block, workspace: &mut Worksp
             });
         }
         workspace.document.shrink(KEEP);
-        if batch.rejects.len() == recipe.enough_rejects {
+        if batch.rejects.len() == recipe.reject_limit {
             break;
         }
     }

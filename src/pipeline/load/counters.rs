@@ -45,13 +45,13 @@ impl LoadCounters {
     }
 
     /// Enters what became of lines. The error of the whole load, once too many of them are rejected.
-    pub fn enter(&mut self, tally: BatchOutcome) -> Result<(), Error> {
-        for (resource_type, lines) in tally.stored {
+    pub fn enter(&mut self, outcome: BatchOutcome) -> Result<(), Error> {
+        for (resource_type, lines) in outcome.stored {
             *self.stored.entry(resource_type).or_default() += lines;
         }
-        self.skipped += tally.skipped;
+        self.skipped += outcome.skipped;
         let mut last = None;
-        for reject in tally.rejects {
+        for reject in outcome.rejects {
             self.rejected += 1;
             if self.rejected == self.most.saturating_add(1) {
                 last = Some(reject.reason.clone());

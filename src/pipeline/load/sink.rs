@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 /// Stores resources. Called on the main thread, batch after batch, in the order of the source's lines.
 pub trait BatchSink {
-    fn store(&mut self, batch: Rc<batch::Batch>, ledger: &mut LoadCounters) -> Result<(), Error>;
+    fn store(&mut self, batch: Rc<batch::Batch>, counters: &mut LoadCounters) -> Result<(), Error>;
 
     /// Called while there is nothing to store.
     fn idle(&mut self) -> Result<(), Error> {
@@ -15,5 +15,5 @@ pub trait BatchSink {
     }
 
     /// Ends what `store` began. After an error the caller's transaction ends it.
-    fn finish(self: Box<Self>, ledger: &mut LoadCounters) -> Result<(), Error>;
+    fn finish(self: Box<Self>, counters: &mut LoadCounters) -> Result<(), Error>;
 }

@@ -54,16 +54,16 @@ pub struct Division {
 type Lines = Queue<(Block, Option<Checkpoint>), Batch>;
 
 /// Loads a source into a sink. What ends it is a fault of the source, or too many lines that are rejected.
-pub fn load(plan: LoadInput, sink: &mut dyn BatchSink, ledger: &mut LoadCounters, control: &mut dyn WaitControl) -> Result<(), Error> {
+pub fn load(plan: LoadInput, sink: &mut dyn BatchSink, counters: &mut LoadCounters, control: &mut dyn WaitControl) -> Result<(), Error> {
     let queue = Arc::new(Queue::new(BUDGET)?);
-    let crew = start(plan, &queue)?;
+    let group = start(plan, &queue)?;
     loop {
         match queue.next()? {
             Next::Ready(mut batch, size) => {
                 let rejects = std::mem::take(&mut batch.rejects);
-                ledger.read += (batch.rows.len() + rejects.len()) as u64;
-                ledger.enter(BatchOutcome { rejects, ..BatchOutcome::default() })?;
-                sink.store(Rc::new(batch), ledger)?;
+                counters.read += (batch.rows.len() + rejects.len()) as u64;
+                counters.enter(BatchOutcome { rejects, ..BatchOutcome::default() })?;
+                sink.store(Rc::new(batch), counters)?;
                 queue.release(size);
             }
             Next::Wait => {
@@ -73,18 +73,18 @@ pub fn load(plan: LoadInput, sink: &mut dyn BatchSink, ledger: &mut LoadCounters
             Next::End => break,
         }
     }
-    drop(crew);
+    drop(group);
     Ok(())
 }
 
 fn start(plan: LoadInput, queue: &Arc<Lines>) -> Result<ThreadGroup, Error> {
     let interrupt = Interrupt::new();
     let waker = Arc::clone(queue);
-    let crew = ThreadGroup::new(interrupt.clone(), move || waker.stop());
+    let group = ThreadGroup::new(interrupt.clone(), move || waker.stop());
     let recipe = Arc::new(plan.recipe);
     for _ in 0..plan.threads.max(1) {
         let (queue, recipe) = (Arc::clone(queue), Arc::clone(&recipe));
-        crew.spawn("bulk encode", move || {
+        group.spawn("bulk encode", move || {
             let mut workspace = Workspace::default();
             queue.work(|(block, end)| Ok(Batch { end: end.clone(), ..encode_block(&recipe, block, &mut workspace)? }));
         })?;
@@ -92,13 +92,13 @@ fn start(plan: LoadInput, queue: &Arc<Lines>) -> Result<ThreadGroup, Error> {
     let queue = Arc::clone(queue);
     let (source, access, from, span, division) = (plan.source, plan.access, plan.from, plan.span, plan.division);
     let confirm = plan.confirm;
-    crew.spawn("bulk read", move || {
+    group.spawn("bulk read", move || {
         let opened = || SourceReader::open(&source, &access, &interrupt, &from, span, (BLOCK, recipe.max_line));
         let is_same = |identity: &Identity| if confirm { source.confirm(&access, &interrupt, identity) } else { Ok(()) };
         let read = catch_unwind(AssertUnwindSafe(|| read(opened, is_same, division.as_ref(), &recipe.source, &queue)));
         queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
     })?;
-    Ok(crew)
+    Ok(group)
 }
 
 fn read(
