@@ -65,7 +65,7 @@ fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn It
     let Some(found) = found else { return Ok(Box::new(std::iter::once(OutputBlock::empty(request.form)?))) };
     backend::stop_threads_at_exit();
     let rows = Rows::open(&found, request.since, fcinfo)?;
-    let recipe = RenderConfig {
+    let config = RenderConfig {
         definitions: definitions::r4(),
         resource_type,
         table: found.plain_name,
@@ -76,6 +76,6 @@ fn open(request: Request, fcinfo: pg_sys::FunctionCallInfo) -> Result<Box<dyn It
         created_at_url: guc::created_at_url(),
         max_depth: guc::max_depth(),
     };
-    let mut pipe = ParallelMap::new(rows, Ndjson { recipe, form: request.form }, guc::dump_threads());
+    let mut pipe = ParallelMap::new(rows, Ndjson { config, form: request.form }, guc::dump_threads());
     Ok(Box::new(std::iter::from_fn(move || sqlstate::ok(pipe.next(&mut Backend)))))
 }

@@ -42,7 +42,7 @@ fn open(
     let (resource_type, found) = dump::lookup(resource_type.ok_or(Error::Null("resource_type"))?)?;
     backend::stop_threads_at_exit();
     let threads = guc::dump_threads();
-    let recipe = RenderConfig {
+    let config = RenderConfig {
         definitions: definitions::r4(),
         resource_type,
         table: found.as_ref().map(|found| found.plain_name.clone()).unwrap_or_default(),
@@ -55,12 +55,12 @@ fn open(
     };
     let mut paths = Paths::of_no_rows();
     if let Some(found) = &found {
-        let mut finding = ParallelMap::new(Rows::open(found, None, fcinfo)?, PathFinder(recipe.clone()), threads);
+        let mut finding = ParallelMap::new(Rows::open(found, None, fcinfo)?, PathFinder(config.clone()), threads);
         while let Some(some) = finding.next(&mut Backend)? {
             paths.merge(&some)?;
         }
     }
-    let filler = Filler::new(recipe, paths, form)?;
+    let filler = Filler::new(config, paths, form)?;
     let header = std::iter::once(filler.header()?);
     let Some(found) = found else { return Ok(Box::new(header)) };
     let columns = filler.columns();

@@ -86,7 +86,7 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     let access = assemble::access(&options, &sources)?;
     for source in sources {
         let plan = source_reader::LoadInput {
-            recipe: assemble::recipe(&source.name(), resource_type.as_deref(), fhir, &options, &changes, &compression),
+            config: assemble::config(&source.name(), resource_type.as_deref(), fhir, &options, &changes, &compression),
             source,
             access: access.clone(),
             threads: guc::encode_threads(),

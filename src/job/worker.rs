@@ -112,7 +112,7 @@ fn run_with_slot(job: &Job, open: Open, after_another: bool) -> Result<(), Failu
 }
 
 fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
-    let opened = JobSpec::from_json(job.plan.clone()).and_then(|spec| Ok((open(&spec)?, spec)));
+    let opened = JobSpec::from_json(job.spec.clone()).and_then(|spec| Ok((open(&spec)?, spec)));
     let (mut operation, spec) = match opened {
         Ok(opened) => opened,
         Err(error) => return record(|| job::fail(job, &error.to_string())),
@@ -131,14 +131,14 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
     if let Some(operation) = operation.as_one_transaction() {
         return all_at_once(job, operation);
     }
-    while let Some(mut part) = record(|| if job::is_wanted(job)? { task_claim::claim(job) } else { Ok(None) })? {
-        background::report_activity(Some(&job::activity(job, &part)));
+    while let Some(mut task) = record(|| if job::is_wanted(job)? { task_claim::claim(job) } else { Ok(None) })? {
+        background::report_activity(Some(&job::activity(job, &task)));
         background::reload_configuration();
-        let done = operation.task(job, &mut part, after_another);
+        let done = operation.task(job, &mut task, after_another);
         background::report_activity(None);
         let ended = match done {
-            Ok(Step::Done | Step::More) => record(|| task_progress::end(&part, None)),
-            Ok(Step::TooMany(most)) => record(|| task_progress::end(&part, Some(&format!("more than {most} resources are invalid")))),
+            Ok(Step::Done | Step::More) => record(|| task_progress::end(&task, None)),
+            Ok(Step::TooMany(most)) => record(|| task_progress::end(&task, Some(&format!("more than {most} resources are invalid")))),
             Ok(Step::Ended | Step::Unwanted) => Ok(()),
             Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err(failure) => {
@@ -146,16 +146,16 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
                 // Whoever cancels the job interrupts it.
                 let failed = record(|| {
                     let wanted = job::is_wanted(job)?;
-                    if wanted { task_progress::end(&part, Some(&message)).map(|()| true) } else { Ok(false) }
+                    if wanted { task_progress::end(&task, Some(&message)).map(|()| true) } else { Ok(false) }
                 })?;
                 if failed {
-                    background::log(format!("job {} of bulk failed on {}", job.id, part.source));
+                    background::log(format!("job {} of bulk failed on {}", job.id, task.source));
                 }
                 Ok(())
             }
         };
         record(|| {
-            Lock::Part(part.number).release();
+            Lock::Part(task.number).release();
             Ok(())
         })?;
         ended?;
@@ -165,34 +165,34 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
 
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure> {
-    let Some(mut parts) = record(|| task_claim::claim_all(job))? else { return record(|| job::end(job)) };
-    if let Some(first) = parts.first() {
+    let Some(mut tasks) = record(|| task_claim::claim_all(job))? else { return record(|| job::end(job)) };
+    if let Some(first) = tasks.first() {
         background::report_activity(Some(&job::activity(job, first)));
     }
     let mut tries = 0;
     let failed = loop {
-        match operation.all(job, &mut parts) {
+        match operation.all(job, &mut tasks) {
             Ok(_) => break None,
             Err((_, Failure::Ours(Error::ExtensionDropped))) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err((_, failure)) if failure.is_transient() && tries < retry::MAX_STEP_TRIES => tries += 1,
             Err((at, failure)) => break Some((at, failure)),
         }
-        parts.iter_mut().for_each(|part| part.progress = Progress::default());
+        tasks.iter_mut().for_each(|task| task.progress = Progress::default());
     };
     background::report_activity(None);
     let noted = record(|| {
         if let Some((at, failure)) = &failed
             && job::is_wanted(job)?
         {
-            for (index, part) in parts.iter().enumerate() {
+            for (index, task) in tasks.iter().enumerate() {
                 let message = if *at == Some(index) { failure.message() } else { "rolled back: another input failed".to_owned() };
-                task_progress::end(part, Some(&message))?;
+                task_progress::end(task, Some(&message))?;
             }
         }
         job::end(job)
     });
     record(|| {
-        parts.iter().for_each(|part| Lock::Part(part.number).release());
+        tasks.iter().for_each(|task| Lock::Part(task.number).release());
         Ok(())
     })?;
     noted

@@ -47,13 +47,13 @@ impl Work for Validate {
 
 /// Asks for the validation of tables. `request` is what is shown of it.
 pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
-    let plan = JobSpec::new(guc::taken_over(), &validate)?;
-    let parts: Vec<NewTask> = tables
+    let spec = JobSpec::new(guc::taken_over(), &validate)?;
+    let tasks: Vec<NewTask> = tables
         .iter()
         .map(|(resource_type, table)| NewTask { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
         .collect();
     let order =
-        NewJob { id: None, kind: "validate", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
+        NewJob { id: None, kind: "validate", request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
     job::enter(order)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 
@@ -87,32 +87,32 @@ impl Operation for Validate {
 }
 
 /// Looks through the next pages of a part.
-fn step(job: &Job, request: Validate, part: &mut Task) -> Result<Step, Error> {
+fn step(job: &Job, request: Validate, task: &mut Task) -> Result<Step, Error> {
     backend::require_utf8()?;
-    let resource_type = part.resource_type.clone().unwrap_or_default();
-    let Some(oid) = resource_table::find_qualified(&part.source)? else { return Err(Error::UnknownType(resource_type)) };
+    let resource_type = task.resource_type.clone().unwrap_or_default();
+    let Some(oid) = resource_table::find_qualified(&task.source)? else { return Err(Error::UnknownType(resource_type)) };
     let table = resource_table::describe(oid)?;
     let found = cursor_scan::pages(&table);
     let storage = found
         .as_ref()
         .map_or_else(|| format!("{} {}", table.name, job::database_identity()), |(_, file)| format!("{file} {}", job::database_identity()));
-    task_progress::settle(job, part, &storage)?;
+    task_progress::settle(job, task, &storage)?;
     let pages = found.map(|(pages, _)| pages);
     // What is written behind the table's end of the beginning is written in its course.
-    let size = part.size.unwrap_or(i64::from(pages.unwrap_or(1)));
-    let end = (part.position + i64::from(PAGES)).min(size);
+    let size = task.size.unwrap_or(i64::from(pages.unwrap_or(1)));
+    let end = (task.position + i64::from(PAGES)).min(size);
     let mut filter = Filter::default();
     if pages.is_some() {
-        filter.pages(part.position as u32, end as u32);
+        filter.pages(task.position as u32, end as u32);
     }
     if let Some(written_at) = request.written_at.filter(|_| table.has_ts) {
         filter.written(When::At, written_at);
     }
     let (read, rejected) = look(job, request, &table, resource_type, filter)?;
     let position = if pages.is_some() { end } else { size };
-    task_progress::advance(part, Advance { position, size, read, rejected })?;
+    task_progress::advance(task, Advance { position, size, read, rejected })?;
     if let Some(most) = request.max_errors
-        && part.progress.rejected > most
+        && task.progress.rejected > most
     {
         return Ok(Step::TooMany(most));
     }
@@ -124,7 +124,7 @@ fn look(job: &Job, request: Validate, table: &Table, resource_type: String, filt
     let definitions = definitions::r4();
     let stored = guc::resource_format();
     let examine = RowValidator {
-        recipe: RenderConfig {
+        config: RenderConfig {
             definitions,
             resource_type,
             table: table.name.clone(),

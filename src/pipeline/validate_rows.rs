@@ -42,16 +42,16 @@ pub struct ValidatedBlock {
 #[derive(Debug)]
 pub struct RowValidator {
     /// Its `to` is what the table holds.
-    pub recipe: RenderConfig,
+    pub config: RenderConfig,
     pub structure: &'static Structure,
     pub checks: Checks,
 }
 
 impl RowValidator {
     fn look(&self, row: &StoredRow, writer: &mut Writer) -> Result<(String, Found), Fault> {
-        let (root, resource_type) = writer.resource(&self.recipe, row)?;
+        let (root, resource_type) = writer.resource(&self.config, row)?;
         let resource_type = resource_type.to_owned();
-        let found = validate::check(self.structure, writer.document(), root, &resource_type, self.recipe.to, self.checks, MAX_ISSUES);
+        let found = validate::check(self.structure, writer.document(), root, &resource_type, self.config.to, self.checks, MAX_ISSUES);
         writer.shrink();
         Ok((resource_type, found))
     }
@@ -70,11 +70,11 @@ impl BlockTransform<RowBlock> for RowValidator {
                     let faults = found.findings.into_iter().map(|finding| Fault::Invalid { path: finding.path, problem: finding.problem });
                     (resource_type, faults.collect(), found.references)
                 }
-                Err(fault) => (self.recipe.resource_type.clone(), vec![fault], Vec::new()),
+                Err(fault) => (self.config.resource_type.clone(), vec![fault], Vec::new()),
             };
             examined.invalid += u64::from(!faults.is_empty());
             examined.findings.extend(faults.into_iter().map(|fault| Finding {
-                table: self.recipe.table.clone(),
+                table: self.config.table.clone(),
                 resource_type: resource_type.clone(),
                 id: id(),
                 reason: Reason::Fault(fault),

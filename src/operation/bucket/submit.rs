@@ -73,12 +73,12 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     };
     let taken = files::take(&bucket, loader_error::source(&params.bucket), &listed, &covered)?;
     let wanted: HashSet<&String> = taken.new.iter().chain(&taken.continued).collect();
-    let mut parts = Vec::new();
+    let mut tasks = Vec::new();
     let mut types: BTreeSet<&str> = BTreeSet::new();
     for (found, file) in listing.found.iter().zip(&listed.files).filter(|(_, file)| wanted.contains(file)) {
         types.insert(&found.resource_type);
         let source = Source::in_bucket(&params.bucket, &found.object.key).name();
-        parts.push((NewTask { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
+        tasks.push((NewTask { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
     }
     let mut off = match params.disable_indexes || params.drop_key {
         true => take_off(&types, params.drop_key)?,
@@ -104,11 +104,11 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     if !taken.changed.is_empty() {
         answer["changed"] = json!(taken.changed);
     }
-    if parts.is_empty() && off.is_empty() && left.is_empty() {
+    if tasks.is_empty() && off.is_empty() && left.is_empty() {
         return Ok(answer);
     }
-    let (parts, taken_files): (Vec<NewTask>, Vec<String>) = parts.into_iter().unzip();
-    let (id, number) = order(params, given, &parts)?;
+    let (tasks, taken_files): (Vec<NewTask>, Vec<String>) = tasks.into_iter().unzip();
+    let (id, number) = order(params, given, &tasks)?;
     files::assign(&bucket, taken_files, number)?;
     for old in left {
         off.extend(job_control::supersede(old, &id)?.unwrap_or_default());
@@ -134,7 +134,7 @@ fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error
     disabled_index::disable(&tables, with_key)
 }
 
-fn order(params: &Params, given: &Map<String, Value>, parts: &[NewTask]) -> Result<(String, i64), Error> {
+fn order(params: &Params, given: &Map<String, Value>, tasks: &[NewTask]) -> Result<(String, i64), Error> {
     let milliseconds = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
     let is_secret = params.account.clone().is_some_and(|account| bucket_access::is_whole(&params.bucket, &Value::Object(account)));
     let id = params.account.as_ref().and_then(|account| account.get("id")).and_then(Value::as_str);
@@ -148,7 +148,7 @@ fn order(params: &Params, given: &Map<String, Value>, parts: &[NewTask]) -> Resu
         account: id.filter(|_| !is_secret).map(str::to_owned),
         has_secret: is_secret,
     };
-    let plan = JobSpec::new(guc::taken_over(), &load)?;
+    let spec = JobSpec::new(guc::taken_over(), &load)?;
     let mut shown = given.clone();
     shown.remove("account");
     shown.insert("bucket".to_owned(), json!(params.bucket.url()));
@@ -156,10 +156,10 @@ fn order(params: &Params, given: &Map<String, Value>, parts: &[NewTask]) -> Resu
         id: None,
         kind: "bucket",
         request: Value::Object(shown),
-        plan: plan.to_json()?,
+        spec: spec.to_json()?,
         secret: is_secret.then(|| json!({"account": params.account})),
-        parts,
-        workers: params.threads.min(parts.len().max(1)),
+        tasks,
+        workers: params.threads.min(tasks.len().max(1)),
         threads: Some(params.threads),
     };
     job::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))

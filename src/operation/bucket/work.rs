@@ -44,8 +44,8 @@ impl Operation for BucketLoad {
 }
 
 /// Loads a file, whole or not at all.
-fn file(job: &Job, load: &BucketLoad, part: &mut Task) -> Result<Step, Failure> {
-    let key = load.bucket.key(&part.source).ok_or_else(|| Error::Internal(format!("{} is no file of the bucket", part.source)))?.to_owned();
+fn file(job: &Job, load: &BucketLoad, task: &mut Task) -> Result<Step, Failure> {
+    let key = load.bucket.key(&task.source).ok_or_else(|| Error::Internal(format!("{} is no file of the bucket", task.source)))?.to_owned();
     let (bucket, file) = listing::written(&load.bucket, &key);
     let name = Name { bucket: &bucket, file: &file, job: job.number };
     if !transaction::run(None, || files::begin(name))? {
@@ -53,14 +53,14 @@ fn file(job: &Job, load: &BucketLoad, part: &mut Task) -> Result<Step, Failure> 
     }
     let (mut passing, mut cancels, mut alone) = (0, 0, false);
     let failure = loop {
-        let failure = match one_transaction(job, load, part, name, &key, alone) {
+        let failure = match one_transaction(job, load, task, name, &key, alone) {
             Ok(()) => return Ok(Step::Ended),
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
             Err(Failure::Ours(Error::FileForgotten)) => return Ok(Step::Done),
             Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err(failure) => failure,
         };
-        part.progress = Progress::default();
+        task.progress = Progress::default();
         let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "23505");
         if failure.is_transient() && passing < MAX_FILE_TRIES {
             passing += 1;
@@ -71,9 +71,9 @@ fn file(job: &Job, load: &BucketLoad, part: &mut Task) -> Result<Step, Failure> 
         } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || job::is_wanted(job))? {
             // It may have been meant for the job before.
             cancels += 1;
-        } else if matches!(&failure, Failure::Ours(error) if retry::is_transient(error) || is_changed(error)) && part.tries < RETRIES {
-            transaction::run(None, || task_progress::try_again(part, &failure.message()))?;
-            if !retry::back_off(job, part.tries - 1)? {
+        } else if matches!(&failure, Failure::Ours(error) if retry::is_transient(error) || is_changed(error)) && task.tries < RETRIES {
+            transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
+            if !retry::back_off(job, task.tries - 1)? {
                 return Ok(Step::Unwanted);
             }
         } else {
@@ -87,11 +87,11 @@ fn file(job: &Job, load: &BucketLoad, part: &mut Task) -> Result<Step, Failure> 
             return Ok(Step::Unwanted);
         }
         if let Failure::Ours(Error::Rejected { first, .. }) = &failure {
-            task_progress::forget_findings(job, part)?;
-            LoadErrors::of_input(&job.id, part.ordinal).reject(first)?;
+            task_progress::forget_findings(job, task)?;
+            LoadErrors::of_input(&job.id, task.ordinal).reject(first)?;
         }
         files::fail(name, &message, error.clone())?;
-        task_progress::end(part, Some(&message))?;
+        task_progress::end(task, Some(&message))?;
         Ok(Step::Ended)
     })
 }
@@ -102,9 +102,9 @@ fn is_changed(error: &Error) -> bool {
 }
 
 /// `alone`: while nobody else writes to the table.
-fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Task, name: Name, key: &str, alone: bool) -> Result<(), Failure> {
+fn one_transaction(job: &Job, load: &BucketLoad, task: &mut Task, name: Name, key: &str, alone: bool) -> Result<(), Failure> {
     let role = job.role;
-    let resource_type = part.resource_type.clone();
+    let resource_type = task.resource_type.clone();
     let options = LoadOptions::read(NONE)?;
     let (access, destination) = transaction::run(role, || {
         if role.is_none() {
@@ -134,19 +134,19 @@ fn one_transaction(job: &Job, load: &BucketLoad, part: &mut Task, name: Name, ke
         }
         let changes = assemble::changes(&options)?;
         let mut sink = Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?);
-        let recipe = assemble::recipe(&part.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
+        let config = assemble::config(&task.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
         let threads = guc::encode_threads();
-        let plan = LoadInput { source, access, recipe, threads, from: Default::default(), span: None, division: None, confirm: true };
+        let spec = LoadInput { source, access, config, threads, from: Default::default(), span: None, division: None, confirm: true };
         let mut counters = LoadCounters::new(0);
-        let mut counting = CountingSink { sink: &mut *sink, job, progress: &mut part.progress };
-        source_reader::load(plan, &mut counting, &mut counters, &mut CancelPollInTransaction(job))?;
+        let mut counting = CountingSink { sink: &mut *sink, job, progress: &mut task.progress };
+        source_reader::load(spec, &mut counting, &mut counters, &mut CancelPollInTransaction(job))?;
         sink.finish(&mut counters)?;
-        part.progress.read = counters.read;
-        part.progress.stored = counters.all_stored();
-        let identity = &part.progress.checkpoint.identity;
+        task.progress.read = counters.read;
+        task.progress.stored = counters.all_stored();
+        let identity = &task.progress.checkpoint.identity;
         files::done(name, counters.all_stored(), identity.length, identity.etag.as_deref())?;
-        task_progress::advance_input(part, &part.progress)?;
-        task_progress::end(part, None)
+        task_progress::advance_input(task, &task.progress)?;
+        task_progress::end(task, None)
     })
 }
 
@@ -156,11 +156,11 @@ fn destination(options: &LoadOptions, load: &BucketLoad) -> Destination {
 }
 
 /// Puts an index back. One that cannot be stays off, and why is written down with it.
-fn index(job: &Job, part: &mut Task) -> Result<Step, Failure> {
+fn index(job: &Job, task: &mut Task) -> Result<Step, Failure> {
     let (mut tries, mut cancels) = (0, 0);
     loop {
         match transaction::run(None, || {
-            if job::is_wanted(job)? { disabled_index::restore_part(part).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
+            if job::is_wanted(job)? { disabled_index::restore_task(task).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
         }) {
             Err(failure) if failure.is_transient() && tries < MAX_FILE_TRIES => {
                 tries += 1;
@@ -174,8 +174,8 @@ fn index(job: &Job, part: &mut Task) -> Result<Step, Failure> {
             Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
                 let message = failure.whole_message();
                 return transaction::run(None, || {
-                    disabled_index::note(&part.source, &message)?;
-                    task_progress::end(part, Some(&message))?;
+                    disabled_index::note(&task.source, &message)?;
+                    task_progress::end(task, Some(&message))?;
                     Ok(Step::Ended)
                 });
             }

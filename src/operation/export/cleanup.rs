@@ -29,10 +29,10 @@ pub fn order(cleanup: Cleanup) -> Result<(), Error> {
     let Some(role) = job::role(cleanup.job)? else { return Ok(()) };
     let source = cleanup.sink.bucket.url();
     let request = json!({"export": cleanup.job});
-    let plan = JobSpec::new(guc::taken_over(), &cleanup)?;
-    let parts = [NewTask { source, resource_type: None }];
+    let spec = JobSpec::new(guc::taken_over(), &cleanup)?;
+    let tasks = [NewTask { source, resource_type: None }];
     let order =
-        NewJob { id: None, kind: "cleanup", request, plan: plan.to_json()?, secret: None, parts: &parts, workers: 1, threads: None };
+        NewJob { id: None, kind: "cleanup", request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
     switch_user::within(role, || job::enter(order)).map(drop)
 }
 
@@ -42,7 +42,7 @@ pub fn order_after(id: &str) -> Result<(), Error> {
     if standing.kind != "export" {
         return Ok(());
     }
-    let spec = job::plan(standing.number)?.map(JobSpec::from_json).transpose()?;
+    let spec = job::spec(standing.number)?.map(JobSpec::from_json).transpose()?;
     match spec.map(|spec| spec.work::<Export>()).transpose()?.flatten() {
         Some(export) => order(Cleanup { job: standing.number, sink: export.sink }),
         None => Ok(()),

@@ -34,7 +34,7 @@ impl Patients {
 }
 
 /// How a stored resource is read.
-pub fn recipe(table: &Table, resource_type: &str) -> RenderConfig {
+pub fn config(table: &Table, resource_type: &str) -> RenderConfig {
     RenderConfig {
         definitions: definitions::r4(),
         resource_type: resource_type.to_owned(),
@@ -75,12 +75,12 @@ pub fn of(whose: &PatientScope, patients: Option<&Table>) -> Result<Option<Patie
 pub fn members(table: &Table, group: &str) -> Result<Option<Vec<String>>, Error> {
     let mut filter = Filter::default();
     filter.one_of(vec![group.to_owned()], Vec::new());
-    let recipe = recipe(table, "Group");
+    let config = config(table, "Group");
     cursor_scan::with_rows(table, filter, |mut rows| {
         let block = rows.next(BlockSize::LATER)?.block;
         let Some(row) = block.iter().next() else { return Ok(None) };
         let mut writer = Writer::default();
-        let (root, _) = writer.read(&recipe, &row).map_err(|fault| row.error(&recipe.table, fault))?;
+        let (root, _) = writer.read(&config, &row).map_err(|fault| row.error(&config.table, fault))?;
         Ok(Some(listed(writer.document(), root)))
     })
 }

@@ -204,7 +204,7 @@ impl Params {
                     .map(|(start, _)| start)
                     .ok_or_else(|| Refusal::new(422, "value", format!("{name} must be an instant")).at(expression.clone()))
             };
-            let listed = || value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned);
+            let listed = || value.split(',').map(str::trim).filter(|task| !task.is_empty()).map(str::to_owned);
             match name {
                 "_outputFormat" => match value.as_str() {
                     format if PLAIN.contains(&format) => read.gzip = false,

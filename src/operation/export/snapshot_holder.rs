@@ -29,11 +29,11 @@ const PREPARED: Duration = Duration::from_secs(60);
 const ALONE: Duration = Duration::from_secs(300);
 
 /// Begins an export, or begins it anew, and stays until it has ended. What fails fails the export.
-pub fn hold(job: &Job, export: &Export, part: &Task) -> Result<Step, Failure> {
-    let mut done = begin(job, export, part);
+pub fn hold(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
+    let mut done = begin(job, export, task);
     if matches!(&done, Err(failure) if failure.is_cancel()) && transaction::run(None, || job::is_wanted(job))? {
         // It may have been meant for the job before.
-        done = begin(job, export, part);
+        done = begin(job, export, task);
     }
     match done {
         Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
@@ -44,12 +44,12 @@ pub fn hold(job: &Job, export: &Export, part: &Task) -> Result<Step, Failure> {
     }
 }
 
-fn begin(job: &Job, export: &Export, part: &Task) -> Result<Step, Failure> {
+fn begin(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
     if job.role.is_none() {
         return Err(Failure::Ours(Error::NoRole));
     }
     slot::leave_place()?;
-    transaction::run(None, || files::begin_anew(job, part))?;
+    transaction::run(None, || files::begin_anew(job, task))?;
     // Whoever is still at a part of before sees that it is gone, and finds none to go on with.
     while transaction::run(None, || scheduler::workers(job.number))? > 1 {
         if !transaction::run(None, || job::is_wanted(job))? {
@@ -59,12 +59,12 @@ fn begin(job: &Job, export: &Export, part: &Task) -> Result<Step, Failure> {
     }
     let old = transaction::run(None, || files::runs(job.number))?;
     cleanup::runs(job, &export.sink, &old)?;
-    let (tables, parts) = transaction::run(job.role, || divide(export))?;
+    let (tables, tasks) = transaction::run(job.role, || divide(export))?;
     let transaction_time = horizon(job, &tables)?;
     let folder = folder(transaction_time);
     transaction::run(None, || {
         job::begin(job)?;
-        files::begin(job, &folder, transaction_time, &parts)
+        files::begin(job, &folder, transaction_time, &tasks)
     })?;
     exported_snapshot::keep(job.role, job.number, &tables, || supervise(job))
 }
@@ -92,7 +92,7 @@ fn folder(time: i64) -> String {
 
 /// The tables that are looked through, and the parts in which that is done: the largest first.
 fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
-    let (mut tables, mut parts) = (Vec::new(), Vec::new());
+    let (mut tables, mut tasks) = (Vec::new(), Vec::new());
     for (resource_type, name) in &export.tables {
         let Some(table) = resource_table::find_qualified(name)?.map(resource_table::describe).transpose()? else { continue };
         let whole =
@@ -105,14 +105,14 @@ fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
                     let bound = |range: u32| (u64::from(pages) * u64::from(range) / u64::from(ranges)) as u32;
                     // What is behind the last page that was counted belongs to the last range.
                     let end = if range + 1 == ranges { u32::MAX } else { bound(range + 1) };
-                    parts.push((size / ranges, whole((ranges > 1).then_some((bound(range), end)), false)));
+                    tasks.push((size / ranges, whole((ranges > 1).then_some((bound(range), end)), false)));
                 }
             }
-            None => parts.push((u32::MAX, whole(None, false))),
+            None => tasks.push((u32::MAX, whole(None, false))),
         }
         if export.since.is_some() {
             tables.extend(resource_table::history(&table).map(|(oid, _)| oid));
-            parts.push((0, whole(None, true)));
+            tasks.push((0, whole(None, true)));
         }
         tables.push(table.oid);
     }
@@ -124,8 +124,8 @@ fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
     for resource_type in looked_up {
         tables.extend(resource_table::lookup(resource_type)?.map(|table| table.oid));
     }
-    parts.sort_by_key(|(pages, _)| std::cmp::Reverse(*pages));
-    Ok((resource_table::with_children(tables)?, parts.into_iter().map(|(_, part)| part).collect()))
+    tasks.sort_by_key(|(pages, _)| std::cmp::Reverse(*pages));
+    Ok((resource_table::with_children(tables)?, tasks.into_iter().map(|(_, task)| task).collect()))
 }
 
 fn pause(time: Duration) -> Result<(), Failure> {

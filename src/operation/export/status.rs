@@ -30,8 +30,8 @@ pub fn status(id: &str) -> Result<Answer, Error> {
     if !backend::is_standby() {
         scheduler::start_waiting()?;
     }
-    let Some((facts, plan, _)) = job_report::report(standing.number)? else { return Ok(unknown()) };
-    let Some(export) = JobSpec::from_json(plan)?.work::<Export>()? else { return Ok(unknown()) };
+    let Some((facts, spec, _)) = job_report::report(standing.number)? else { return Ok(unknown()) };
+    let Some(export) = JobSpec::from_json(spec)?.work::<Export>()? else { return Ok(unknown()) };
     match standing.state.as_str() {
         "completed" => manifest(standing.number, &facts, &export),
         "cancelled" => Ok(unknown()),

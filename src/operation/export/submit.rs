@@ -84,15 +84,15 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         file_rows: guc::export_file_rows(),
         file_size: guc::export_file_size(),
     };
-    let plan = JobSpec::new(guc::taken_over(), &export)?;
+    let spec = JobSpec::new(guc::taken_over(), &export)?;
     let holder = [NewTask { source: "snapshot".to_owned(), resource_type: None }];
     let order = NewJob {
         id: None,
         kind: "export",
         request,
-        plan: plan.to_json()?,
+        spec: spec.to_json()?,
         secret: None,
-        parts: if nobody { &[] } else { &holder },
+        tasks: if nobody { &[] } else { &holder },
         workers: usize::from(!nobody),
         // Beside the keeper of the snapshot.
         threads: Some(WORKERS + 1),

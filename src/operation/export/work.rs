@@ -63,7 +63,7 @@ impl Operation for Exporting {
 /// Waits for a store, and looks now and then whether the part is wanted.
 struct Within<'a> {
     job: &'a Job,
-    part: &'a Task,
+    task: &'a Task,
     looked: Instant,
 }
 
@@ -74,7 +74,7 @@ impl Within<'_> {
             return Ok(());
         }
         self.looked = Instant::now();
-        if files::is_wanted(self.job, self.part)? { Ok(()) } else { Err(Error::Stopped) }
+        if files::is_wanted(self.job, self.task)? { Ok(()) } else { Err(Error::Stopped) }
     }
 }
 
@@ -86,8 +86,8 @@ impl WaitControl for Within<'_> {
 }
 
 /// Writes a part's files, whole. What fails fails the export.
-fn write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
-    match try_to_write(job, export, part, memory) {
+fn write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
+    match try_to_write(job, export, task, memory) {
         Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
             cleanup::fail(job, &export.sink, &failure.message())?;
             Ok(Step::Unwanted)
@@ -96,13 +96,13 @@ fn write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory) -> Re
     }
 }
 
-fn try_to_write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
+fn try_to_write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
     let mut cancels = 0;
     loop {
-        let Some((run, name)) = begun(job, part)? else { return Ok(Step::Unwanted) };
-        let failure = match attempt(job, export, part, &run, &name, memory) {
+        let Some((run, name)) = begun(job, task)? else { return Ok(Step::Unwanted) };
+        let failure = match attempt(job, export, task, &run, &name, memory) {
             Ok((written, read)) => {
-                transaction::run(None, || files::end(job, part, &run, &written, read))?;
+                transaction::run(None, || files::end(job, task, &run, &written, read))?;
                 return Ok(Step::Ended);
             }
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
@@ -110,7 +110,7 @@ fn try_to_write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory
         };
         // Its keeper may just be gone, and the part with it; or the job.
         pause(SNAPSHOT_POLL_INTERVAL * 10)?;
-        let is_wanted = transaction::run(None, || files::is_wanted(job, part))?;
+        let is_wanted = transaction::run(None, || files::is_wanted(job, task))?;
         if !is_wanted || transaction::run(None, || exported_snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
             return Ok(Step::Unwanted);
         }
@@ -118,9 +118,9 @@ fn try_to_write(job: &Job, export: &Export, part: &mut Task, memory: &mut Memory
         if failure.is_cancel() && cancels == 0 {
             // It may have been meant for the job before.
             cancels += 1;
-        } else if is_transient && part.tries < RETRIES {
-            transaction::run(None, || task_progress::try_again(part, &failure.message()))?;
-            if !retry::back_off(job, part.tries - 1)? {
+        } else if is_transient && task.tries < RETRIES {
+            transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
+            if !retry::back_off(job, task.tries - 1)? {
                 return Ok(Step::Unwanted);
             }
         } else {
@@ -137,10 +137,10 @@ fn pause(time: Duration) -> Result<(), Failure> {
 }
 
 /// The run and its snapshot; None where the part is not wanted any more.
-fn begun(job: &Job, part: &Task) -> Result<Option<(Run, String)>, Failure> {
+fn begun(job: &Job, task: &Task) -> Result<Option<(Run, String)>, Failure> {
     let began = Instant::now();
     loop {
-        let found = transaction::run(None, || match files::is_wanted(job, part)? {
+        let found = transaction::run(None, || match files::is_wanted(job, task)? {
             true => Ok(Some((files::latest_run(job)?, exported_snapshot::find(job.number)?))),
             false => Ok(None),
         })?;
@@ -154,14 +154,14 @@ fn begun(job: &Job, part: &Task) -> Result<Option<(Run, String)>, Failure> {
     }
 }
 
-fn attempt(job: &Job, export: &Export, part: &Task, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<OutputFile>, u64), Failure> {
+fn attempt(job: &Job, export: &Export, task: &Task, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<OutputFile>, u64), Failure> {
     let role = job.role;
     let (access, tables) = transaction::run(role, || {
         if role.is_none() {
             return Err(Error::NoRole);
         }
         Right::to_write(&export.sink.bucket).require()?;
-        let mut tables = resource_table::with_history(&part.source)?;
+        let mut tables = resource_table::with_history(&task.source)?;
         if !matches!(export.whose, PatientScope::Everybodys) {
             tables.extend(resource_table::find("patient"));
         }
@@ -171,8 +171,8 @@ fn attempt(job: &Job, export: &Export, part: &Task, run: &Run, name: &str, memor
         Ok((target::access(&export.sink)?, resource_table::with_children(tables)?))
     })?;
     exported_snapshot::through(role, name, &tables, || {
-        let resource_type = part.resource_type.as_deref().unwrap_or_default();
-        let Some(table) = resource_table::find_qualified(&part.source)?.map(resource_table::describe).transpose()? else {
+        let resource_type = task.resource_type.as_deref().unwrap_or_default();
+        let Some(table) = resource_table::find_qualified(&task.source)?.map(resource_table::describe).transpose()? else {
             return Err(Error::UnknownType(resource_type.to_owned()));
         };
         let patients = match &memory.0 {
@@ -183,13 +183,13 @@ fn attempt(job: &Job, export: &Export, part: &Task, run: &Run, name: &str, memor
                 patients
             }
         };
-        let what = if part.task.is_some() { What::Deletion } else { What::Resource };
+        let what = if task.task.is_some() { What::Deletion } else { What::Resource };
         let exporter = exporter(export, &table, resource_type, what, patients.as_ref())?;
-        let filter = filter(export, part, &table, resource_type, patients.as_ref())?;
+        let filter = filter(export, task, &table, resource_type, patients.as_ref())?;
         let files = Files {
             export,
             access,
-            base: format!("{}/{}", run.folder, base(part, resource_type, what)),
+            base: format!("{}/{}", run.folder, base(task, resource_type, what)),
             resource_type: resource_type.to_owned(),
             kind: if what == What::Deletion { Kind::Deleted } else { Kind::Output },
             uploader: None,
@@ -198,7 +198,7 @@ fn attempt(job: &Job, export: &Export, part: &Task, run: &Run, name: &str, memor
             error: None,
             written: Vec::new(),
         };
-        let mut control = Within { job, part, looked: Instant::now() };
+        let mut control = Within { job, task, looked: Instant::now() };
         match what {
             What::Resource => cursor_scan::with_rows(&table, filter, |rows| files.fill(rows, exporter, &mut control)),
             What::Deletion => {
@@ -221,10 +221,10 @@ fn patient_table(export: &Export) -> Result<Option<Table>, Error> {
 }
 
 /// The name of a part's files, without what follows.
-fn base(part: &Task, resource_type: &str, what: What) -> String {
+fn base(task: &Task, resource_type: &str, what: What) -> String {
     match what {
-        What::Resource => format!("{resource_type}-{}", part.ordinal),
-        What::Deletion => format!("deleted/{resource_type}-{}", part.ordinal),
+        What::Resource => format!("{resource_type}-{}", task.ordinal),
+        What::Deletion => format!("deleted/{resource_type}-{}", task.ordinal),
     }
 }
 
@@ -242,7 +242,7 @@ fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, pat
     let filters = export.filters.iter().filter(|(name, _)| name == resource_type);
     let filters: Result<Vec<Search>, String> = filters.map(|(name, query)| Search::parse(search_parameters::r4(), name, query)).collect();
     Ok(Exporter {
-        recipe: patients::recipe(table, resource_type),
+        config: patients::config(table, resource_type),
         what,
         whose,
         filters: filters.map_err(Error::Internal)?,
@@ -256,9 +256,9 @@ fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, pat
 }
 
 /// What of the part can be chosen by the database.
-fn filter(export: &Export, part: &Task, table: &Table, resource_type: &str, patients: Option<&Patients>) -> Result<Filter, Error> {
+fn filter(export: &Export, task: &Task, table: &Table, resource_type: &str, patients: Option<&Patients>) -> Result<Filter, Error> {
     let mut filter = Filter::default();
-    if let Some((first, end)) = part.pages {
+    if let Some((first, end)) = task.pages {
         filter.pages(first, end);
     }
     if let Some(since) = export.since {
@@ -269,7 +269,7 @@ fn filter(export: &Export, part: &Task, table: &Table, resource_type: &str, pati
     }
     let few = patients.and_then(|patients| patients.few.as_ref());
     if let Some(few) = few
-        && part.task.is_none()
+        && task.task.is_none()
         && disabled_index::serves_patterns(table.oid)?
     {
         let stored = guc::resource_format();

@@ -71,8 +71,8 @@ pub fn http_status(error: &Error) -> Option<u16> {
 }
 
 fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Result<Answer, Error> {
-    let request = |parts: &[NewTask]| {
-        let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, parts)});
+    let request = |tasks: &[NewTask]| {
+        let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, tasks)});
         if let Value::Object(request) = &mut request {
             request.extend(wanted.shown.clone());
         }
@@ -102,7 +102,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         return Err(Error::InvalidOption { name: "validation", expected: "checks struct, enabled on or off, for an import" });
     }
     let definitions = definitions::r4();
-    let (mut parts, mut urls) = (Vec::new(), Vec::new());
+    let (mut tasks, mut urls) = (Vec::new(), Vec::new());
     for input in &wanted.inputs {
         let url = match input.is_resource_file {
             true => guc::resource_file(&input.url)?,
@@ -117,15 +117,15 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         {
             return Err(Error::UnknownType(name.clone()));
         }
-        parts.push(NewTask { source: source.name(), resource_type });
+        tasks.push(NewTask { source: source.name(), resource_type });
         urls.push(url);
     }
     let mut open = wanted.options.clone();
     let headers = open.remove("headers").filter(|headers| !headers.is_null());
     open.remove("merge");
     // What a name leaves out is a secret.
-    let is_open = |url: &String, part: &NewTask| part.source == *url || part.source == format!("file://{url}");
-    let open_urls: Vec<Option<String>> = urls.iter().zip(&parts).map(|(url, part)| is_open(url, part).then(|| url.clone())).collect();
+    let is_open = |url: &String, task: &NewTask| task.source == *url || task.source == format!("file://{url}");
+    let open_urls: Vec<Option<String>> = urls.iter().zip(&tasks).map(|(url, task)| is_open(url, task).then(|| url.clone())).collect();
     let has_secret = headers.is_some() || open_urls.iter().any(Option::is_none);
     let import = Import {
         fhir,
@@ -139,15 +139,15 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         urls: open_urls,
         has_headers: headers.is_some(),
     };
-    let plan = JobSpec::new(guc::taken_over(), &import)?;
-    let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(parts.len()) };
+    let spec = JobSpec::new(guc::taken_over(), &import)?;
+    let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(tasks.len()) };
     let order = NewJob {
         id,
         kind: "import",
-        request: request(&parts),
-        plan: plan.to_json()?,
+        request: request(&tasks),
+        spec: spec.to_json()?,
         secret: has_secret.then(|| json!({"urls": urls, "headers": headers})),
-        parts: &parts,
+        tasks: &tasks,
         workers,
         threads: None,
     };
@@ -155,9 +155,9 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
 }
 
 /// The inputs as the status shows them: without query strings.
-fn shown(wanted: &Start, parts: &[NewTask]) -> Value {
-    let inputs = wanted.inputs.iter().zip(parts).map(|(input, part)| {
-        let url = if part.source.starts_with("file://") { input.url.clone() } else { part.source.clone() };
+fn shown(wanted: &Start, tasks: &[NewTask]) -> Value {
+    let inputs = wanted.inputs.iter().zip(tasks).map(|(input, task)| {
+        let url = if task.source.starts_with("file://") { input.url.clone() } else { task.source.clone() };
         match wanted.shape {
             ApiVersion::Of2019 => {
                 let kind = if input.is_resource_file { "resource-file" } else { "url" };
@@ -211,8 +211,8 @@ fn command(id: &str, action: &Action, standing: &JobStatus) -> Result<Answer, Er
 }
 
 fn is_one_transaction(standing: &JobStatus) -> Result<bool, Error> {
-    let Some(plan) = job::plan(standing.number)? else { return Ok(false) };
-    Ok(JobSpec::from_json(plan)?.work::<Import>()?.is_some_and(|import| import.transaction))
+    let Some(spec) = job::spec(standing.number)? else { return Ok(false) };
+    Ok(JobSpec::from_json(spec)?.work::<Import>()?.is_some_and(|import| import.transaction))
 }
 
 /// The word that the interface has for a job's state.

@@ -21,13 +21,13 @@ const MAX_SOURCE_BYTES: i64 = 1 << 41;
 
 /// What to look for in a source that may be divided; None where it may not: something of it is loaded, or the order of its lines matters for
 /// more than which of them stays.
-pub fn look_for(part: &Task, options: &LoadOptions) -> Result<Option<Division>, Error> {
+pub fn look_for(task: &Task, options: &LoadOptions) -> Result<Option<Division>, Error> {
     let size = guc::range_size();
-    let is_new = part.range.is_none() && part.progress.read == 0 && part.progress.checkpoint.position.offset == 0;
+    let is_new = task.range.is_none() && task.progress.read == 0 && task.progress.checkpoint.position.offset == 0;
     if size == 0 || !is_new || options.policy != Policy::default() || options.max_errors > 0 {
         return Ok(None);
     }
-    let is_plain = table_of(part)?.is_some_and(|table| fast_path_check::layout(table.oid, true).is_ok());
+    let is_plain = table_of(task)?.is_some_and(|table| fast_path_check::layout(table.oid, true).is_ok());
     Ok(is_plain.then(|| Division { least: 2 * size, found: Arc::default() }))
 }
 
@@ -37,21 +37,21 @@ pub fn is_due(division: &Option<Division>) -> bool {
 }
 
 /// Divides the part; false where the versions for it cannot be had.
-pub fn divide(job: &Job, part: &mut Task, division: Option<&Division>) -> Result<bool, Error> {
+pub fn divide(job: &Job, task: &mut Task, division: Option<&Division>) -> Result<bool, Error> {
     let Some((division, identity)) = division.and_then(|division| Some((division, division.found.get()?))) else { return Ok(false) };
     let length = identity.length.unwrap_or_default();
     // What a server says of itself is not proven yet.
     let Some(count) = i64::try_from(length).ok().filter(|&length| length < MAX_SOURCE_BYTES) else { return Ok(false) };
     let spans = spans(length, division.least / 2);
-    let unknown = || Error::UnknownType(part.resource_type.clone().unwrap_or_default());
-    let table = table_of(part)?.ok_or_else(unknown)?;
+    let unknown = || Error::UnknownType(task.resource_type.clone().unwrap_or_default());
+    let table = table_of(task)?.ok_or_else(unknown)?;
     let versions = txid_sequence::reserve(ddl::ensure_sequence(table.schema), table.schema, count)?;
-    versions.map(|versions| task_claim::divide(job, part, &spans, identity, versions)).transpose().map(|divided| divided.is_some())
+    versions.map(|versions| task_claim::divide(job, task, &spans, identity, versions)).transpose().map(|divided| divided.is_some())
 }
 
 /// None where each line says its own type.
-fn table_of(part: &Task) -> Result<Option<Table>, Error> {
-    Ok(part.resource_type.as_deref().map(resource_table::lookup_for_writing).transpose()?.flatten())
+fn table_of(task: &Task) -> Result<Option<Table>, Error> {
+    Ok(task.resource_type.as_deref().map(resource_table::lookup_for_writing).transpose()?.flatten())
 }
 
 fn spans(length: u64, size: u64) -> Vec<ByteRange> {

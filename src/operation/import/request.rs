@@ -176,7 +176,7 @@ impl Input {
             Some(Value::String(kind)) if kind == "resource-file" => true,
             Some(_) => return Err(format!("inputs[{index}].storageDetail.type must be url or resource-file")),
         };
-        let below = |path: &str| Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let below = |path: &str| Path::new(path).components().all(|task| matches!(task, Component::Normal(_) | Component::CurDir));
         if is_resource_file && !below(&url) {
             return Err(format!("inputs[{index}].url must be a path below the resource directory"));
         }

@@ -18,8 +18,8 @@ pub fn status(id: &str, version: Version) -> Result<Answer, Error> {
         Err(error) => return Err(error),
     };
     scheduler::start_waiting()?;
-    let Some((facts, plan, inputs)) = job_report::report(standing.number)? else { return Ok(unknown()) };
-    let Some(import) = JobSpec::from_json(plan)?.work::<Import>()? else { return Ok(unknown()) };
+    let Some((facts, spec, inputs)) = job_report::report(standing.number)? else { return Ok(unknown()) };
+    let Some(import) = JobSpec::from_json(spec)?.work::<Import>()? else { return Ok(unknown()) };
     let body = match version {
         Version::One => resource(id, &standing.state, &import, &facts, &inputs),
         Version::Two => of_version_two(&facts, &inputs),

@@ -52,9 +52,9 @@ impl<'a> Session<'a> {
     }
 
     /// The source of an input, if the role may still read it, and how it is reached.
-    fn source(&self, part: &Task) -> Result<(Source, ClientConfig), Error> {
-        let secret = || self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(part.ordinal)?.as_str());
-        let open = self.import.urls.get(part.ordinal).and_then(Option::as_deref);
+    fn source(&self, task: &Task) -> Result<(Source, ClientConfig), Error> {
+        let secret = || self.job.secret.as_ref().and_then(|secret| secret.get("urls")?.get(task.ordinal)?.as_str());
+        let open = self.import.urls.get(task.ordinal).and_then(Option::as_deref);
         let source = Source::parse(open.or_else(secret).ok_or(Error::NoSecret)?)?;
         Right::to_read(&source).require()?;
         let access = assemble::access(&self.options, std::slice::from_ref(&source))?;
@@ -62,16 +62,16 @@ impl<'a> Session<'a> {
     }
 
     /// How a part is loaded from where it is.
-    fn plan(&self, (source, access): (Source, ClientConfig), part: &Task, destination: &Destination) -> LoadInput {
-        let (name, resource_type) = (source.name(), part.resource_type.as_deref());
-        let recipe = assemble::recipe(&name, resource_type, self.import.fhir, &self.options, &self.changes, &destination.compression);
+    fn spec(&self, (source, access): (Source, ClientConfig), task: &Task, destination: &Destination) -> LoadInput {
+        let (name, resource_type) = (source.name(), task.resource_type.as_deref());
+        let config = assemble::config(&name, resource_type, self.import.fhir, &self.options, &self.changes, &destination.compression);
         LoadInput {
             source,
             access,
-            recipe: EncodeConfig { versions: part.range.map(|range| range.versions), ..recipe },
+            config: EncodeConfig { versions: task.range.map(|range| range.versions), ..config },
             threads: guc::encode_threads(),
-            from: part.progress.checkpoint.clone(),
-            span: part.range.map(|range| range.span),
+            from: task.progress.checkpoint.clone(),
+            span: task.range.map(|range| range.span),
             division: None,
             confirm: false,
         }
@@ -95,9 +95,9 @@ impl OneTransaction for Import {
 }
 
 /// Loads an input from where it is to its end.
-fn input(job: &Job, import: &Import, part: &mut Task) -> Result<Step, Failure> {
+fn input(job: &Job, import: &Import, task: &mut Task) -> Result<Step, Failure> {
     let role = job.role;
-    let resource_type = part.resource_type.clone();
+    let resource_type = task.resource_type.clone();
     let (session, mut destination) = transaction::run(role, || {
         if role.is_none() {
             return Err(Error::NoRole);
@@ -110,18 +110,18 @@ fn input(job: &Job, import: &Import, part: &mut Task) -> Result<Step, Failure> {
     })?;
     let mut may_divide = true;
     loop {
-        let source = transaction::run(role, || session.source(part))?;
-        destination.order = part.range.map(|range| LastLineWins { last: range.last_version });
-        let mut plan = session.plan(source, part, &destination);
+        let source = transaction::run(role, || session.source(task))?;
+        destination.order = task.range.map(|range| LastLineWins { last: range.last_version });
+        let mut spec = session.spec(source, task, &destination);
         if may_divide {
-            plan.division = transaction::run(role, || divide::look_for(part, &session.options))?;
+            spec.division = transaction::run(role, || divide::look_for(task, &session.options))?;
         }
-        let division = plan.division.clone();
-        let before = part.progress.read;
+        let division = spec.division.clone();
+        let before = task.progress.read;
         let loaded = subtransaction::outside(|| {
             let mut counters = LoadCounters::new(u64::MAX);
-            let mut sink = Box::new(CheckpointSink::new(job, part, destination.clone(), session.options.max_errors));
-            match source_reader::load(plan, &mut *sink, &mut counters, &mut CancelPoll(job)) {
+            let mut sink = Box::new(CheckpointSink::new(job, task, destination.clone(), session.options.max_errors));
+            match source_reader::load(spec, &mut *sink, &mut counters, &mut CancelPoll(job)) {
                 Ok(()) if divide::is_due(&division) => Ok(()),
                 Ok(()) => sink.finish(&mut counters),
                 Err(error @ Error::Source { .. }) => sink.keep(&mut counters).and(Err(error)),
@@ -130,7 +130,7 @@ fn input(job: &Job, import: &Import, part: &mut Task) -> Result<Step, Failure> {
         });
         let error = match loaded {
             Ok(()) if divide::is_due(&division) => {
-                may_divide = transaction::run(role, || divide::divide(job, part, division.as_ref()))?;
+                may_divide = transaction::run(role, || divide::divide(job, task, division.as_ref()))?;
                 continue;
             }
             Ok(()) => return Ok(Step::Ended),
@@ -139,38 +139,38 @@ fn input(job: &Job, import: &Import, part: &mut Task) -> Result<Step, Failure> {
             Err(Failure::Ours(error)) => error,
             Err(failure) => return Err(failure),
         };
-        if part.progress.read > before {
+        if task.progress.read > before {
             // What came since counts as a success.
-            part.tries = 0;
+            task.tries = 0;
         }
         if let Error::Rejected { first, .. } = &error {
             // What an earlier try told of the same lines is told once.
             transaction::run(None, || {
-                task_progress::forget_findings(job, part)?;
-                LoadErrors::of_input(&job.id, part.ordinal).reject_behind(task_claim::lines_before(job, part)?, first)
+                task_progress::forget_findings(job, task)?;
+                LoadErrors::of_input(&job.id, task.ordinal).reject_behind(task_claim::lines_before(job, task)?, first)
             })?;
         }
-        if !retry::is_transient(&error) || part.tries >= import.retries {
+        if !retry::is_transient(&error) || task.tries >= import.retries {
             return Err(Failure::Ours(error));
         }
-        transaction::run(None, || task_progress::try_again(part, &error.to_string()))?;
-        if !retry::back_off(job, part.tries - 1)? {
+        transaction::run(None, || task_progress::try_again(task, &error.to_string()))?;
+        if !retry::back_off(job, task.tries - 1)? {
             return Ok(Step::Unwanted);
         }
     }
 }
 
 /// Loads all inputs in one transaction, in their order.
-fn together(job: &Job, import: &Import, parts: &mut [Task]) -> Result<Step, (Option<usize>, Failure)> {
+fn together(job: &Job, import: &Import, tasks: &mut [Task]) -> Result<Step, (Option<usize>, Failure)> {
     let mut at = None;
     let loaded = transaction::run(job.role, || {
         if job.role.is_none() {
             return Err(Error::NoRole);
         }
         let session = Session::new(job, import)?;
-        for (index, part) in parts.iter_mut().enumerate() {
+        for (index, task) in tasks.iter_mut().enumerate() {
             at = Some(index);
-            one_of_them(&session, part)?;
+            one_of_them(&session, task)?;
         }
         // With the rows, so that nobody begins anew what is stored.
         job::end(job)?;
@@ -182,24 +182,24 @@ fn together(job: &Job, import: &Import, parts: &mut [Task]) -> Result<Step, (Opt
     }
 }
 
-fn one_of_them(session: &Session, part: &mut Task) -> Result<(), Error> {
-    let resource_type = part.resource_type.clone();
+fn one_of_them(session: &Session, task: &mut Task) -> Result<(), Error> {
+    let resource_type = task.resource_type.clone();
     let destination = assemble::destination(&session.options);
     let most = session.options.max_errors;
-    let journal = LoadErrors::of_input(&session.job.id, part.ordinal);
+    let journal = LoadErrors::of_input(&session.job.id, task.ordinal);
     let mut counters = LoadCounters::new(most);
     let mut sink: Box<dyn BatchSink> = match most {
         0 => Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?),
         _ => Box::new(TolerantSink::new(destination.clone(), resource_type.as_deref(), journal)?),
     };
-    let plan = session.plan(session.source(part)?, part, &destination);
-    let mut counts = CountingSink { sink: &mut *sink, job: session.job, progress: &mut part.progress };
-    source_reader::load(plan, &mut counts, &mut counters, &mut CancelPollInTransaction(session.job))?;
+    let spec = session.spec(session.source(task)?, task, &destination);
+    let mut counts = CountingSink { sink: &mut *sink, job: session.job, progress: &mut task.progress };
+    source_reader::load(spec, &mut counts, &mut counters, &mut CancelPollInTransaction(session.job))?;
     sink.finish(&mut counters)?;
-    part.progress.read = counters.read;
-    part.progress.stored = counters.all_stored();
-    part.progress.skipped = counters.skipped;
-    part.progress.rejected = counters.rejected;
-    task_progress::advance_input(part, &part.progress)?;
-    task_progress::end(part, None)
+    task.progress.read = counters.read;
+    task.progress.stored = counters.all_stored();
+    task.progress.skipped = counters.skipped;
+    task.progress.rejected = counters.rejected;
+    task_progress::advance_input(task, &task.progress)?;
+    task_progress::end(task, None)
 }

@@ -152,15 +152,15 @@ impl Off {
 }
 
 /// Puts an index back whose turn has come in a job. The part ends with it, so that of two jobs that wait for each other's index one does it.
-pub fn restore_part(part: &Task) -> Result<(), Error> {
-    restore(&part.source, Some(part.number))?;
-    task_progress::end(part, None)
+pub fn restore_task(task: &Task) -> Result<(), Error> {
+    restore(&task.source, Some(task.number))?;
+    task_progress::end(task, None)
 }
 
-/// Puts an index back, as the owner of its table, if that is who it was. `part` is whose work that is.
-pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
+/// Puts an index back, as the owner of its table, if that is who it was. `task` is whose work that is.
+pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
     // Before the row is waited for: whoever has it may wait for what we have.
-    if part.is_none() && job_report::is_held(name, None)? {
+    if task.is_none() && job_report::is_held(name, None)? {
         return Ok(Restored::Held);
     }
     let found = sql::query(
@@ -177,7 +177,7 @@ pub fn restore(name: &str, part: Option<i64>) -> Result<Restored, Error> {
         },
     )?;
     let Some(off) = found.into_iter().next() else { return Ok(Restored::NotNeeded) };
-    if job_report::is_held(name, part)? {
+    if job_report::is_held(name, task)? {
         return Ok(Restored::Held);
     }
     let began = std::time::Instant::now();

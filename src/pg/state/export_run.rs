@@ -114,18 +114,18 @@ pub fn begin_anew(job: &Job, holder: &Task) -> Result<(), Error> {
 }
 
 /// Enters a run and its parts.
-pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewExportTask]) -> Result<Run, Error> {
+pub fn begin(job: &Job, folder: &str, transaction_time: i64, tasks: &[NewExportTask]) -> Result<Run, Error> {
     let number = sql::query(
         "insert into bulk.export_run (job, folder, transaction_time, origin) \
          values ($1, $2, timestamptz '2000-01-01 00:00:00+00' + $3 * interval '1 microsecond', $4) returning number",
         &[job.number.into(), folder.into(), transaction_time.into(), job::database_identity().into()],
         |row| row.get::<i64>(1),
     )?;
-    let column = |of: &dyn Fn(&NewExportTask) -> Option<i64>| parts.iter().map(of).collect::<Vec<Option<i64>>>();
-    let (tables, types): (Vec<&str>, Vec<&str>) = parts.iter().map(|part| (part.table.as_str(), part.resource_type.as_str())).unzip();
-    let first = column(&|part| part.pages.map(|(first, _)| i64::from(first)));
-    let end = column(&|part| part.pages.map(|(_, end)| i64::from(end)));
-    let tasks: Vec<Option<&str>> = parts.iter().map(|part| part.is_of_deleted.then_some("deleted")).collect();
+    let column = |of: &dyn Fn(&NewExportTask) -> Option<i64>| tasks.iter().map(of).collect::<Vec<Option<i64>>>();
+    let (tables, types): (Vec<&str>, Vec<&str>) = tasks.iter().map(|task| (task.table.as_str(), task.resource_type.as_str())).unzip();
+    let first = column(&|task| task.pages.map(|(first, _)| i64::from(first)));
+    let end = column(&|task| task.pages.map(|(_, end)| i64::from(end)));
+    let tasks: Vec<Option<&str>> = tasks.iter().map(|task| task.is_of_deleted.then_some("deleted")).collect();
     sql::run(
         "insert into bulk.job_file_entry (job, source, resource_type, range_from, range_to, task, ordinal) \
          select $1, p.source, p.resource_type, p.first, p.next, p.task, p.ordinal from rows from (unnest($2), unnest($3), unnest($4), unnest($5), \
@@ -137,20 +137,20 @@ pub fn begin(job: &Job, folder: &str, transaction_time: i64, parts: &[NewExportT
 }
 
 /// Whether a part is still to be done: a job that begins anew has others.
-pub fn is_wanted(job: &Job, part: &Task) -> Result<bool, Error> {
-    let found = sql::select_latest("select from bulk.job_file_entry where number = $1", &[part.number.into()], |_| Ok(()))?;
+pub fn is_wanted(job: &Job, task: &Task) -> Result<bool, Error> {
+    let found = sql::select_latest("select from bulk.job_file_entry where number = $1", &[task.number.into()], |_| Ok(()))?;
     Ok(!found.is_empty() && job::is_wanted(job)?)
 }
 
 /// Ends a part: these files are there. False when the job has begun anew, or nobody wants it.
-pub fn end(job: &Job, part: &Task, run: &Run, files: &[OutputFile], read: u64) -> Result<bool, Error> {
+pub fn end(job: &Job, task: &Task, run: &Run, files: &[OutputFile], read: u64) -> Result<bool, Error> {
     let count = |kind: Kind| files.iter().filter(|file| file.kind == kind).map(|file| file.count as i64).sum::<i64>();
     let ended = sql::query(
         "update bulk.job_file_entry f set state = 'done', finished = clock_timestamp(), read = $3, stored = $4, rejected = $5, written = $6, \
          position = coalesce(range_to - range_from, 1), size = coalesce(range_to - range_from, 1) \
          from bulk.job_entry j where f.number = $1 and j.number = f.job and j.number = $2 and j.state = 'in-progress' returning true",
         &[
-            part.number.into(),
+            task.number.into(),
             job.number.into(),
             (read as i64).into(),
             (count(Kind::Output) + count(Kind::Deleted)).into(),
@@ -167,7 +167,7 @@ pub fn end(job: &Job, part: &Task, run: &Run, files: &[OutputFile], read: u64) -
             "insert into bulk.export_file (run, part, file, kind, type, count, size) values ($1, $2, $3, $4, $5, $6, $7)",
             &[
                 run.number.into(),
-                part.number.into(),
+                task.number.into(),
                 file.key.as_str().into(),
                 file.kind.word().into(),
                 file.resource_type.as_str().into(),

@@ -17,10 +17,10 @@ pub struct NewJob<'a> {
     /// What was asked for, shown to the role: without secrets.
     pub request: Value,
     /// What its workers go by.
-    pub plan: Value,
+    pub spec: Value,
     /// What of it is kept apart, and only until the job ends.
     pub secret: Option<Value>,
-    pub parts: &'a [NewTask],
+    pub tasks: &'a [NewTask],
     /// That start at once.
     pub workers: usize,
     /// Workers that may be at it at a time; None for as many as there are.
@@ -35,7 +35,7 @@ pub struct Job {
     pub kind: String,
     /// None when it is gone.
     pub role: Option<pg_sys::Oid>,
-    pub plan: Value,
+    pub spec: Value,
     pub secret: Option<Value>,
     pub threads: Option<usize>,
 }
@@ -60,9 +60,9 @@ pub fn enter(order: NewJob) -> Result<Option<(String, i64)>, Error> {
         |row| row.get::<i64>(1),
     )?;
     let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
-    sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(order.plan).into()])?;
+    sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(order.spec).into()])?;
     let (sources, types): (Vec<&str>, Vec<Option<&str>>) =
-        order.parts.iter().map(|part| (part.source.as_str(), part.resource_type.as_deref())).unzip();
+        order.tasks.iter().map(|task| (task.source.as_str(), task.resource_type.as_deref())).unzip();
     sql::run(
         "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
          select $1, p.source, p.resource_type, p.ordinal - 1 \
@@ -114,7 +114,7 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
                 id: row.get(1)?.unwrap_or_default(),
                 kind: row.get(2)?.unwrap_or_default(),
                 role: row.get(3)?,
-                plan: row.get::<JsonB>(4)?.map_or(Value::Null, |plan| plan.0),
+                spec: row.get::<JsonB>(4)?.map_or(Value::Null, |spec| spec.0),
                 secret: row.get::<JsonB>(5)?.map(|secret| secret.0),
                 threads: row.get::<i32>(6)?.and_then(|threads| usize::try_from(threads).ok()),
             })
@@ -185,14 +185,14 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
 }
 
 /// What the workers of a job go by.
-pub fn plan(number: i64) -> Result<Option<Value>, Error> {
+pub fn spec(number: i64) -> Result<Option<Value>, Error> {
     let found = sql::select_latest("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
-    Ok(found.into_iter().flatten().next().map(|plan| plan.0))
+    Ok(found.into_iter().flatten().next().map(|spec| spec.0))
 }
 
 /// A text for the activity of a worker.
-pub fn activity(job: &Job, part: &Task) -> CString {
-    CString::new(format!("bulk.{} of {}, job {}", job.kind, part.source, job.id)).unwrap_or_default()
+pub fn activity(job: &Job, task: &Task) -> CString {
+    CString::new(format!("bulk.{} of {}, job {}", job.kind, task.source, job.id)).unwrap_or_default()
 }
 
 /// For whom a job is; None when the role is gone.

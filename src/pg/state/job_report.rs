@@ -8,14 +8,14 @@ use serde_json::Value;
 
 /// Whether an index is one that another job does without and puts back: its name is a part's, other than this. One whose workers are gone
 /// does not count, nor one that waits for them in vain; before whoever asks by hand, none that waits.
-pub fn is_held(index: &str, part: Option<i64>) -> Result<bool, Error> {
+pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
     let found = sql::query(
         "select from bulk.job_file_entry f join bulk.job_entry j on j.number = f.job where f.phase = 1 and f.source = $1 \
          and f.number <> coalesce($2, 0) and f.state in ('waiting', 'in-progress') and j.state in ('waiting', 'in-progress') \
          and j.origin = $3 and (exists (select from bulk.workers(j.number)) or ($2 is not null and j.state = 'waiting' \
             and exists (select from pg_roles o where o.rolname = j.role::name) and exists (select from pg_roles r \
                 where r.rolname = j.session_role::name and has_database_privilege(r.oid, current_database(), 'connect'))))",
-        &[index.into(), part.into(), database_identity().into()],
+        &[index.into(), task.into(), database_identity().into()],
         |_| Ok(()),
     )?;
     Ok(!found.is_empty())
@@ -81,8 +81,8 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
         &[number.into()],
         |row| Ok(row.get::<JsonB>(1)?.zip(row.get::<JsonB>(2)?)),
     )?;
-    let Some((facts, plan)) = facts.into_iter().flatten().next() else { return Ok(None) };
-    let parts = sql::select_latest(
+    let Some((facts, spec)) = facts.into_iter().flatten().next() else { return Ok(None) };
+    let tasks = sql::select_latest(
         "select jsonb_build_object('state', case when bool_or(f.state = 'in-progress') then 'in-progress' when bool_or(f.state = 'error') then 'error' \
                 when bool_and(f.state = 'done') then 'done' when bool_and(f.state = 'waiting') then 'waiting' else 'in-progress' end, \
             'source', min(f.source), 'read', sum(f.read), 'stored', sum(f.stored), 'rejected', sum(f.rejected), \
@@ -96,5 +96,5 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
         &[number.into()],
         |row| row.get::<JsonB>(1),
     )?;
-    Ok(Some((facts.0, plan.0, parts.into_iter().flatten().map(|part| part.0).collect())))
+    Ok(Some((facts.0, spec.0, tasks.into_iter().flatten().map(|task| task.0).collect())))
 }

@@ -32,14 +32,14 @@ pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
              returning f.ordinal, f.source, f.resource_type, f.position, f.size, f.tries, f.checkpoint, f.read, f.stored, f.skipped, \
              f.rejected, f.characters, f.written, f.range_from, f.range_to, f.versions, f.phase, f.task",
             &[number.into()],
-            |row| part(number, row),
+            |row| task(number, row),
         )?;
-        if let Some(part) = claimed.into_iter().next() {
+        if let Some(task) = claimed.into_iter().next() {
             job::begin(job)?;
-            if part.phase > 0 {
-                call_others(job, &part)?;
+            if task.phase > 0 {
+                call_others(job, &task)?;
             }
-            return Ok(Some(part));
+            return Ok(Some(task));
         }
         Lock::Part(number).release();
     }
@@ -47,10 +47,10 @@ pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
 }
 
 /// With the first part of a phase come the others' workers, who found nothing to do at the end of the phase before.
-fn call_others(job: &Job, part: &Task) -> Result<(), Error> {
+fn call_others(job: &Job, task: &Task) -> Result<(), Error> {
     let waiting = sql::query(
         "select count(*), coalesce(bool_and(state = 'waiting'), false) from bulk.job_file_entry where job = $1 and phase = $2 and number <> $3",
-        &[job.number.into(), part.phase.into(), part.number.into()],
+        &[job.number.into(), task.phase.into(), task.number.into()],
         |row| Ok((row.get::<i64>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false))),
     )?;
     match waiting.into_iter().next() {
@@ -78,19 +78,19 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
     if !job::is_wanted(job)? {
         return Ok(None);
     }
-    let parts = sql::query(
+    let tasks = sql::query(
         "select ordinal, source, resource_type, 0::int8, size, 0, null::jsonb, null::int8, null::int8, \
          null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, phase, task, number from bulk.job_file_entry \
          where job = $1 and state <> 'done' order by number",
         &[job.number.into()],
-        |row| part(row.get(19)?.unwrap_or_default(), row),
+        |row| task(row.get(19)?.unwrap_or_default(), row),
     )?;
-    if parts.is_empty() {
+    if tasks.is_empty() {
         return Ok(None);
     }
-    for (index, claimed) in parts.iter().enumerate() {
+    for (index, claimed) in tasks.iter().enumerate() {
         if !Lock::Part(claimed.number).take() {
-            parts[..index].iter().for_each(|part| Lock::Part(part.number).release());
+            tasks[..index].iter().for_each(|task| Lock::Part(task.number).release());
             return Ok(None);
         }
     }
@@ -100,10 +100,10 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
         &[job.number.into()],
     )?;
     job::begin(job)?;
-    Ok(Some(parts))
+    Ok(Some(tasks))
 }
 
-fn part(number: i64, row: sql::Row) -> Result<Task, pgrx::spi::Error> {
+fn task(number: i64, row: sql::Row) -> Result<Task, pgrx::spi::Error> {
     let count = |column| row.get::<i64>(column).map(|count| count.unwrap_or_default().unsigned_abs());
     let bytes = |column| row.get::<i64>(column).map(|bytes| bytes.map(i64::unsigned_abs));
     let span = bytes(14)?.zip(bytes(15)?).map(|(from, to)| ByteRange { from, to });
@@ -136,14 +136,14 @@ fn part(number: i64, row: sql::Row) -> Result<Task, pgrx::spi::Error> {
 }
 
 /// Makes a part of which nothing is loaded the first of several, which share its source.
-pub fn divide(job: &Job, part: &mut Task, spans: &[ByteRange], identity: &Identity, versions: i64) -> Result<(), Error> {
+pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identity, versions: i64) -> Result<(), Error> {
     let Some((first, others)) = spans.split_first() else { return Ok(()) };
     let known = Checkpoint { identity: identity.clone(), ..Checkpoint::default() };
     let number = |value: u64| value as i64;
     sql::run(
         "update bulk.job_file_entry set range_from = $2, range_to = $3, versions = $4, checkpoint = $5, size = $3 - $2 where number = $1",
         &[
-            part.number.into(),
+            task.number.into(),
             number(first.from).into(),
             number(first.to).into(),
             versions.into(),
@@ -155,22 +155,22 @@ pub fn divide(job: &Job, part: &mut Task, spans: &[ByteRange], identity: &Identi
         "insert into bulk.job_file_entry (job, ordinal, source, resource_type, range_from, range_to, versions, checkpoint, size) \
          select f.job, f.ordinal, f.source, f.resource_type, r.first, r.next, f.versions, f.checkpoint, r.next - r.first \
          from bulk.job_file_entry f, rows from (unnest($2), unnest($3)) as r (first, next) where f.number = $1 order by r.first",
-        &[part.number.into(), from.into(), to.into()],
+        &[task.number.into(), from.into(), to.into()],
     )?;
     let last_version = versions.saturating_add_unsigned(identity.length.unwrap_or_default());
-    part.range = Some(TaskRange { span: *first, versions, last_version });
-    part.progress.checkpoint = known;
+    task.range = Some(TaskRange { span: *first, versions, last_version });
+    task.progress.checkpoint = known;
     scheduler::start_more(job, scheduler::WORKERS)
 }
 
 /// Lines of a part's source before the part; None while that is not known.
-pub fn lines_before(job: &Job, part: &Task) -> Result<Option<u64>, Error> {
-    let Some(TaskRange { span, .. }) = part.range else { return Ok(Some(0)) };
+pub fn lines_before(job: &Job, task: &Task) -> Result<Option<u64>, Error> {
+    let Some(TaskRange { span, .. }) = task.range else { return Ok(Some(0)) };
     let found = sql::select_latest(
         "select case when coalesce(bool_and(state = 'done'), true) \
          then coalesce(sum((checkpoint->'position'->>'lines')::int8), 0)::int8 end \
          from bulk.job_file_entry where job = $1 and ordinal = $2 and range_from < $3",
-        &[job.number.into(), (part.ordinal as i32).into(), (span.from as i64).into()],
+        &[job.number.into(), (task.ordinal as i32).into(), (span.from as i64).into()],
         |row| row.get::<i64>(1),
     )?;
     Ok(found.into_iter().flatten().next().map(i64::unsigned_abs))

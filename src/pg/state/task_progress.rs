@@ -18,48 +18,48 @@ pub struct Advance {
 }
 
 /// Writes down what was done on a part, in the transaction that did it.
-pub fn advance(part: &mut Task, advance: Advance) -> Result<(), Error> {
-    part.position = advance.position;
-    part.size = Some(advance.size);
-    part.progress.rejected += advance.rejected;
+pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
+    task.position = advance.position;
+    task.size = Some(advance.size);
+    task.progress.rejected += advance.rejected;
     sql::run(
         "update bulk.job_file_entry set position = $2, size = $3, read = read + $4, rejected = $5 \
          where number = $1",
         &[
-            part.number.into(),
-            part.position.into(),
+            task.number.into(),
+            task.position.into(),
             advance.size.into(),
             (advance.read as i64).into(),
-            (part.progress.rejected as i64).into(),
+            (task.progress.rejected as i64).into(),
         ],
     )
 }
 
 /// Begins a part anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
-pub fn settle(job: &Job, part: &mut Task, storage: &str) -> Result<(), Error> {
+pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
     let same =
-        sql::select_latest("select storage from bulk.job_file_entry where number = $1", &[part.number.into()], |row| row.get::<String>(1))?;
+        sql::select_latest("select storage from bulk.job_file_entry where number = $1", &[task.number.into()], |row| row.get::<String>(1))?;
     if same.into_iter().flatten().next().as_deref() == Some(storage) {
         return Ok(());
     }
-    if part.position > 0 {
-        sql::run("delete from bulk.load_error where load_id = $1 and source = $2", &[job.id.as_str().into(), part.source.as_str().into()])?;
+    if task.position > 0 {
+        sql::run("delete from bulk.load_error where load_id = $1 and source = $2", &[job.id.as_str().into(), task.source.as_str().into()])?;
     }
-    part.position = 0;
-    part.size = None;
-    part.progress = Progress::default();
+    task.position = 0;
+    task.size = None;
+    task.progress = Progress::default();
     sql::run(
         "update bulk.job_file_entry set storage = $2, position = 0, size = null, read = 0, rejected = 0 where number = $1",
-        &[part.number.into(), storage.into()],
+        &[task.number.into(), storage.into()],
     )
 }
 
 /// The same of a source that is loaded.
-pub fn advance_input(part: &Task, progress: &Progress) -> Result<(), Error> {
+pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
     let known = checkpoint(&progress.checkpoint)?;
     let number = |value: u64| value as i64;
     let Checkpoint { sent, position, identity, .. } = &progress.checkpoint;
-    let (sent, bytes, size) = match part.range {
+    let (sent, bytes, size) = match task.range {
         // What was read behind it belongs to the next range.
         Some(TaskRange { span, .. }) => {
             let done = |at: u64| at.min(span.to).saturating_sub(span.from);
@@ -71,7 +71,7 @@ pub fn advance_input(part: &Task, progress: &Progress) -> Result<(), Error> {
         "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
          rejected = $9, characters = $10, written = $11, tries = 0 where number = $1",
         &[
-            part.number.into(),
+            task.number.into(),
             known.into(),
             number(sent).into(),
             size.map(number).into(),
@@ -87,34 +87,34 @@ pub fn advance_input(part: &Task, progress: &Progress) -> Result<(), Error> {
 }
 
 /// Writes down that a part is begun again, and why.
-pub fn try_again(part: &mut Task, message: &str) -> Result<(), Error> {
-    part.tries += 1;
-    sql::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[part.number.into(), message.into()])
+pub fn try_again(task: &mut Task, message: &str) -> Result<(), Error> {
+    task.tries += 1;
+    sql::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[task.number.into(), message.into()])
 }
 
 /// Ends a part: with a message it has failed, and the ranges of its source that nobody is at fail with it.
-pub fn end(part: &Task, message: Option<&str>) -> Result<(), Error> {
-    if let (Some(_), Some(message)) = (part.range, message) {
+pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
+    if let (Some(_), Some(message)) = (task.range, message) {
         sql::run(
             "update bulk.job_file_entry f set state = 'error', message = $2, finished = clock_timestamp() from bulk.job_file_entry own \
              where own.number = $1 and f.job = own.job and f.ordinal = own.ordinal and f.state = 'waiting'",
-            &[part.number.into(), message.into()],
+            &[task.number.into(), message.into()],
         )?;
     }
     sql::run(
         "update bulk.job_file_entry set state = $2, message = $3, finished = clock_timestamp() \
          where number = $1",
-        &[part.number.into(), if message.is_some() { "error" } else { "done" }.into(), message.into()],
+        &[task.number.into(), if message.is_some() { "error" } else { "done" }.into(), message.into()],
     )
 }
 
 /// Forgets what is entered of lines of a part that are still to be loaded.
-pub fn forget_findings(job: &Job, part: &Task) -> Result<(), Error> {
-    let span = part.range.map_or(ByteRange { from: 0, to: i64::MAX as u64 }, |range| range.span);
-    let from = part.progress.checkpoint.position.offset.max(span.from);
+pub fn forget_findings(job: &Job, task: &Task) -> Result<(), Error> {
+    let span = task.range.map_or(ByteRange { from: 0, to: i64::MAX as u64 }, |range| range.span);
+    let from = task.progress.checkpoint.position.offset.max(span.from);
     sql::run(
         "delete from bulk.load_error where load_id = $1 and input = $2 and byte_offset >= $3 and byte_offset < $4",
-        &[job.id.as_str().into(), (part.ordinal as i32).into(), (from as i64).into(), (span.to as i64).into()],
+        &[job.id.as_str().into(), (task.ordinal as i32).into(), (from as i64).into(), (span.to as i64).into()],
     )
 }
 

@@ -46,7 +46,7 @@ pub fn changes(options: &LoadOptions) -> Result<Changes, Error> {
 }
 
 /// How its lines become rows.
-pub fn recipe(
+pub fn config(
     source: &str,
     resource_type: Option<&str>,
     fhir: bool,

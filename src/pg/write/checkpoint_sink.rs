@@ -32,7 +32,7 @@ const MAX_PROBE_GROUPS: u32 = 64;
 /// A sink of one part of a job.
 pub struct CheckpointSink<'a> {
     job: &'a Job,
-    part: &'a mut Task,
+    task: &'a mut Task,
     destination: Destination,
     /// None where each line says its own.
     resource_type: Option<String>,
@@ -65,12 +65,12 @@ impl NewIdHeuristic {
 }
 
 impl<'a> CheckpointSink<'a> {
-    pub fn new(job: &'a Job, part: &'a mut Task, destination: Destination, max_errors: u64) -> CheckpointSink<'a> {
-        let resource_type = part.resource_type.clone();
+    pub fn new(job: &'a Job, task: &'a mut Task, destination: Destination, max_errors: u64) -> CheckpointSink<'a> {
+        let resource_type = task.resource_type.clone();
         let new_ids = NewIdHeuristic { probe_groups: 1, next: 2 };
         CheckpointSink {
             job,
-            part,
+            task,
             destination,
             resource_type,
             max_errors,
@@ -121,7 +121,7 @@ impl<'a> CheckpointSink<'a> {
         if !destination.expect_new {
             self.new_ids.learn(destination.found.get());
         }
-        self.part.progress = progress;
+        self.task.progress = progress;
         self.group.clear();
         self.rejects.clear();
         self.began = Instant::now();
@@ -132,8 +132,8 @@ impl<'a> CheckpointSink<'a> {
         if !job::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
-        let journal = LoadErrors::of_input(&self.job.id, self.part.ordinal);
-        let before = &self.part.progress;
+        let journal = LoadErrors::of_input(&self.job.id, self.task.ordinal);
+        let before = &self.task.progress;
         let mut counters = LoadCounters::new(self.max_errors.saturating_sub(before.rejected));
         counters.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
         counters.enter(BatchOutcome { rejects: self.rejects.clone(), ..BatchOutcome::default() })?;
@@ -158,9 +158,9 @@ impl<'a> CheckpointSink<'a> {
             characters: before.characters + self.group.iter().map(|batch| batch.characters).sum::<u64>(),
             written: before.written + self.group.iter().map(|batch| batch.written() as u64).sum::<u64>(),
         };
-        task_progress::advance_input(self.part, &progress)?;
+        task_progress::advance_input(self.task, &progress)?;
         if end {
-            task_progress::end(self.part, None)?;
+            task_progress::end(self.task, None)?;
         }
         Ok(progress)
     }
@@ -175,7 +175,7 @@ impl BatchSink for CheckpointSink<'_> {
     fn store(&mut self, batch: Rc<Batch>, counters: &mut LoadCounters) -> Result<(), Error> {
         self.rejects.extend(counters.take_rejects());
         self.group.push(batch);
-        let left = self.max_errors.saturating_sub(self.part.progress.rejected);
+        let left = self.max_errors.saturating_sub(self.task.progress.rejected);
         if self.rejects.len() as u64 > left {
             LoadCounters::new(left).enter(BatchOutcome { rejects: std::mem::take(&mut self.rejects), ..BatchOutcome::default() })?;
         }

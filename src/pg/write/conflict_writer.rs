@@ -60,7 +60,7 @@ impl ConflictWriter {
         if policy.on_conflict == OnConflict::Newer && !table.has_ts {
             return Err(Error::NoUpdateTime(table.plain_name.clone()));
         }
-        let facts = match (policy.take_meta(), is_stage) {
+        let meta_source = match (policy.take_meta(), is_stage) {
             (TakeMeta::Nothing, _) => MetaSource::Given,
             (_, true) => MetaSource::FromLinesAlone,
             (_, false) => MetaSource::FromLines,
@@ -70,8 +70,8 @@ impl ConflictWriter {
             lock: format!("select u.number {join} order by t.id for update of t"),
             older: format!("select u.number {join} where t.ts is null or t.ts operator(pg_catalog.<) u.updated"),
             archive,
-            overwrite: SqlWriter::new(table, resource_type, sequence, OnExisting::Overwrite, facts),
-            insert: SqlWriter::new(table, resource_type, sequence, OnExisting::DoNothing, facts),
+            overwrite: SqlWriter::new(table, resource_type, sequence, OnExisting::Overwrite, meta_source),
+            insert: SqlWriter::new(table, resource_type, sequence, OnExisting::DoNothing, meta_source),
             sequence,
             schema: table.schema,
             is_stage,
@@ -81,12 +81,12 @@ impl ConflictWriter {
     /// Writes a batch's rows of one type.
     pub fn write<'a>(&self, batch: &Batch, rows: &[&'a Row]) -> Result<WriteOutcome<'a>, Error> {
         let mut written = WriteOutcome::default();
-        for wave in rounds_of_distinct_ids(rows) {
-            let count = wave.len() as u64;
+        for round in rounds_of_distinct_ids(rows) {
+            let count = round.len() as u64;
             let (skipped, refused) = match self.policy.on_conflict {
-                OnConflict::Overwrite | OnConflict::Newer => (self.overwrite(batch, wave)?, Vec::new()),
-                OnConflict::Skip => (self.insert.insert(batch, &wave)?.iter().filter(|&&inserted| !inserted).count() as u64, Vec::new()),
-                OnConflict::Error => (0, self.insert_new(batch, &wave)?),
+                OnConflict::Overwrite | OnConflict::Newer => (self.overwrite(batch, round)?, Vec::new()),
+                OnConflict::Skip => (self.insert.insert(batch, &round)?.iter().filter(|&&inserted| !inserted).count() as u64, Vec::new()),
+                OnConflict::Error => (0, self.insert_new(batch, &round)?),
             };
             written.stored += count - skipped - refused.len() as u64;
             written.skipped += skipped;
@@ -103,9 +103,9 @@ impl ConflictWriter {
 
     /// Ids that exist are overwritten, their versions copied before. What others insert in the meantime exists at the next look. Returns how
     /// many lines are passed over.
-    fn overwrite(&self, batch: &Batch, wave: Vec<&Row>) -> Result<u64, Error> {
+    fn overwrite(&self, batch: &Batch, round: Vec<&Row>) -> Result<u64, Error> {
         let mut skipped = 0;
-        let mut rest = wave;
+        let mut rest = round;
         for _ in 0..MAX_ROUNDS {
             let (mut present, absent) = self.split(batch, rest)?;
             if self.policy.on_conflict == OnConflict::Newer {
@@ -130,9 +130,9 @@ impl ConflictWriter {
     }
 
     /// Inserts the rows whose ids are new, and returns the others.
-    fn insert_new<'a>(&self, batch: &Batch, wave: &[&'a Row]) -> Result<Vec<&'a Row>, Error> {
-        let inserted = self.insert.insert(batch, wave)?;
-        Ok(self.split(batch, without(wave, &inserted))?.0)
+    fn insert_new<'a>(&self, batch: &Batch, round: &[&'a Row]) -> Result<Vec<&'a Row>, Error> {
+        let inserted = self.insert.insert(batch, round)?;
+        Ok(self.split(batch, without(round, &inserted))?.0)
     }
 
     /// Those that exist, locked from now on, and those that do not.
@@ -158,13 +158,13 @@ fn rounds_of_distinct_ids<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
     let mut ordered = rows.to_vec();
     ordered.sort_unstable_by_key(|row| row.rank);
     let mut rounds_of_distinct_ids: Vec<Vec<&Row>> = Vec::new();
-    let mut wave = 0;
+    let mut round = 0;
     for row in ordered {
-        if rounds_of_distinct_ids.len() == wave {
+        if rounds_of_distinct_ids.len() == round {
             rounds_of_distinct_ids.push(Vec::new());
         }
-        rounds_of_distinct_ids[wave].push(row);
-        wave = if row.occurrence == Occurrence::Replaced { wave + 1 } else { 0 };
+        rounds_of_distinct_ids[round].push(row);
+        round = if row.occurrence == Occurrence::Replaced { round + 1 } else { 0 };
     }
     rounds_of_distinct_ids
 }

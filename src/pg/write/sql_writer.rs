@@ -16,7 +16,7 @@ pub enum OnExisting {
     Overwrite,
     DoNothing,
     /// They are an ERROR of the key's.
-    Refuse,
+    Raise,
 }
 
 /// Whether rows bring what the server else gives them: version and times.
@@ -35,16 +35,16 @@ pub enum MetaSource {
 pub struct SqlWriter {
     statement: String,
     sequence: pg_sys::Oid,
-    facts: MetaSource,
+    meta_source: MetaSource,
 }
 
 impl SqlWriter {
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, facts: MetaSource) -> SqlWriter {
-        let mut statement = statement(table, resource_type, existing, facts, &unnested(facts));
+    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, meta_source: MetaSource) -> SqlWriter {
+        let mut statement = statement(table, resource_type, existing, meta_source, &unnested(meta_source));
         if existing == OnExisting::DoNothing {
             statement.push_str(" returning id::pg_catalog.text");
         }
-        SqlWriter { statement, sequence, facts }
+        SqlWriter { statement, sequence, meta_source }
     }
 
     /// Writes rows with distinct ids over what is there.
@@ -72,7 +72,7 @@ impl SqlWriter {
                     // SAFETY: as above.
                     unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
                 ];
-                if self.facts != MetaSource::Given {
+                if self.meta_source != MetaSource::Given {
                     let time = |time: Option<i64>| time.and_then(|time| TimestampWithTimeZone::try_from(time).ok());
                     arguments.push(rows.iter().map(|row| row.meta.version).collect::<Vec<_>>().into());
                     arguments.push(rows.iter().map(|row| time(row.meta.last_updated)).collect::<Vec<_>>().into());
@@ -91,18 +91,18 @@ impl SqlWriter {
 
 /// A batch's rows as `statement` reads them: $2 ids, $3 resources, $4 whether the id stood in an earlier line of the batch. Of facts from
 /// lines, null where a line has none: $5 versions, $6 and $7 times of the last update and of creation.
-fn unnested(facts: MetaSource) -> String {
-    let facts = match facts {
+fn unnested(meta_source: MetaSource) -> String {
+    let meta_source = match meta_source {
         MetaSource::Given => "",
         MetaSource::Ordered(_) | MetaSource::FromLines | MetaSource::FromLinesAlone => {
             ", pg_catalog.unnest($5) as version, pg_catalog.unnest($6) as updated, pg_catalog.unnest($7) as created"
         }
     };
-    format!("select pg_catalog.unnest($2) as id, pg_catalog.unnest($3) as resource, pg_catalog.unnest($4) as repeated{facts}")
+    format!("select pg_catalog.unnest($2) as id, pg_catalog.unnest($3) as resource, pg_catalog.unnest($4) as repeated{meta_source}")
 }
 
 /// Inserts what `source` selects: id, resource, repeated, and the facts where they are from lines. $1 is the sequence.
-pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts: MetaSource, source: &str) -> String {
+pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, meta_source: MetaSource, source: &str) -> String {
     let status = &table.status_type;
     let created = match resource_table::history(table) {
         Some((_, history)) => format!(
@@ -111,7 +111,7 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
         ),
         None => String::new(),
     };
-    let or = |fact: &str, default: &str| match facts {
+    let or = |fact: &str, default: &str| match meta_source {
         MetaSource::Ordered(_) if fact == "u.version" => fact.to_owned(),
         MetaSource::Given | MetaSource::Ordered(_) => default.to_owned(),
         MetaSource::FromLines => format!("coalesce({fact}, {default})"),
@@ -140,10 +140,10 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     }
     let kept = columns.iter().filter(|name| match **name {
         "id" | "status" => false,
-        "cts" => matches!(facts, MetaSource::FromLines | MetaSource::FromLinesAlone),
+        "cts" => matches!(meta_source, MetaSource::FromLines | MetaSource::FromLinesAlone),
         _ => true,
     });
-    let update = |name: &&str| match facts {
+    let update = |name: &&str| match meta_source {
         MetaSource::Ordered(order) => format!("{name} = case when {} then t.{name} else excluded.{name} end", order.stays("excluded.txid")),
         _ => format!("{name} = excluded.{name}"),
     };
@@ -151,7 +151,7 @@ pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, facts
     let then = match existing {
         OnExisting::Overwrite => format!("on conflict (id) do update set status = 'updated'::{status}, {}", updates.join(", ")),
         OnExisting::DoNothing => "on conflict (id) do nothing".to_owned(),
-        OnExisting::Refuse => String::new(),
+        OnExisting::Raise => String::new(),
     };
     format!("insert into {} as t ({}) select {} from ({source}) u {then}", table.name, columns.join(", "), values.join(", "))
 }

@@ -78,11 +78,11 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
         let only = if newer { format!("where {older} and {other}") } else { format!("where {other}") };
         run(&format!("insert into {} ({}) select {} from {both} {only}", history.table, history.names.join(", "), read.join(", ")), &[])?;
     }
-    let (facts, existing) =
-        (facts(*policy), if policy.on_conflict == OnConflict::Skip { OnExisting::DoNothing } else { OnExisting::Overwrite });
+    let (meta_source, existing) =
+        (meta_source(*policy), if policy.on_conflict == OnConflict::Skip { OnExisting::DoNothing } else { OnExisting::Overwrite });
     let version = if policy.keep_meta { "s.txid" } else { "null::pg_catalog.int8" };
     let created = if policy.keep_meta { "s.cts" } else { "null::pg_catalog.timestamptz" };
-    let facts_of = match facts {
+    let facts_of = match meta_source {
         MetaSource::Given | MetaSource::Ordered(_) => String::new(),
         MetaSource::FromLines | MetaSource::FromLinesAlone => format!(", {version} as version, s.ts as updated, {created} as created"),
     };
@@ -94,7 +94,7 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
         false => String::new(),
     };
     let source = format!("select s.id, s.resource, false as repeated{facts_of} from {} s {only}", from.name);
-    let statement = sql_writer::statement(target, resource_type, existing, facts, &source);
+    let statement = sql_writer::statement(target, resource_type, existing, meta_source, &source);
     let sequence = ddl::ensure_sequence(target.schema);
     // SAFETY: an oid is passed by value.
     let merged = run(&statement, &[unsafe { DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }])?;
@@ -114,7 +114,7 @@ pub fn drop(stage: &StagingTable) -> Result<(), Error> {
     run(&format!("drop table {}", stage.table.name), &[]).map(|_| ())
 }
 
-fn facts(policy: Policy) -> MetaSource {
+fn meta_source(policy: Policy) -> MetaSource {
     if policy.take_meta() == TakeMeta::Nothing { MetaSource::Given } else { MetaSource::FromLines }
 }
 

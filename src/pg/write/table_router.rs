@@ -32,7 +32,7 @@ pub struct TableRouter {
 #[derive(Debug)]
 struct Target {
     table: pg_sys::Oid,
-    way: TableWriter,
+    writer: TableWriter,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl TableRouter {
             return Err(unknown());
         }
         // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
-        let no_user_code = self.targets.values().all(|target| matches!(target.way, TableWriter::Fast(_)));
+        let no_user_code = self.targets.values().all(|target| matches!(target.writer, TableWriter::Fast(_)));
         let plain = policy == Policy::default();
         let Destination { expect_new, order, ids, .. } = self.destination;
         let key = if no_user_code && plain && ids == IdGuarantee::Any { Key::Later } else { Key::AtOnce };
@@ -84,18 +84,18 @@ impl TableRouter {
         let sequence = ddl::ensure_sequence(found.schema);
         if !plain {
             let conflict = ConflictWriter::new(&found, resource_type, sequence, policy, self.destination.stage.is_some())?;
-            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way: TableWriter::Conflict(Box::new(conflict)) });
+            self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer: TableWriter::Conflict(Box::new(conflict)) });
             return Ok(());
         }
-        let facts = order.map_or(MetaSource::Given, MetaSource::Ordered);
-        let general = |existing| SqlWriter::new(&found, resource_type, sequence, existing, facts);
-        let refusing = if ids == IdGuarantee::Any { OnExisting::Overwrite } else { OnExisting::Refuse };
+        let meta_source = order.map_or(MetaSource::Given, MetaSource::Ordered);
+        let general = |existing| SqlWriter::new(&found, resource_type, sequence, existing, meta_source);
+        let raising = if ids == IdGuarantee::Any { OnExisting::Overwrite } else { OnExisting::Raise };
         let fast = method == Method::Copy && guc::fast_path();
         let is_checked = ids != IdGuarantee::New { checked: false };
         if ids != IdGuarantee::Any && is_checked && !fast_path_check::has_key(found.oid) {
             return Err(Error::WrongShape { table: found.plain_name, reason: "it has no plain unique key on id".to_owned() });
         }
-        let way = match fast_path_check::layout(found.oid, key == Key::AtOnce && is_checked) {
+        let writer = match fast_path_check::layout(found.oid, key == Key::AtOnce && is_checked) {
             Ok(layout) if fast => {
                 if let Some(rule) = toast_rule::rule(found.oid, &layout, resource_type) {
                     self.destination.compression.set(resource_type, rule);
@@ -108,7 +108,7 @@ impl TableRouter {
                     ids,
                     found: Rc::clone(&self.destination.found),
                 };
-                TableWriter::Fast(Box::new(FastWriter::open(&found, given, general(refusing), key, expect)))
+                TableWriter::Fast(Box::new(FastWriter::open(&found, given, general(raising), key, expect)))
             }
             refused => {
                 if let (Err(reason), true) = (refused, fast) {
@@ -118,17 +118,17 @@ impl TableRouter {
                     ddl::add_key(&found);
                 }
                 for target in self.targets.values_mut() {
-                    if let TableWriter::Fast(fast) = &mut target.way {
+                    if let TableWriter::Fast(fast) = &mut target.writer {
                         fast.on_user_code()?;
                     }
                 }
                 match ids {
                     IdGuarantee::Once => TableWriter::Once(general(OnExisting::Overwrite), own_rows(&found)),
-                    _ => TableWriter::Sql(general(refusing)),
+                    _ => TableWriter::Sql(general(raising)),
                 }
             }
         };
-        self.targets.insert(resource_type.to_owned(), Target { table: found.oid, way });
+        self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer });
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl TableRouter {
                 Err(error) => return Err(error),
             }
             if let Some(target) = self.targets.get_mut(resource_type) {
-                let written = target.way.write(batch, rows, self.destination.ids)?;
+                let written = target.writer.write(batch, rows, self.destination.ids)?;
                 outcome.store(resource_type, written.stored);
                 outcome.skipped += written.skipped;
                 outcome.rejects.extend(written.refused.into_iter().map(|row| batch.reject(row, Reason::Fault(Fault::DuplicateId))));
@@ -172,7 +172,7 @@ impl TableRouter {
     /// Writes what was put off and closes what is open. After an ERROR the transaction's end does it.
     pub fn close(self) -> Result<(), Error> {
         for target in self.targets.into_values() {
-            if let TableWriter::Fast(fast) = target.way {
+            if let TableWriter::Fast(fast) = target.writer {
                 fast.close()?;
             }
         }

@@ -215,12 +215,12 @@ fn compare(a: &[u8], b: &[u8]) -> Ordering {
 }
 
 /// Reads what is stored of a row: without id, type and the server's part of meta. With it the row's id and type.
-fn read<'a>(writer: &mut Writer, recipe: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str, &'a str), Fault> {
-    let (root, resource_type) = writer.read(recipe, row)?;
+fn read<'a>(writer: &mut Writer, config: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str, &'a str), Fault> {
+    let (root, resource_type) = writer.read(config, row)?;
     if !matches!(root, Value::Object(_)) {
         return Err(Fault::NotAnObject);
     }
-    let root = resource_meta::strip(writer.document(), root, &recipe.created_at_url);
+    let root = resource_meta::strip(writer.document(), root, &config.created_at_url);
     if writer.document().is_full() {
         return Err(Fault::TooLarge);
     }
@@ -248,7 +248,7 @@ impl BlockTransform<RowBlock> for PathFinder {
 /// Fills the columns with blocks of rows.
 #[derive(Debug)]
 pub struct Filler {
-    recipe: RenderConfig,
+    config: RenderConfig,
     paths: Paths,
     names: Vec<Vec<u8>>,
     csv: Delimited,
@@ -257,9 +257,9 @@ pub struct Filler {
 
 impl Filler {
     /// `paths` are those of all rows.
-    pub fn new(recipe: RenderConfig, mut paths: Paths, form: OutputEncoding) -> Result<Filler, Error> {
+    pub fn new(config: RenderConfig, mut paths: Paths, form: OutputEncoding) -> Result<Filler, Error> {
         let names = paths.number()?;
-        Ok(Filler { recipe, paths, names, csv: Delimited::csv(b',', ""), form })
+        Ok(Filler { config, paths, names, csv: Delimited::csv(b',', ""), form })
     }
 
     /// The line of the columns' names.
@@ -284,7 +284,7 @@ impl Filler {
     }
 
     fn line(&self, row: &StoredRow, writer: &mut Writer, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let (root, id, resource_type) = read(writer, &self.recipe, row)?;
+        let (root, id, resource_type) = read(writer, &self.config, row)?;
         let document = &*writer.document();
         let mut cells = Vec::new();
         for (name, text) in [("id", id), ("resourceType", resource_type)] {
@@ -325,7 +325,7 @@ impl BlockTransform<RowBlock> for Filler {
         let mut piece = OutputBlock::default();
         piece.reserve(block.size() + block.len() * self.columns())?;
         for row in block.iter() {
-            let wrong = |fault| row.error(&self.recipe.table, fault);
+            let wrong = |fault| row.error(&self.config.table, fault);
             piece.begin(self.form);
             self.line(&row, writer, &mut piece.bytes).map_err(wrong)?;
             if !piece.end(self.form) {

@@ -44,7 +44,7 @@ pub enum What {
 #[derive(Debug)]
 pub struct Exporter {
     /// To FHIR format.
-    pub recipe: RenderConfig,
+    pub config: RenderConfig,
     pub what: What,
     pub whose: CompartmentFilter,
     /// One of which a resource must pass; none for all.
@@ -70,7 +70,7 @@ pub struct Exported {
 impl Exporter {
     /// Appends the row's line; false for one that is not asked for.
     fn line(&self, row: &StoredRow, writer: &mut Writer, out: &mut Vec<u8>) -> Result<bool, Fault> {
-        let (mut root, resource_type) = writer.resource(&self.recipe, row)?;
+        let (mut root, resource_type) = writer.resource(&self.config, row)?;
         let id = crate::pipeline::dump::render::utf8(row.id)?;
         let document = writer.document();
         if !self.is_asked(document, root, resource_type, id) {
@@ -91,7 +91,7 @@ impl Exporter {
             {
                 root = without(document, root, b"characteristic");
             }
-            root = self.elements.cut(self.recipe.definitions, document, root, resource_type);
+            root = self.elements.cut(self.config.definitions, document, root, resource_type);
             if document.is_full() || !text::reserve(document, out) {
                 return Err(Fault::TooLarge);
             }
@@ -152,7 +152,7 @@ impl BlockTransform<RowBlock> for Exporter {
                     made.bytes.truncate(start);
                     let kind = row
                         .resource_type
-                        .map_or(self.recipe.resource_type.as_str(), |kind| crate::pipeline::dump::render::utf8(kind).unwrap_or_default());
+                        .map_or(self.config.resource_type.as_str(), |kind| crate::pipeline::dump::render::utf8(kind).unwrap_or_default());
                     let text = format!("{kind}/{} cannot be exported: {fault}", String::from_utf8_lossy(row.id));
                     made.outcomes.extend_from_slice(outcome("error", "exception", &text, None).to_string().as_bytes());
                     made.outcomes.push(b'\n');

@@ -9,7 +9,7 @@ use crate::pipeline::parallel_map::BlockTransform;
 /// What lines are made by, and what becomes of them.
 #[derive(Debug, Clone)]
 pub struct Ndjson {
-    pub recipe: RenderConfig,
+    pub config: RenderConfig,
     pub form: OutputEncoding,
 }
 
@@ -22,9 +22,9 @@ impl BlockTransform<RowBlock> for Ndjson {
         piece.reserve(block.size() + block.size() / 4 + 192 * block.len())?;
         for row in block.iter() {
             piece.begin(self.form);
-            writer.line(&self.recipe, &row, &mut piece.bytes).map_err(|fault| row.error(&self.recipe.table, fault))?;
+            writer.line(&self.config, &row, &mut piece.bytes).map_err(|fault| row.error(&self.config.table, fault))?;
             if !piece.end(self.form) {
-                return Err(row.error(&self.recipe.table, Fault::TooLarge));
+                return Err(row.error(&self.config.table, Fault::TooLarge));
             }
         }
         piece.finish(self.form)

@@ -41,10 +41,10 @@ pub struct Writer {
 
 impl Writer {
     /// Appends a row's line, without its end.
-    pub fn line(&mut self, recipe: &RenderConfig, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let (root, _) = self.resource(recipe, row)?;
+    pub fn line(&mut self, config: &RenderConfig, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let (root, _) = self.resource(config, row)?;
         let document = &self.document;
-        let style = match recipe.to {
+        let style = match config.to {
             Format::Aidbox => Style::Spaced,
             Format::Fhir => Style::Compact,
         };
@@ -57,8 +57,8 @@ impl Writer {
     }
 
     /// Reads a row's whole resource into the document, as its line says it; with it the row's type.
-    pub fn resource<'a>(&mut self, recipe: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
-        let (root, resource_type) = self.read(recipe, row)?;
+    pub fn resource<'a>(&mut self, config: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
+        let (root, resource_type) = self.read(config, row)?;
         let document = &mut self.document;
         let (version_id, last_updated, created_at) =
             (row.version.to_string(), row.last_updated.and_then(instant::from_timestamp), row.created_at.and_then(instant::from_timestamp));
@@ -68,19 +68,19 @@ impl Writer {
             version_id: &version_id,
             last_updated: last_updated.as_ref().map(Instant::as_str),
             created_at: created_at.as_ref().map(Instant::as_str),
-            owns_last_updated: recipe.has_last_updated,
-            owns_created_at: recipe.has_created_at,
+            owns_last_updated: config.has_last_updated,
+            owns_created_at: config.has_created_at,
         };
-        Ok((resource_meta::wrap(document, root, &facts, recipe.to, &recipe.created_at_url)?, resource_type))
+        Ok((resource_meta::wrap(document, root, &facts, config.to, &config.created_at_url)?, resource_type))
     }
 
     /// Reads a row's resource into the document, in the format asked for; with it the row's type.
-    pub fn read<'a>(&mut self, recipe: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
-        let resource_type = row.resource_type.map_or(Ok(recipe.resource_type.as_str()), utf8)?;
+    pub fn read<'a>(&mut self, config: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
+        let resource_type = row.resource_type.map_or(Ok(config.resource_type.as_str()), utf8)?;
         let resource = toast::plain(row.resource, &mut self.inflated)?;
-        let mut root = decode::decode(&mut self.document, resource, 2 * recipe.max_depth + 8)?;
-        if recipe.stored != recipe.to {
-            root = convert::resource(recipe.definitions, &mut self.document, root, resource_type, recipe.to);
+        let mut root = decode::decode(&mut self.document, resource, 2 * config.max_depth + 8)?;
+        if config.stored != config.to {
+            root = convert::resource(config.definitions, &mut self.document, root, resource_type, config.to);
         }
         Ok((root, resource_type))
     }

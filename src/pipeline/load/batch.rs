@@ -278,36 +278,36 @@ fn append(values: &mut Vec<u8>, value: &[u8]) -> Result<(usize, usize), Error> {
 }
 
 /// Turns a block's lines into rows, and those that cannot be into rejects.
-pub fn encode_block(recipe: &EncodeConfig, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
+pub fn encode_block(config: &EncodeConfig, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
     // All bytes but those that go on with a character.
     let characters = block.bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count() as u64;
-    let mut batch = Batch { size: block.bytes.len() as u64, characters, ..Batch::new(&recipe.source, block.offset) };
+    let mut batch = Batch { size: block.bytes.len() as u64, characters, ..Batch::new(&config.source, block.offset) };
     if batch.resources.try_reserve(block.bytes.len() + block.bytes.len() / 8).is_err() {
         return Err(Error::Memory);
     }
     for line in block.lines() {
         workspace.root = None;
         let made = match block.overlong {
-            true => Err((Fault::LineTooLong { limit: recipe.max_line }, recipe.max_line)),
-            false => encode_line(recipe, line, workspace, &mut batch),
+            true => Err((Fault::LineTooLong { limit: config.max_line }, config.max_line)),
+            false => encode_line(config, line, workspace, &mut batch),
         };
         if let Err((fault, byte)) = made {
             let (id, resource_type) = (said(workspace, "id"), said(workspace, "resourceType"));
             batch.rejects.push(Reject {
-                place: Place { source: recipe.source.clone(), line: line.number, byte: byte as u64 + 1 },
+                place: Place { source: config.source.clone(), line: line.number, byte: byte as u64 + 1 },
                 offset: line.offset,
-                resource_type: resource_type.or_else(|| recipe.resource_type.clone()),
+                resource_type: resource_type.or_else(|| config.resource_type.clone()),
                 id,
                 reason: Reason::Fault(fault),
                 raw: raw(line.bytes),
             });
         }
         workspace.document.shrink(KEEP);
-        if batch.rejects.len() == recipe.reject_limit {
+        if batch.rejects.len() == config.reject_limit {
             break;
         }
     }
-    if recipe.keep_lines {
+    if config.keep_lines {
         let mut lines = Vec::new();
         lines.try_reserve_exact(block.bytes.len()).map_err(|_| Error::Memory)?;
         lines.extend_from_slice(&block.bytes);
@@ -337,39 +337,39 @@ fn raw(line: &[u8]) -> String {
     String::from_utf8_lossy(&line[..end]).replace('\0', "\u{FFFD}")
 }
 
-fn encode_line(recipe: &EncodeConfig, line: Line, workspace: &mut Workspace, batch: &mut Batch) -> Result<(), (Fault, usize)> {
+fn encode_line(config: &EncodeConfig, line: Line, workspace: &mut Workspace, batch: &mut Batch) -> Result<(), (Fault, usize)> {
     let Workspace { document, compressor, root: known } = workspace;
-    if line.bytes.len() > recipe.max_line {
-        return Err((Fault::LineTooLong { limit: recipe.max_line }, recipe.max_line));
+    if line.bytes.len() > config.max_line {
+        return Err((Fault::LineTooLong { limit: config.max_line }, config.max_line));
     }
     let text = std::str::from_utf8(line.bytes).map_err(|error| (Fault::Encoding, error.valid_up_to()))?;
-    let root = parse::parse(document, text, recipe.max_depth).map_err(|error| (error.fault, error.byte))?;
-    let root = recipe.changes.apply(document, root);
+    let root = parse::parse(document, text, config.max_depth).map_err(|error| (error.fault, error.byte))?;
+    let root = config.changes.apply(document, root);
     *known = Some(root);
     let whole = |fault| (fault, 0);
     let mut references = Vec::new();
     let identity = resource_meta::identify(document, root).map_err(whole)?;
-    let resource_type = match (&recipe.resource_type, identity.resource_type) {
+    let resource_type = match (&config.resource_type, identity.resource_type) {
         (Some(expected), Some(found)) if document.str(found) != expected => {
             let found = document.str(found).chars().take(100).collect();
             return Err(whole(Fault::WrongType { expected: expected.clone(), found }));
         }
-        (Some(expected), _) => batch.resource_type(expected, &recipe.compression),
-        (None, Some(found)) => batch.resource_type(document.str(found), &recipe.compression),
+        (Some(expected), _) => batch.resource_type(expected, &config.compression),
+        (None, Some(found)) => batch.resource_type(document.str(found), &config.compression),
         (None, None) => return Err(whole(Fault::NoType)),
     };
-    if let Some((structure, checks)) = recipe.checks {
+    if let Some((structure, checks)) = config.checks {
         let name = &batch.types[resource_type];
-        let found = validate::check(structure, document, root, name, recipe.from, checks, 1);
+        let found = validate::check(structure, document, root, name, config.from, checks, 1);
         if let Some(Finding { path, problem }) = found.findings.into_iter().next() {
             return Err(whole(Fault::Invalid { path, problem }));
         }
         references = found.references;
     }
-    let meta = match recipe.take_meta {
-        TakeMeta::Nothing => Meta { version: recipe.versions.map(|first| first + line.offset as i64), ..Meta::default() },
+    let meta = match config.take_meta {
+        TakeMeta::Nothing => Meta { version: config.versions.map(|first| first + line.offset as i64), ..Meta::default() },
         TakeMeta::LastUpdated => resource_meta::last_updated(document, root).map_err(whole)?,
-        TakeMeta::All { dated } => resource_meta::meta(document, root, &recipe.created_at_url, dated).map_err(whole)?,
+        TakeMeta::All { dated } => resource_meta::meta(document, root, &config.created_at_url, dated).map_err(whole)?,
     };
     let text = document.bytes(identity.id);
     let hash = id_bloom::hash(text);
@@ -379,7 +379,7 @@ fn encode_line(recipe: &EncodeConfig, line: Line, workspace: &mut Workspace, bat
     batch.ids.extend_from_slice(&varlena::header_of(text.len() as u32 + 4));
     batch.ids.extend_from_slice(text);
     let name = &batch.types[resource_type];
-    let stored = resource_meta::to_stored(recipe.definitions, document, root, name, recipe.from, recipe.stored, &recipe.created_at_url);
+    let stored = resource_meta::to_stored(config.definitions, document, root, name, config.from, config.stored, &config.created_at_url);
     batch.resources.resize(batch.resources.len().next_multiple_of(8), 0);
     let start = batch.resources.len();
     encode::encode(document, stored, &mut batch.resources).map_err(whole)?;

@@ -30,7 +30,7 @@ const BUDGET: usize = 8 * 1024 * 1024;
 pub struct LoadInput {
     pub source: Source,
     pub access: ClientConfig,
-    pub recipe: EncodeConfig,
+    pub config: EncodeConfig,
     /// Encode threads, at least one.
     pub threads: usize,
     /// Where to go on; the default is the beginning.
@@ -81,21 +81,21 @@ fn start(plan: LoadInput, queue: &Arc<Lines>) -> Result<ThreadGroup, Error> {
     let interrupt = Interrupt::new();
     let waker = Arc::clone(queue);
     let group = ThreadGroup::new(interrupt.clone(), move || waker.stop());
-    let recipe = Arc::new(plan.recipe);
+    let config = Arc::new(plan.config);
     for _ in 0..plan.threads.max(1) {
-        let (queue, recipe) = (Arc::clone(queue), Arc::clone(&recipe));
+        let (queue, config) = (Arc::clone(queue), Arc::clone(&config));
         group.spawn("bulk encode", move || {
             let mut workspace = Workspace::default();
-            queue.work(|(block, end)| Ok(Batch { end: end.clone(), ..encode_block(&recipe, block, &mut workspace)? }));
+            queue.work(|(block, end)| Ok(Batch { end: end.clone(), ..encode_block(&config, block, &mut workspace)? }));
         })?;
     }
     let queue = Arc::clone(queue);
     let (source, access, from, span, division) = (plan.source, plan.access, plan.from, plan.span, plan.division);
     let confirm = plan.confirm;
     group.spawn("bulk read", move || {
-        let opened = || SourceReader::open(&source, &access, &interrupt, &from, span, (BLOCK, recipe.max_line));
+        let opened = || SourceReader::open(&source, &access, &interrupt, &from, span, (BLOCK, config.max_line));
         let is_same = |identity: &Identity| if confirm { source.confirm(&access, &interrupt, identity) } else { Ok(()) };
-        let read = catch_unwind(AssertUnwindSafe(|| read(opened, is_same, division.as_ref(), &recipe.source, &queue)));
+        let read = catch_unwind(AssertUnwindSafe(|| read(opened, is_same, division.as_ref(), &config.source, &queue)));
         queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
     })?;
     Ok(group)
