@@ -1,13 +1,13 @@
-//! What comes of a step of work on a part.
+//! What comes of a step of work on a task.
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// There is more to do.
     More,
-    /// The part is done.
+    /// The task is done.
     Done,
-    /// The part is done, and it is written down.
+    /// The task is done, and it is written down.
     Ended,
     /// Nobody wants it any more.
     Unwanted,

@@ -1,4 +1,4 @@
-//! A worker's life: one job, part by part, then whatever else waits.
+//! A worker's life: one job, task by task, then whatever else waits.
 
 use crate::error::Error;
 use crate::job::record::record;

@@ -30,7 +30,7 @@ const PAGES: u32 = 512;
 /// References that are looked at together.
 const REFERENCES: u64 = 50_000;
 
-/// Looks through the tables that are the job's parts.
+/// Looks through the tables that are the job's tasks.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Validate {
     pub structure: bool,
@@ -86,7 +86,7 @@ impl Operation for Validate {
     }
 }
 
-/// Looks through the next pages of a part.
+/// Looks through the next pages of a task.
 fn step(job: &Job, request: Validate, task: &mut Task) -> Result<Step, Error> {
     backend::require_utf8()?;
     let resource_type = task.resource_type.clone().unwrap_or_default();

@@ -4,7 +4,7 @@ use crate::job::spec::Work;
 use crate::store::bucket::Bucket;
 use serde::{Deserialize, Serialize};
 
-/// Loads the files of a bucket that are the job's parts.
+/// Loads the files of a bucket that are the job's tasks.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BucketLoad {
     pub bucket: Bucket,

@@ -1,4 +1,4 @@
-//! The part of an export that begins it, and keeps its snapshot while others look through it.
+//! The task of an export that begins it, and keeps its snapshot while others look through it.
 
 use crate::error::Error;
 use crate::fhir::instant;
@@ -50,7 +50,7 @@ fn begin(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
     }
     slot::leave_place()?;
     transaction::run(None, || files::begin_anew(job, task))?;
-    // Whoever is still at a part of before sees that it is gone, and finds none to go on with.
+    // Whoever is still at a task of before sees that it is gone, and finds none to go on with.
     while transaction::run(None, || scheduler::workers(job.number))? > 1 {
         if !transaction::run(None, || job::is_wanted(job))? {
             return Ok(Step::Unwanted);
@@ -90,7 +90,7 @@ fn folder(time: i64) -> String {
     format!("{time}Z_{}", uuid::Uuid::new_v4())
 }
 
-/// The tables that are looked through, and the parts in which that is done: the largest first.
+/// The tables that are looked through, and the tasks in which that is done: the largest first.
 fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
     let (mut tables, mut tasks) = (Vec::new(), Vec::new());
     for (resource_type, name) in &export.tables {

@@ -94,7 +94,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         secret: None,
         tasks: if nobody { &[] } else { &holder },
         workers: usize::from(!nobody),
-        // Beside the keeper of the snapshot.
+        // Beside the holder of the snapshot.
         threads: Some(WORKERS + 1),
     };
     let (id, number) = job::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;

@@ -1,4 +1,4 @@
-//! A part of an export at work: a range of a table, or what is gone of it, to files.
+//! A task of an export at work: a range of a table, or what is gone of it, to files.
 
 use crate::error::Error;
 use crate::fhir::search_filter::Filter as Search;
@@ -27,12 +27,12 @@ use crate::store::net::client_config::ClientConfig;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// Times that a part is begun again after a fault of the store.
+/// Times that a task is begun again after a fault of the store.
 const RETRIES: u32 = 2;
-/// How long a snapshot is waited for that its keeper is about to take, and between two looks for it.
+/// How long a snapshot is waited for that its holder is about to take, and between two looks for it.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const SNAPSHOT_POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a silent store is waited for before a look at whether the part is still wanted.
+/// How long a silent store is waited for before a look at whether the task is still wanted.
 const SILENCE: Duration = Duration::from_millis(400);
 
 /// An export at work.
@@ -41,7 +41,7 @@ pub struct Exporting {
     memory: Memory,
 }
 
-/// What a worker knows from one part to the next.
+/// What a worker knows from one task to the next.
 #[derive(Default)]
 struct Memory(Option<(i64, Option<Patients>)>);
 
@@ -60,7 +60,7 @@ impl Operation for Exporting {
     }
 }
 
-/// Waits for a store, and looks now and then whether the part is wanted.
+/// Waits for a store, and looks now and then whether the task is wanted.
 struct Within<'a> {
     job: &'a Job,
     task: &'a Task,
@@ -85,7 +85,7 @@ impl WaitControl for Within<'_> {
     }
 }
 
-/// Writes a part's files, whole. What fails fails the export.
+/// Writes a task's files, whole. What fails fails the export.
 fn write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
     match try_to_write(job, export, task, memory) {
         Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
@@ -108,7 +108,7 @@ fn try_to_write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
             Err(failure) => failure,
         };
-        // Its keeper may just be gone, and the part with it; or the job.
+        // Its holder may just be gone, and the task with it; or the job.
         pause(SNAPSHOT_POLL_INTERVAL * 10)?;
         let is_wanted = transaction::run(None, || files::is_wanted(job, task))?;
         if !is_wanted || transaction::run(None, || exported_snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
@@ -136,7 +136,7 @@ fn pause(time: Duration) -> Result<(), Failure> {
     })
 }
 
-/// The run and its snapshot; None where the part is not wanted any more.
+/// The run and its snapshot; None where the task is not wanted any more.
 fn begun(job: &Job, task: &Task) -> Result<Option<(Run, String)>, Failure> {
     let began = Instant::now();
     loop {
@@ -147,7 +147,7 @@ fn begun(job: &Job, task: &Task) -> Result<Option<(Run, String)>, Failure> {
         match found {
             None => return Ok(None),
             Some((Some(run), Some(name))) => return Ok(Some((run, name))),
-            // Who comes to the job next becomes the keeper.
+            // Who comes to the job next becomes the holder.
             Some(_) if began.elapsed() > SNAPSHOT_TIMEOUT => return Ok(None),
             Some(_) => pause(SNAPSHOT_POLL_INTERVAL)?,
         }
@@ -220,7 +220,7 @@ fn patient_table(export: &Export) -> Result<Option<Table>, Error> {
     }
 }
 
-/// The name of a part's files, without what follows.
+/// The name of a task's files, without what follows.
 fn base(task: &Task, resource_type: &str, what: What) -> String {
     match what {
         What::Resource => format!("{resource_type}-{}", task.ordinal),
@@ -255,7 +255,7 @@ fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, pat
     })
 }
 
-/// What of the part can be chosen by the database.
+/// What of the task can be chosen by the database.
 fn filter(export: &Export, task: &Task, table: &Table, resource_type: &str, patients: Option<&Patients>) -> Result<Filter, Error> {
     let mut filter = Filter::default();
     if let Some((first, end)) = task.pages {
@@ -284,7 +284,7 @@ fn filter(export: &Export, task: &Task, table: &Table, resource_type: &str, pati
     Ok(filter)
 }
 
-/// The files of a part as they are written.
+/// The files of a task as they are written.
 struct Files<'a> {
     export: &'a Export,
     access: ClientConfig,

@@ -36,7 +36,7 @@ pub fn is_due(division: &Option<Division>) -> bool {
     division.as_ref().is_some_and(|division| division.found.get().is_some())
 }
 
-/// Divides the part; false where the versions for it cannot be had.
+/// Divides the task; false where the versions for it cannot be had.
 pub fn divide(job: &Job, task: &mut Task, division: Option<&Division>) -> Result<bool, Error> {
     let Some((division, identity)) = division.and_then(|division| Some((division, division.found.get()?))) else { return Ok(false) };
     let length = identity.length.unwrap_or_default();

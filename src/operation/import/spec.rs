@@ -3,16 +3,16 @@
 use crate::job::spec::Work;
 use serde::{Deserialize, Serialize};
 
-/// Loads the sources that are the job's parts.
+/// Loads the sources that are the job's tasks.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Import {
     /// Whether lines are in FHIR format.
     pub fhir: bool,
     /// Whether the request, and so the status, has the shape of 2019.
     pub of_2019: bool,
-    /// Whether all parts are one transaction.
+    /// Whether all tasks are one transaction.
     pub transaction: bool,
-    /// Times that a part is begun again after a fault of its source.
+    /// Times that a task is begun again after a fault of its source.
     pub retries: u32,
     /// Of the load, as JSON, but for what follows.
     pub options: String,
@@ -24,7 +24,7 @@ pub struct Import {
     /// What ids and references to them get before them.
     #[serde(default)]
     pub id_prefix: Option<String>,
-    /// Of the parts in their order; None where it holds a secret, which is kept apart, as headers are.
+    /// Of the tasks in their order; None where it holds a secret, which is kept apart, as headers are.
     pub urls: Vec<Option<String>>,
     pub has_headers: bool,
 }

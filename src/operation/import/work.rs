@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
         Ok((source, access))
     }
 
-    /// How a part is loaded from where it is.
+    /// How a task is loaded from where it is.
     fn spec(&self, (source, access): (Source, ClientConfig), task: &Task, destination: &Destination) -> LoadInput {
         let (name, resource_type) = (source.name(), task.resource_type.as_deref());
         let config = assemble::config(&name, resource_type, self.import.fhir, &self.options, &self.changes, &destination.compression);

@@ -151,7 +151,7 @@ impl Off {
     }
 }
 
-/// Puts an index back whose turn has come in a job. The part ends with it, so that of two jobs that wait for each other's index one does it.
+/// Puts an index back whose turn has come in a job. The task ends with it, so that of two jobs that wait for each other's index one does it.
 pub fn restore_task(task: &Task) -> Result<(), Error> {
     restore(&task.source, Some(task.number))?;
     task_progress::end(task, None)

@@ -19,7 +19,7 @@ pub struct Run {
     pub is_own: bool,
 }
 
-/// A part of an export to enter.
+/// A task of an export to enter.
 #[derive(Debug)]
 pub struct NewExportTask {
     pub table: String,
@@ -85,7 +85,7 @@ pub fn lock() -> bool {
     })
 }
 
-/// Says which part of a new job keeps the snapshot: its only one.
+/// Says which task of a new job keeps the snapshot: its only one.
 pub fn mark_keeper(job: i64) -> Result<(), Error> {
     sql::run("update bulk.job_file_entry set task = 'snapshot' where job = $1", &[job.into()])
 }
@@ -108,12 +108,12 @@ pub fn give_up(job: i64, id: &str) -> Result<(), Error> {
     sql::run("update bulk.job_entry set state = 'cancelled' where number = $1 and id = $2", &[job.into(), id.into()])
 }
 
-/// Begins a job anew: of what was done nothing counts. A worker may still be at one of its parts.
+/// Begins a job anew: of what was done nothing counts. A worker may still be at one of its tasks.
 pub fn begin_anew(job: &Job, holder: &Task) -> Result<(), Error> {
     sql::run("delete from bulk.job_file_entry where job = $1 and number <> $2", &[job.number.into(), holder.number.into()])
 }
 
-/// Enters a run and its parts.
+/// Enters a run and its tasks.
 pub fn begin(job: &Job, folder: &str, transaction_time: i64, tasks: &[NewExportTask]) -> Result<Run, Error> {
     let number = sql::query(
         "insert into bulk.export_run (job, folder, transaction_time, origin) \
@@ -136,13 +136,13 @@ pub fn begin(job: &Job, folder: &str, transaction_time: i64, tasks: &[NewExportT
     Ok(Run { number, folder: folder.to_owned(), transaction_time, is_own: true })
 }
 
-/// Whether a part is still to be done: a job that begins anew has others.
+/// Whether a task is still to be done: a job that begins anew has others.
 pub fn is_wanted(job: &Job, task: &Task) -> Result<bool, Error> {
     let found = sql::select_latest("select from bulk.job_file_entry where number = $1", &[task.number.into()], |_| Ok(()))?;
     Ok(!found.is_empty() && job::is_wanted(job)?)
 }
 
-/// Ends a part: these files are there. False when the job has begun anew, or nobody wants it.
+/// Ends a task: these files are there. False when the job has begun anew, or nobody wants it.
 pub fn end(job: &Job, task: &Task, run: &Run, files: &[OutputFile], read: u64) -> Result<bool, Error> {
     let count = |kind: Kind| files.iter().filter(|file| file.kind == kind).map(|file| file.count as i64).sum::<i64>();
     let ended = sql::query(
@@ -216,7 +216,7 @@ pub fn forget(run: &Run, left: &[(String, String)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// How far a job is: parts that have ended, all parts, resources written.
+/// How far a job is: tasks that have ended, all tasks, resources written.
 pub fn progress(job: i64) -> Result<(i64, i64, i64), Error> {
     let found = sql::select_latest(
         "select count(*) filter (where state = 'done'), count(*), coalesce(sum(stored), 0)::int8 from bulk.job_file_entry \
@@ -227,7 +227,7 @@ pub fn progress(job: i64) -> Result<(i64, i64, i64), Error> {
     Ok(found.into_iter().next().unwrap_or_default())
 }
 
-/// How the parts beside the keeper's are: whether some are open, whether one waits or nobody is at it.
+/// How the tasks beside the holder's are: whether some are open, whether one waits or nobody is at it.
 pub fn standing(job: &Job) -> Result<(bool, bool), Error> {
     let found = sql::select_latest(
         "select coalesce(bool_or(state in ('waiting', 'in-progress')), false), \

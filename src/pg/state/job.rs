@@ -1,4 +1,4 @@
-//! A job as it is written down: entered with its parts, begun, ended.
+//! A job as it is written down: entered with its tasks, begun, ended.
 
 use crate::error::Error;
 use crate::pg::process::background::{self, Launch};
@@ -144,7 +144,7 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
     Ok(!found.is_empty())
 }
 
-/// Ends a job, unless parts of it are open. It has begun with the first of them, which is written down a moment before it.
+/// Ends a job, unless tasks of it are open. It has begun with the first of them, which is written down a moment before it.
 pub fn end(job: &Job) -> Result<(), Error> {
     let ended = sql::query(
         "update bulk.job_entry j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
@@ -170,7 +170,7 @@ pub fn forget(number: i64) -> Result<(), Error> {
     sql::run("delete from bulk.job_secret where job = $1", &[number.into()])
 }
 
-/// Ends a job as failed, whatever its parts are.
+/// Ends a job as failed, whatever its tasks are.
 pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
     sql::run(
         "update bulk.job_entry set state = 'error', message = $2, finished = clock_timestamp() \

@@ -6,7 +6,7 @@ use crate::pg::sys::{sql, switch_user};
 use pgrx::JsonB;
 use serde_json::Value;
 
-/// Whether an index is one that another job does without and puts back: its name is a part's, other than this. One whose workers are gone
+/// Whether an index is one that another job does without and puts back: its name is a task's, other than this. One whose workers are gone
 /// does not count, nor one that waits for them in vain; before whoever asks by hand, none that waits.
 pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
     let found = sql::query(
@@ -68,7 +68,7 @@ pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>
     Ok(Some(found.into_iter().flatten().map(|row| row.0).collect()))
 }
 
-/// What there is to say of a job: its facts, its plan, and of each source what became of it, its parts as `threads`.
+/// What there is to say of a job: its facts, its spec, and of each source what became of it, its tasks as `threads`.
 pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> {
     let facts = sql::select_latest(
         "select jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \

@@ -9,7 +9,7 @@ use pgrx::{Spi, pg_sys};
 /// Parts of an import that are at work at the same time.
 pub const WORKERS: usize = 2;
 
-/// Jobs for which there is something to begin with, by a role that can connect: those that wait, and those at work that have parts waiting.
+/// Jobs for which there is something to begin with, by a role that can connect: those that wait, and those at work that have tasks waiting.
 /// One that is interrupted is none of them.
 const OPEN: &str = "from bulk.job_entry j join pg_roles r on r.rolname = j.session_role::name \
     where j.origin = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
@@ -19,7 +19,7 @@ const OPEN: &str = "from bulk.job_entry j join pg_roles r on r.rolname = j.sessi
         and exists (select from bulk.job_file_entry f where f.job = j.number and f.state = 'waiting' and f.phase = \
             (select min(o.phase) from bulk.job_file_entry o where o.job = j.number and o.state in ('waiting', 'in-progress')))))";
 
-/// Starts workers for parts that no one works on, as far as there is room.
+/// Starts workers for tasks that no one works on, as far as there is room.
 pub fn start_waiting() -> Result<(), Error> {
     if backend::is_standby() {
         return Ok(());
@@ -68,7 +68,7 @@ pub fn resume_all() -> Result<(), Error> {
     resumed.into_iter().flatten().try_for_each(|id| tell(&id))
 }
 
-/// Another job that waits, or a part of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind
+/// Another job that waits, or a task of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind
 /// in a process must meet no other.
 pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
     let found = sql::select_latest(
@@ -118,7 +118,7 @@ fn visible(query: &str) -> Result<Vec<String>, Error> {
     found.map(|found| found.into_iter().flatten().collect()).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// Has more workers started for a job at work, at commit, where it has more parts now: so many in all.
+/// Has more workers started for a job at work, at commit, where it has more tasks now: so many in all.
 pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
     let working = sql::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
     let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);

@@ -1,4 +1,4 @@
-//! A part of a job as it is written down.
+//! A task of a job as it is written down.
 
 use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 
@@ -9,13 +9,13 @@ pub struct NewTask {
     pub resource_type: Option<String>,
 }
 
-/// A part that a worker has claimed.
+/// A task that a worker has claimed.
 #[derive(Debug, Clone)]
 pub struct Task {
     pub number: i64,
     /// Those of a phase wait for those of the phases before.
     pub phase: i32,
-    /// Among the job's parts, from 0.
+    /// Among the job's tasks, from 0.
     pub ordinal: usize,
     pub source: String,
     pub resource_type: Option<String>,
@@ -32,7 +32,7 @@ pub struct Task {
     pub progress: Progress,
 }
 
-/// A part that shares its source with others of the job.
+/// A task that shares its source with others of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskRange {
     pub span: ByteRange,
@@ -42,7 +42,7 @@ pub struct TaskRange {
     pub last_version: i64,
 }
 
-/// How far a part is, and what became of its lines.
+/// How far a task is, and what became of its lines.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     pub checkpoint: Checkpoint,

@@ -1,6 +1,6 @@
-//! The parts of jobs as workers claim them, one by one or all together, and divide them.
+//! The tasks of jobs as workers claim them, one by one or all together, and divide them.
 //!
-//! Who works on what is known by locks alone (`lock`): a part that is in progress and whose lock is free is interrupted.
+//! Who works on what is known by locks alone (`lock`): a task that is in progress and whose lock is free is interrupted.
 
 use crate::error::Error;
 use crate::pg::state::job::{self, Job};
@@ -12,7 +12,7 @@ use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 use crate::store::open_source::Identity;
 use pgrx::JsonB;
 
-/// Takes the next part that no one works on. It stays this session's until `release`.
+/// Takes the next task that no one works on. It stays this session's until `release`.
 pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
     let open = sql::select_latest(
         "select f.number from bulk.job_file_entry f where f.job = $1 and f.state in ('waiting', 'in-progress') and f.phase = \
@@ -46,7 +46,7 @@ pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
     Ok(None)
 }
 
-/// With the first part of a phase come the others' workers, who found nothing to do at the end of the phase before.
+/// With the first task of a phase come the others' workers, who found nothing to do at the end of the phase before.
 fn call_others(job: &Job, task: &Task) -> Result<(), Error> {
     let waiting = sql::query(
         "select count(*), coalesce(bool_and(state = 'waiting'), false) from bulk.job_file_entry where job = $1 and phase = $2 and number <> $3",
@@ -72,7 +72,7 @@ pub fn add_indexes(job: i64, names: &[String]) -> Result<(), Error> {
     )
 }
 
-/// Takes all parts of a job for one worker; None when another has them, or the job is not wanted. What was written down of them before is
+/// Takes all tasks of a job for one worker; None when another has them, or the job is not wanted. What was written down of them before is
 /// forgotten: it was rolled back.
 pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
     if !job::is_wanted(job)? {
@@ -135,7 +135,7 @@ fn task(number: i64, row: sql::Row) -> Result<Task, pgrx::spi::Error> {
     })
 }
 
-/// Makes a part of which nothing is loaded the first of several, which share its source.
+/// Makes a task of which nothing is loaded the first of several, which share its source.
 pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identity, versions: i64) -> Result<(), Error> {
     let Some((first, others)) = spans.split_first() else { return Ok(()) };
     let known = Checkpoint { identity: identity.clone(), ..Checkpoint::default() };
@@ -163,7 +163,7 @@ pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identi
     scheduler::start_more(job, scheduler::WORKERS)
 }
 
-/// Lines of a part's source before the part; None while that is not known.
+/// Lines of a task's source before the task; None while that is not known.
 pub fn lines_before(job: &Job, task: &Task) -> Result<Option<u64>, Error> {
     let Some(TaskRange { span, .. }) = task.range else { return Ok(Some(0)) };
     let found = sql::select_latest(

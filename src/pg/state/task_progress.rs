@@ -1,4 +1,4 @@
-//! How far the parts of jobs are: advanced step by step, begun again, ended.
+//! How far the tasks of jobs are: advanced step by step, begun again, ended.
 
 use crate::error::Error;
 use crate::pg::state::job::Job;
@@ -7,7 +7,7 @@ use crate::pg::sys::sql;
 use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 use pgrx::JsonB;
 
-/// What a worker has done on a part.
+/// What a worker has done on a task.
 #[derive(Debug, Default)]
 pub struct Advance {
     /// From where it goes on.
@@ -17,7 +17,7 @@ pub struct Advance {
     pub rejected: u64,
 }
 
-/// Writes down what was done on a part, in the transaction that did it.
+/// Writes down what was done on a task, in the transaction that did it.
 pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
     task.position = advance.position;
     task.size = Some(advance.size);
@@ -35,7 +35,7 @@ pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
     )
 }
 
-/// Begins a part anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
+/// Begins a task anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
 pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
     let same =
         sql::select_latest("select storage from bulk.job_file_entry where number = $1", &[task.number.into()], |row| row.get::<String>(1))?;
@@ -86,13 +86,13 @@ pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
     )
 }
 
-/// Writes down that a part is begun again, and why.
+/// Writes down that a task is begun again, and why.
 pub fn try_again(task: &mut Task, message: &str) -> Result<(), Error> {
     task.tries += 1;
     sql::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[task.number.into(), message.into()])
 }
 
-/// Ends a part: with a message it has failed, and the ranges of its source that nobody is at fail with it.
+/// Ends a task: with a message it has failed, and the ranges of its source that nobody is at fail with it.
 pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
     if let (Some(_), Some(message)) = (task.range, message) {
         sql::run(
@@ -108,7 +108,7 @@ pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
     )
 }
 
-/// Forgets what is entered of lines of a part that are still to be loaded.
+/// Forgets what is entered of lines of a task that are still to be loaded.
 pub fn forget_findings(job: &Job, task: &Task) -> Result<(), Error> {
     let span = task.range.map_or(ByteRange { from: 0, to: i64::MAX as u64 }, |range| range.span);
     let from = task.progress.checkpoint.position.offset.max(span.from);

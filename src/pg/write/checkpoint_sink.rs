@@ -29,14 +29,14 @@ const MAX_GROUP_TRIES: u32 = 6;
 /// Groups that are looked up at most before ids are taken for new again.
 const MAX_PROBE_GROUPS: u32 = 64;
 
-/// A sink of one part of a job.
+/// A sink of one task of a job.
 pub struct CheckpointSink<'a> {
     job: &'a Job,
     task: &'a mut Task,
     destination: Destination,
     /// None where each line says its own.
     resource_type: Option<String>,
-    /// Lines of the part that may be rejected.
+    /// Lines of the task that may be rejected.
     max_errors: u64,
     group: Vec<Rc<Batch>>,
     rejects: Vec<Reject>,
@@ -92,7 +92,7 @@ impl<'a> CheckpointSink<'a> {
         self.commit(false)
     }
 
-    /// Commits the group. With it the part may end.
+    /// Commits the group. With it the task may end.
     fn commit(&mut self, end: bool) -> Result<(), Error> {
         let mut destination = self.destination.clone();
         // Where lines may be rejected a duplicate key would be taken for a line's fault.
