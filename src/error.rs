@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Where in a source a line went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourcePlace {
     /// The source as given, without its query string and credentials.
     pub source: String,
     /// Line of the inflated source, from 1.
@@ -14,7 +14,7 @@ pub struct Place {
     pub byte: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SourcePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source \"{}\", line {}, byte {}.", self.source, self.line, self.byte)
     }
@@ -23,7 +23,7 @@ impl fmt::Display for Place {
 /// A line that is not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
-    pub place: Place,
+    pub place: SourcePlace,
     /// Bytes of the inflated source before the line.
     pub offset: u64,
     /// What the line says of itself, if it can be read.

@@ -108,10 +108,10 @@ create function bulk.waiting_for(role text, session_role text) returns text
     end;
 comment on function bulk.waiting_for(text, text) is 'Why no worker is at a job of this role, which this role was connected to ask for';
 
-create function bulk._origin() returns text
+create function bulk._database_identity() returns text
     language c stable strict parallel safe
-    as 'MODULE_PATHNAME', 'origin_wrapper';
-comment on function bulk._origin() is 'This database, told apart from its copies';
+    as 'MODULE_PATHNAME', 'database_identity_wrapper';
+comment on function bulk._database_identity() is 'This database, told apart from its copies';
 
 -- Looks at the state again once the locks were looked at: a worker may end in between.
 create function bulk._state(number bigint, kind text, seen text, origin text) returns text
@@ -121,7 +121,7 @@ create function bulk._state(number bigint, kind text, seen text, origin text) re
 begin
     if seen not in ('waiting', 'in-progress') or kind = 'load' or pg_is_in_recovery() then
         return seen;
-    elsif origin <> bulk._origin() then
+    elsif origin <> bulk._database_identity() then
         return 'interrupted';
     elsif seen = 'waiting' or exists (select from bulk.workers(number)) then
         return seen;

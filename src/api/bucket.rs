@@ -56,7 +56,7 @@ fn restore(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
             Ok(Restored::Held) => notice!("index {name} is put back by the load that does without it"),
             Err(failure) => {
                 let message = failure.whole_message();
-                disabled_index::note(&name, &message)?;
+                disabled_index::record_failure(&name, &message)?;
                 warning!("index {name} cannot be put back: {message}");
             }
         }

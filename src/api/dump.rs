@@ -6,7 +6,7 @@ use crate::fhir::format::Format;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::read::table_scan::Rows;
 use crate::pg::sys::latch::Backend;
-use crate::pg::sys::srf_result::{Chunks, Lines, Varlena};
+use crate::pg::sys::srf_result::{Chunks, TextRows, Varlena};
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pipeline::dump::ndjson::Ndjson;
@@ -33,7 +33,7 @@ fn dump(
     fhir: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
-    SetOfIterator::new(Lines::new(sqlstate::ok(open(Request { resource_type, since, fhir, form: OutputEncoding::Lines }, fcinfo))))
+    SetOfIterator::new(TextRows::new(sqlstate::ok(open(Request { resource_type, since, fhir, form: OutputEncoding::Lines }, fcinfo))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.

@@ -6,7 +6,7 @@ use crate::fhir::definitions;
 use crate::fhir::format::Format;
 use crate::pg::read::table_scan::Rows;
 use crate::pg::sys::latch::Backend;
-use crate::pg::sys::srf_result::{Chunks, Lines, Varlena};
+use crate::pg::sys::srf_result::{Chunks, TextRows, Varlena};
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pipeline::dump::csv::{Filler, PathFinder, Paths};
@@ -18,7 +18,7 @@ use pgrx::prelude::*;
 /// The line of the columns' names, then a line a resource, without their ends.
 #[pg_extern(sql = false)]
 fn dump_csv(_version: Matched, resource_type: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) -> SetOfIterator<'static, Varlena> {
-    SetOfIterator::new(Lines::new(sqlstate::ok(open(resource_type, OutputEncoding::Lines, fcinfo))))
+    SetOfIterator::new(TextRows::new(sqlstate::ok(open(resource_type, OutputEncoding::Lines, fcinfo))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.

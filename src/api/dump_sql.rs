@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::pg::read::query_printer::Printer;
 use crate::pg::sys::argument::Json;
 use crate::pg::sys::latch::Backend;
-use crate::pg::sys::srf_result::{Chunks, Lines, Varlena};
+use crate::pg::sys::srf_result::{Chunks, TextRows, Varlena};
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pipeline::dump::gzip::Gzip;
@@ -23,7 +23,7 @@ fn dump_sql(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> SetOfIterator<'static, Varlena> {
     let mut printer = sqlstate::ok(open(query, format, options, OutputEncoding::Lines, fcinfo));
-    SetOfIterator::new(Lines::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more)))))
+    SetOfIterator::new(TextRows::new(pieces(move |size| printer.next(size).map(|fed| (fed.block, fed.more)))))
 }
 
 /// Chunks of the body as an HTTP layer sends it: lines with their ends, gzipped on demand.

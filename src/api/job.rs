@@ -16,7 +16,7 @@ const KICK: Duration = Duration::from_secs(1);
 
 /// What the view of jobs compares.
 #[pg_extern(sql = false)]
-fn origin(_version: Matched) -> String {
+fn database_identity(_version: Matched) -> String {
     job::database_identity()
 }
 

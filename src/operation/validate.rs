@@ -52,9 +52,9 @@ pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Re
         .iter()
         .map(|(resource_type, table)| NewTask { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
         .collect();
-    let order =
+    let new_job =
         NewJob { id: None, kind: "validate", request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
-    job::enter(order)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+    job::enter(new_job)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 
 impl Operation for Validate {
@@ -108,7 +108,7 @@ fn step(job: &Job, request: Validate, task: &mut Task) -> Result<Step, Error> {
     if let Some(written_at) = request.written_at.filter(|_| table.has_ts) {
         filter.written(When::At, written_at);
     }
-    let (read, rejected) = look(job, request, &table, resource_type, filter)?;
+    let (read, rejected) = validate_pages(job, request, &table, resource_type, filter)?;
     let position = if pages.is_some() { end } else { size };
     task_progress::advance(task, Advance { position, size, read, rejected })?;
     if let Some(most) = request.max_errors
@@ -120,7 +120,7 @@ fn step(job: &Job, request: Validate, task: &mut Task) -> Result<Step, Error> {
 }
 
 /// How many resources were read, and how many of them are invalid. What is wrong with them is written down.
-fn look(job: &Job, request: Validate, table: &Table, resource_type: String, filter: Filter) -> Result<(u64, u64), Error> {
+fn validate_pages(job: &Job, request: Validate, table: &Table, resource_type: String, filter: Filter) -> Result<(u64, u64), Error> {
     let definitions = definitions::r4();
     let stored = guc::resource_format();
     let examine = RowValidator {

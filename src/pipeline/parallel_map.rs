@@ -50,12 +50,12 @@ pub trait BlockTransform<B>: Send + Sync + 'static {
     /// Memory that a thread reuses.
     type Tools: Default;
 
-    fn make(&self, block: &B, tools: &mut Self::Tools) -> Result<Self::Made, Error>;
+    fn transform(&self, block: &B, tools: &mut Self::Tools) -> Result<Self::Made, Error>;
 }
 
 /// A pipe under way. Its threads end with it.
 pub struct ParallelMap<F: BlockSource, M: BlockTransform<F::Block>> {
-    feed: F,
+    source: F,
     maker: Arc<M>,
     /// At least one.
     threads: usize,
@@ -78,9 +78,9 @@ struct Workers<B, O> {
 }
 
 impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
-    pub fn new(feed: F, maker: M, threads: usize) -> ParallelMap<F, M> {
+    pub fn new(source: F, maker: M, threads: usize) -> ParallelMap<F, M> {
         ParallelMap {
-            feed,
+            source,
             maker: Arc::new(maker),
             threads: threads.max(1),
             row_cost: 0,
@@ -108,9 +108,9 @@ impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
     pub fn next(&mut self, control: &mut dyn WaitControl) -> Result<Option<M::Made>, Error> {
         if !self.started {
             self.started = true;
-            let first = self.feed.next(BlockSize { rows: BlockSize::FIRST.rows.min(self.most_rows), ..BlockSize::FIRST })?;
+            let first = self.source.next(BlockSize { rows: BlockSize::FIRST.rows.min(self.most_rows), ..BlockSize::FIRST })?;
             self.fed_all = !first.more;
-            return self.maker.make(&first.block, &mut M::Tools::default()).map(Some);
+            return self.maker.transform(&first.block, &mut M::Tools::default()).map(Some);
         }
         if self.fed_all && self.workers.is_none() {
             return Ok(None);
@@ -145,7 +145,7 @@ impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
             let (queue, maker) = (Arc::clone(&queue), Arc::clone(&self.maker));
             group.spawn("bulk dump", move || {
                 let mut tools = M::Tools::default();
-                queue.work(|block| maker.make(block, &mut tools));
+                queue.work(|block| maker.transform(block, &mut tools));
             })?;
         }
         self.workers = Some(Workers { queue: Arc::clone(&queue), _crew: group });
@@ -156,7 +156,7 @@ impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
         while !self.fed_all && queue.has_room() {
             let most = BlockSize::LATER.bytes / self.row_cost.max(1);
             let Fetched { block, bytes, rows, more } =
-                self.feed.next(BlockSize { rows: BlockSize::LATER.rows.min(most).clamp(1, self.most_rows), ..BlockSize::LATER })?;
+                self.source.next(BlockSize { rows: BlockSize::LATER.rows.min(most).clamp(1, self.most_rows), ..BlockSize::LATER })?;
             if rows > 0 {
                 queue.push(block, bytes + rows * self.row_cost);
             }

@@ -48,7 +48,7 @@ pub struct RowValidator {
 }
 
 impl RowValidator {
-    fn look(&self, row: &StoredRow, writer: &mut Writer) -> Result<(String, Found), Fault> {
+    fn validate(&self, row: &StoredRow, writer: &mut Writer) -> Result<(String, Found), Fault> {
         let (root, resource_type) = writer.resource(&self.config, row)?;
         let resource_type = resource_type.to_owned();
         let found = validate::check(self.structure, writer.document(), root, &resource_type, self.config.to, self.checks, MAX_ISSUES);
@@ -61,11 +61,11 @@ impl BlockTransform<RowBlock> for RowValidator {
     type Made = ValidatedBlock;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<ValidatedBlock, Error> {
+    fn transform(&self, block: &RowBlock, writer: &mut Writer) -> Result<ValidatedBlock, Error> {
         let mut examined = ValidatedBlock { read: block.len() as u64, ..ValidatedBlock::default() };
         for row in block.iter() {
             let id = || String::from_utf8_lossy(row.id).into_owned();
-            let (resource_type, faults, references) = match self.look(&row, writer) {
+            let (resource_type, faults, references) = match self.validate(&row, writer) {
                 Ok((resource_type, found)) => {
                     let faults = found.findings.into_iter().map(|finding| Fault::Invalid { path: finding.path, problem: finding.problem });
                     (resource_type, faults.collect(), found.references)

@@ -6,6 +6,7 @@
 //! - `room PATH...`: rooms of one floor. A module belongs to the longest PATH that its own path begins with. It may depend on modules of its own
 //!   room and of rooms of later lines. The crate's root is the room `crate`, above all others.
 //! - `refuse KIND NAME...`: no item of this kind (`mod`, `fn`, `type` for struct, enum, union, trait and alias, `const` for static too) has such a name.
+//! - `allow MODULE KIND NAME`: but for this one, which means something else.
 //!
 //! Refused are an import from a room of the same or an earlier line, a circle of modules, a module without a room, and a refused name. `--graph`
 //! prints the dependencies between rooms, and within them, instead.

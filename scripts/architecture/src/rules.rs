@@ -10,11 +10,19 @@ struct RefusedName {
     name: String,
 }
 
+/// Where a refused name stands for what it says.
+struct AllowedName {
+    module: String,
+    kind: String,
+    name: String,
+}
+
 #[derive(Default)]
 pub struct Rules {
     /// Rooms with their floors, the uppermost first.
     rooms: Vec<(String, usize)>,
     names: Vec<RefusedName>,
+    allowed: Vec<AllowedName>,
 }
 
 /// # Errors
@@ -29,8 +37,12 @@ pub fn parse(text: &str) -> io::Result<Rules> {
                 let kind = words.next().unwrap_or_default();
                 rules.names.extend(words.map(|name| RefusedName { kind: kind.to_owned(), name: name.to_owned() }));
             }
+            Some("allow") => {
+                let [module, kind, name] = [(); 3].map(|()| words.next().unwrap_or_default().to_owned());
+                rules.allowed.push(AllowedName { module, kind, name });
+            }
             None => {}
-            Some(_) => return Err(io::Error::other(format!("line {}: neither `room` nor `refuse`", floor + 1))),
+            Some(_) => return Err(io::Error::other(format!("line {}: neither `room` nor `refuse` nor `allow`", floor + 1))),
         }
     }
     Ok(rules)
@@ -63,7 +75,10 @@ impl Rules {
                 }
             }
             for (kind, name, line) in &module.items {
-                if self.names.iter().any(|refused| refused.kind == *kind && refused.name == *name) {
+                let is_refused = self.names.iter().any(|refused| refused.kind == *kind && refused.name == *name);
+                let is_allowed =
+                    self.allowed.iter().any(|allowed| allowed.module == *path && allowed.kind == *kind && allowed.name == *name);
+                if is_refused && !is_allowed {
                     faults.push(format!("{file}:{line}: {kind} {name}: another name is agreed for this"));
                 }
             }
@@ -136,6 +151,9 @@ mod tests {
         assert_eq!(faults(ROOMS, &[("attic", "")]), ["attic.rs: module attic is in no room"]);
         let rules = format!("{ROOMS}refuse fn told\nrefuse type Whose # PatientScope\n");
         assert_eq!(faults(&rules, &[("api", "fn told() {} struct Told; enum Whose {} fn whose() { let told = Whose::A; }")]).len(), 2);
+        let rules = format!("{rules}allow api fn told\n");
+        assert_eq!(faults(&rules, &[("api", "fn told() {}")]).len(), 0);
+        assert_eq!(faults(&rules, &[("api", ""), ("pg::sys", "fn told() {}")]).len(), 1);
         assert!(parse("rom api").is_err());
     }
 }

@@ -152,7 +152,7 @@ fn order(params: &Params, given: &Map<String, Value>, tasks: &[NewTask]) -> Resu
     let mut shown = given.clone();
     shown.remove("account");
     shown.insert("bucket".to_owned(), json!(params.bucket.url()));
-    let order = NewJob {
+    let new_job = NewJob {
         id: None,
         kind: "bucket",
         request: Value::Object(shown),
@@ -162,5 +162,5 @@ fn order(params: &Params, given: &Map<String, Value>, tasks: &[NewTask]) -> Resu
         workers: params.threads.min(tasks.len().max(1)),
         threads: Some(params.threads),
     };
-    job::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
+    job::enter(new_job)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }

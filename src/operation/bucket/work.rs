@@ -174,7 +174,7 @@ fn index(job: &Job, task: &mut Task) -> Result<Step, Failure> {
             Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
                 let message = failure.whole_message();
                 return transaction::run(None, || {
-                    disabled_index::note(&task.source, &message)?;
+                    disabled_index::record_failure(&task.source, &message)?;
                     task_progress::end(task, Some(&message))?;
                     Ok(Step::Ended)
                 });

@@ -31,9 +31,9 @@ pub fn order(cleanup: Cleanup) -> Result<(), Error> {
     let request = json!({"export": cleanup.job});
     let spec = JobSpec::new(guc::taken_over(), &cleanup)?;
     let tasks = [NewTask { source, resource_type: None }];
-    let order =
+    let new_job =
         NewJob { id: None, kind: "cleanup", request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
-    switch_user::within(role, || job::enter(order)).map(drop)
+    switch_user::within(role, || job::enter(new_job)).map(drop)
 }
 
 /// The same where a job is an export.

@@ -49,8 +49,8 @@ pub fn config(table: &Table, resource_type: &str) -> RenderConfig {
 }
 
 /// PatientScope resources are meant; None for everybody's. `patients` is the table of Patients.
-pub fn of(whose: &PatientScope, patients: Option<&Table>) -> Result<Option<Patients>, Error> {
-    let list = match whose {
+pub fn of(scope: &PatientScope, patients: Option<&Table>) -> Result<Option<Patients>, Error> {
+    let list = match scope {
         PatientScope::Everybodys => return Ok(None),
         PatientScope::AllPatients => {
             let mut ids = IdHashSet::default();

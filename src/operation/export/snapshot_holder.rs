@@ -66,7 +66,7 @@ fn begin(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
         job::begin(job)?;
         files::begin(job, &folder, transaction_time, &tasks)
     })?;
-    exported_snapshot::keep(job.role, job.number, &tables, || supervise(job))
+    exported_snapshot::hold(job.role, job.number, &tables, || supervise(job))
 }
 
 /// The moment up to which nothing will be missed, once no prepared transaction stands in its way.
@@ -116,7 +116,7 @@ fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
         }
         tables.push(table.oid);
     }
-    let looked_up: &[&str] = match export.whose {
+    let looked_up: &[&str] = match export.scope {
         PatientScope::Everybodys => &[],
         PatientScope::AllPatients | PatientScope::Patients(_) => &["Patient"],
         PatientScope::Members { .. } => &["Patient", "Group"],

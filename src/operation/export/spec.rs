@@ -15,7 +15,7 @@ pub struct Export {
     /// Of `ts`, in microseconds since 2000-01-01 UTC.
     pub since: Option<i64>,
     pub until: Option<i64>,
-    pub whose: PatientScope,
+    pub scope: PatientScope,
     /// Types and searches of them.
     pub filters: Vec<(String, String)>,
     pub elements: Elements,

@@ -56,15 +56,15 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let sink = ExportTarget { bucket: storage.bucket, account: storage.account };
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = resource_table::lookup("Patient")?;
-    let (whose, members) = whose(level, &params, group, patient_table.as_ref())?;
+    let (scope, members) = scope(level, &params, group, patient_table.as_ref())?;
     if !files::lock() || job_report::live("export")?.len() >= guc::max_exports() {
         let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
     }
-    let (whose, patient_errors) = whose_is_there(whose, &members, &params, patient_table.as_ref())?;
-    let nobody = matches!(&whose, PatientScope::Patients(list) if list.is_empty())
-        || matches!(&whose, PatientScope::Members { of_them: Some(list), .. } if list.is_empty());
-    propose_indexes(&tables, &whose, &members)?;
+    let (scope, patient_errors) = whose_is_there(scope, &members, &params, patient_table.as_ref())?;
+    let nobody = matches!(&scope, PatientScope::Patients(list) if list.is_empty())
+        || matches!(&scope, PatientScope::Members { of_them: Some(list), .. } if list.is_empty());
+    propose_indexes(&tables, &scope, &members)?;
     let path = path(level, group, &params);
     let mut request = json!({"level": level.word(), "url": format!("{}{path}", guc::base_url())});
     for (name, value) in [("params", json!(params.query)), ("patient-errors", json!(patient_errors)), ("warnings", json!(warnings))] {
@@ -78,7 +78,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         tables: tables.into_iter().map(|(name, table)| (name, table.name)).collect(),
         since: params.since,
         until: params.until,
-        whose,
+        scope,
         filters: params.filters,
         elements: params.elements,
         file_rows: guc::export_file_rows(),
@@ -86,7 +86,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     };
     let spec = JobSpec::new(guc::taken_over(), &export)?;
     let holder = [NewTask { source: "snapshot".to_owned(), resource_type: None }];
-    let order = NewJob {
+    let new_job = NewJob {
         id: None,
         kind: "export",
         request,
@@ -97,7 +97,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         // Beside the holder of the snapshot.
         threads: Some(WORKERS + 1),
     };
-    let (id, number) = job::enter(order)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
+    let (id, number) = job::enter(new_job)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
     if nobody {
         files::complete(number, &id, exported_snapshot::horizon()?)?;
     } else {
@@ -138,7 +138,7 @@ fn tables(level: Level, params: &Params) -> Result<(Tables, Vec<String>), Wrong>
 }
 
 /// PatientScope resources are asked for, not yet looked at, and the members of the Group.
-fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<(PatientScope, Vec<String>), Wrong> {
+fn scope(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<(PatientScope, Vec<String>), Wrong> {
     if let Some(table) = patient_table
         && level != Level::System
     {
@@ -163,13 +163,13 @@ fn whose(level: Level, params: &Params, group: Option<&str>, patient_table: Opti
 
 /// The patients of the request who are there; what is wrong with the others, where that is to be borne.
 fn whose_is_there(
-    whose: PatientScope,
+    scope: PatientScope,
     members: &[String],
     params: &Params,
     patient_table: Option<&Table>,
 ) -> Result<(PatientScope, Vec<Value>), Wrong> {
     if params.patients.is_empty() {
-        return Ok((whose, Vec::new()));
+        return Ok((scope, Vec::new()));
     }
     let wanted: Vec<String> = params.patients.iter().filter_map(|patient| patient.id.clone()).collect();
     let there: HashSet<String> = match patient_table {
@@ -182,7 +182,7 @@ fn whose_is_there(
         let (code, text) = match &patient.id {
             None => ("value", format!("Patient reference ignored: invalid format ({named})")),
             Some(id) if !there.contains(id) => ("not-found", format!("Patient/{} ignored: not found", short(id))),
-            Some(id) => match &whose {
+            Some(id) => match &scope {
                 PatientScope::Members { group, .. } if members.binary_search(id).is_err() => {
                     ("business-rule", format!("Patient/{} ignored: not a member of Group/{}", short(id), short(group)))
                 }
@@ -199,16 +199,16 @@ fn whose_is_there(
     }
     kept.sort_unstable();
     kept.dedup();
-    let whose = match whose {
+    let scope = match scope {
         PatientScope::Members { group, table, with_group, .. } => PatientScope::Members { group, table, of_them: Some(kept), with_group },
         _ => PatientScope::Patients(kept),
     };
-    Ok((whose, errors))
+    Ok((scope, errors))
 }
 
 /// Says where an index would save looking through all of a table for a few patients.
-fn propose_indexes(tables: &[(String, Table)], whose: &PatientScope, members: &[String]) -> Result<(), Error> {
-    let few = match whose {
+fn propose_indexes(tables: &[(String, Table)], scope: &PatientScope, members: &[String]) -> Result<(), Error> {
+    let few = match scope {
         PatientScope::Patients(list) => list.len(),
         PatientScope::Members { of_them: None, .. } => members.len(),
         PatientScope::Members { of_them: Some(list), .. } => list.len(),

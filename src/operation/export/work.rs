@@ -61,15 +61,15 @@ impl Operation for Exporting {
 }
 
 /// Waits for a store, and looks now and then whether the task is wanted.
-struct Within<'a> {
+struct TaskCancelPoll<'a> {
     job: &'a Job,
     task: &'a Task,
     looked: Instant,
 }
 
-impl Within<'_> {
+impl TaskCancelPoll<'_> {
     /// Looks, unless that was just done.
-    fn look(&mut self) -> Result<(), Error> {
+    fn poll(&mut self) -> Result<(), Error> {
         if self.looked.elapsed() < SILENCE {
             return Ok(());
         }
@@ -78,10 +78,10 @@ impl Within<'_> {
     }
 }
 
-impl WaitControl for Within<'_> {
+impl WaitControl for TaskCancelPoll<'_> {
     fn wait(&mut self, event: BorrowedFd) -> Result<(), Error> {
         latch::for_event(event, Some(SILENCE));
-        self.look()
+        self.poll()
     }
 }
 
@@ -100,7 +100,7 @@ fn try_to_write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory
     let mut cancels = 0;
     loop {
         let Some((run, name)) = begun(job, task)? else { return Ok(Step::Unwanted) };
-        let failure = match attempt(job, export, task, &run, &name, memory) {
+        let failure = match write_files(job, export, task, &run, &name, memory) {
             Ok((written, read)) => {
                 transaction::run(None, || files::end(job, task, &run, &written, read))?;
                 return Ok(Step::Ended);
@@ -154,7 +154,14 @@ fn begun(job: &Job, task: &Task) -> Result<Option<(Run, String)>, Failure> {
     }
 }
 
-fn attempt(job: &Job, export: &Export, task: &Task, run: &Run, name: &str, memory: &mut Memory) -> Result<(Vec<OutputFile>, u64), Failure> {
+fn write_files(
+    job: &Job,
+    export: &Export,
+    task: &Task,
+    run: &Run,
+    name: &str,
+    memory: &mut Memory,
+) -> Result<(Vec<OutputFile>, u64), Failure> {
     let role = job.role;
     let (access, tables) = transaction::run(role, || {
         if role.is_none() {
@@ -162,10 +169,10 @@ fn attempt(job: &Job, export: &Export, task: &Task, run: &Run, name: &str, memor
         }
         Right::to_write(&export.sink.bucket).require()?;
         let mut tables = resource_table::with_history(&task.source)?;
-        if !matches!(export.whose, PatientScope::Everybodys) {
+        if !matches!(export.scope, PatientScope::Everybodys) {
             tables.extend(resource_table::find("patient"));
         }
-        if let PatientScope::Members { table, .. } = &export.whose {
+        if let PatientScope::Members { table, .. } = &export.scope {
             tables.extend(resource_table::find_qualified(table)?);
         }
         Ok((target::access(&export.sink)?, resource_table::with_children(tables)?))
@@ -178,7 +185,7 @@ fn attempt(job: &Job, export: &Export, task: &Task, run: &Run, name: &str, memor
         let patients = match &memory.0 {
             Some((known, patients)) if *known == run.number => patients.clone(),
             _ => {
-                let patients = patients::of(&export.whose, patient_table(export)?.as_ref())?;
+                let patients = patients::of(&export.scope, patient_table(export)?.as_ref())?;
                 memory.0 = Some((run.number, patients.clone()));
                 patients
             }
@@ -198,7 +205,7 @@ fn attempt(job: &Job, export: &Export, task: &Task, run: &Run, name: &str, memor
             error: None,
             written: Vec::new(),
         };
-        let mut control = Within { job, task, looked: Instant::now() };
+        let mut control = TaskCancelPoll { job, task, looked: Instant::now() };
         match what {
             What::Resource => cursor_scan::with_rows(&table, filter, |rows| files.fill(rows, exporter, &mut control)),
             What::Deletion => {
@@ -234,7 +241,7 @@ fn paths(resource_type: &str) -> &'static [Path] {
 
 fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, patients: Option<&Patients>) -> Result<Exporter, Error> {
     let paths = paths(resource_type);
-    let whose = match (&export.whose, patients) {
+    let scope = match (&export.scope, patients) {
         (PatientScope::AllPatients, _) if what == What::Deletion => export::CompartmentFilter::AnyPatients { paths },
         (_, Some(patients)) => export::CompartmentFilter::Patients { ids: patients.ids.clone(), paths },
         (_, None) => export::CompartmentFilter::Everybodys,
@@ -244,10 +251,10 @@ fn exporter(export: &Export, table: &Table, resource_type: &str, what: What, pat
     Ok(Exporter {
         config: patients::config(table, resource_type),
         what,
-        whose,
+        scope,
         filters: filters.map_err(Error::Internal)?,
         elements: export.elements.clone(),
-        group: match &export.whose {
+        group: match &export.scope {
             PatientScope::Members { group, with_group, .. } => Some((group.clone(), *with_group)),
             _ => None,
         },
@@ -275,7 +282,7 @@ fn filter(export: &Export, task: &Task, table: &Table, resource_type: &str, pati
         let stored = guc::resource_format();
         let paths = paths(resource_type);
         let mut ids = if resource_type == "Patient" { few.clone() } else { Vec::new() };
-        if let (PatientScope::Members { group, with_group: true, .. }, "Group") = (&export.whose, resource_type) {
+        if let (PatientScope::Members { group, with_group: true, .. }, "Group") = (&export.scope, resource_type) {
             ids.push(group.clone());
         }
         let patterns = paths.iter().flat_map(|path| few.iter().map(move |id| path.pattern("Patient", id, stored))).collect();
@@ -301,12 +308,12 @@ struct Files<'a> {
 
 impl Files<'_> {
     /// Writes what comes of rows: the files, and how many rows were read.
-    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut Within) -> Result<(Vec<OutputFile>, u64), Error> {
+    fn fill(mut self, rows: Scan, exporter: Exporter, control: &mut TaskCancelPoll) -> Result<(Vec<OutputFile>, u64), Error> {
         let most = usize::try_from(self.export.file_rows).unwrap_or(usize::MAX);
         let mut pipe = ParallelMap::new(rows, exporter, guc::dump_threads()).with_most_rows(most);
         let mut read = 0;
         while let Some(made) = pipe.next(control)? {
-            control.look()?;
+            control.poll()?;
             read += made.read;
             if made.lines > 0 {
                 self.add(control, made.bytes, made.lines)?;

@@ -141,7 +141,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
     };
     let spec = JobSpec::new(guc::taken_over(), &import)?;
     let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(tasks.len()) };
-    let order = NewJob {
+    let new_job = NewJob {
         id,
         kind: "import",
         request: request(&tasks),
@@ -151,7 +151,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         workers,
         threads: None,
     };
-    Ok(job::enter(order)?.map(|(id, _)| id))
+    Ok(job::enter(new_job)?.map(|(id, _)| id))
 }
 
 /// The inputs as the status shows them: without query strings.

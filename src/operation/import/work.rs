@@ -111,7 +111,7 @@ fn input(job: &Job, import: &Import, task: &mut Task) -> Result<Step, Failure> {
     let mut may_divide = true;
     loop {
         let source = transaction::run(role, || session.source(task))?;
-        destination.order = task.range.map(|range| LastLineWins { last: range.last_version });
+        destination.last_line_wins = task.range.map(|range| LastLineWins { last: range.last_version });
         let mut spec = session.spec(source, task, &destination);
         if may_divide {
             spec.division = transaction::run(role, || divide::look_for(task, &session.options))?;
@@ -124,7 +124,7 @@ fn input(job: &Job, import: &Import, task: &mut Task) -> Result<Step, Failure> {
             match source_reader::load(spec, &mut *sink, &mut counters, &mut CancelPoll(job)) {
                 Ok(()) if divide::is_due(&division) => Ok(()),
                 Ok(()) => sink.finish(&mut counters),
-                Err(error @ Error::Source { .. }) => sink.keep(&mut counters).and(Err(error)),
+                Err(error @ Error::Source { .. }) => sink.commit_rest(&mut counters).and(Err(error)),
                 Err(error) => Err(error),
             }
         });

@@ -120,7 +120,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
                 // Without room the job waits for the next that looks.
                 // SAFETY: a whole description, which is copied.
                 if !unsafe { pg_sys::RegisterDynamicBackgroundWorker(worker.what.as_mut_ptr(), std::ptr::null_mut()) } {
-                    backlog::note(backend::database());
+                    backlog::add(backend::database());
                 }
             }
             pending.sleepers.drain(..).for_each(|sleeper| interrupt(sleeper.what));

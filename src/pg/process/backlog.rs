@@ -52,7 +52,7 @@ pub fn databases() -> Vec<pg_sys::Oid> {
 }
 
 /// Remembers that this database has jobs for which the server had no room, and has the launcher look. Allocates nothing.
-pub fn note(database: pg_sys::Oid) {
+pub fn add(database: pg_sys::Oid) {
     if !IS_THERE.load(Ordering::Relaxed) {
         return;
     }
@@ -67,7 +67,7 @@ pub fn note(database: pg_sys::Oid) {
     latch::wake(launcher);
 }
 
-/// The opposite of `note`.
+/// The opposite of `add`.
 pub fn forget(database: pg_sys::Oid) {
     if !IS_THERE.load(Ordering::Relaxed) {
         return;

@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
 /// Locks these tables against whatever would take rows from under a snapshot, takes one, and keeps it for the job while `work` goes on.
-pub fn keep<T>(role: Option<pg_sys::Oid>, job: i64, tables: &Oids, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+pub fn hold<T>(role: Option<pg_sys::Oid>, job: i64, tables: &Oids, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     let before = || {
         for &table in tables {
             // SAFETY: any oid may be locked.

@@ -205,16 +205,16 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
         Some((Some((table, owner)), true, is_taken, is_there)) => (table, owner, is_taken, is_there),
         Some((Some(_), false, ..)) => {
             // What it calls would run with another's rights.
-            note(name, &format!("table \"{}.{}\" is no longer of \"{}\"", off.schema, off.table, off.owner))?;
+            record_failure(name, &format!("table \"{}.{}\" is no longer of \"{}\"", off.schema, off.table, off.owner))?;
             return Ok(Restored::NotNeeded);
         }
         _ => {
-            note(name, &format!("table \"{}.{}\" is gone", off.schema, off.table))?;
+            record_failure(name, &format!("table \"{}.{}\" is gone", off.schema, off.table))?;
             return Ok(Restored::NotNeeded);
         }
     };
     if is_taken && !is_there {
-        note(name, &format!("another relation has the name \"{}\"", off.index))?;
+        record_failure(name, &format!("another relation has the name \"{}\"", off.index))?;
         return Ok(Restored::NotNeeded);
     }
     if !is_there {
@@ -243,7 +243,7 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
 }
 
 /// Writes down why an index is still off.
-pub fn note(name: &str, message: &str) -> Result<(), Error> {
+pub fn record_failure(name: &str, message: &str) -> Result<(), Error> {
     sql::run(
         &format!("update bulk.disabled_index d set message = $2 where {NAME} = $1 and d.status = 'disabled'"),
         &[name.into(), message.into()],

@@ -41,8 +41,8 @@ pub struct Job {
 }
 
 /// Enters a job of the current user, whose workers start when the transaction commits: its id and number. None when the id is a job's already.
-pub fn enter(order: NewJob) -> Result<Option<(String, i64)>, Error> {
-    let id = order.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
+    let id = new_job.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (switch_user::current(), switch_user::of_session());
     let numbers = sql::query(
         "insert into bulk.job_entry (id, kind, role, session_role, database_identity, state, request, threads) \
@@ -50,31 +50,31 @@ pub fn enter(order: NewJob) -> Result<Option<(String, i64)>, Error> {
          on conflict do nothing returning number",
         &[
             id.as_str().into(),
-            order.kind.into(),
+            new_job.kind.into(),
             role.into(),
             session_role.into(),
-            JsonB(order.request).into(),
+            JsonB(new_job.request).into(),
             database_identity().into(),
-            order.threads.and_then(|threads| i32::try_from(threads).ok()).into(),
+            new_job.threads.and_then(|threads| i32::try_from(threads).ok()).into(),
         ],
         |row| row.get::<i64>(1),
     )?;
     let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
-    sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(order.spec).into()])?;
+    sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(new_job.spec).into()])?;
     let (sources, types): (Vec<&str>, Vec<Option<&str>>) =
-        order.tasks.iter().map(|task| (task.source.as_str(), task.resource_type.as_deref())).unzip();
+        new_job.tasks.iter().map(|task| (task.source.as_str(), task.resource_type.as_deref())).unzip();
     sql::run(
         "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
          select $1, p.source, p.resource_type, p.ordinal - 1 \
          from rows from (unnest($2), unnest($3)) with ordinality as p (source, resource_type, ordinal) order by p.ordinal",
         &[number.into(), sources.into(), types.into()],
     )?;
-    if let Some(secret) = order.secret {
+    if let Some(secret) = new_job.secret {
         sql::run("insert into bulk.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
     }
     tell(&id)?;
     let launch = launch(number, session_role)?;
-    for _ in 0..order.workers {
+    for _ in 0..new_job.workers {
         background::start_at_commit(launch);
     }
     Ok(Some((id, number)))

@@ -47,7 +47,7 @@ pub fn start_waiting() -> Result<(), Error> {
             continue;
         }
         if !background::start(launch(number, session_role)?) {
-            backlog::note(backend::database());
+            backlog::add(backend::database());
             return Ok(());
         }
     }

@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use std::ptr;
 
 /// What a load touches of a table: columns by number.
-pub struct Access<'a> {
+pub struct TableAccess<'a> {
     pub rte: *mut pg_sys::RangeTblEntry,
     pub read: &'a [i16],
     pub inserted: &'a [i16],
@@ -16,7 +16,7 @@ pub struct Access<'a> {
 
 /// Checks the current user's rights for an upsert (SELECT, INSERT and UPDATE of the columns), as the executor would, and gives the
 /// range table to the executor's state. An ERROR when a right is missing.
-pub fn init_range_table(estate: *mut pg_sys::EState, access: &Access) {
+pub fn init_range_table(estate: *mut pg_sys::EState, access: &TableAccess) {
     let wanted = (pg_sys::ACL_SELECT | pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE) as pg_sys::AclMode;
     // SAFETY: a list of one valid range table entry, in the current memory context.
     let range_table = unsafe { pg_sys::lappend(ptr::null_mut(), access.rte.cast()) };

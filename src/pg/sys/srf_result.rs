@@ -22,20 +22,20 @@ unsafe impl BoxRet for Varlena {
 }
 
 /// The lines of pieces, one after another.
-pub struct Lines<I> {
+pub struct TextRows<I> {
     pieces: I,
     /// Kept until its last line is used.
     piece: OutputBlock,
     next: usize,
 }
 
-impl<I> Lines<I> {
-    pub fn new(pieces: I) -> Lines<I> {
-        Lines { pieces, piece: OutputBlock::default(), next: 0 }
+impl<I> TextRows<I> {
+    pub fn new(pieces: I) -> TextRows<I> {
+        TextRows { pieces, piece: OutputBlock::default(), next: 0 }
     }
 }
 
-impl<I: Iterator<Item = OutputBlock>> Iterator for Lines<I> {
+impl<I: Iterator<Item = OutputBlock>> Iterator for TextRows<I> {
     type Item = Varlena;
 
     fn next(&mut self) -> Option<Varlena> {

@@ -86,7 +86,7 @@ pub fn destination(options: &LoadOptions) -> Destination {
         compression: Rules::default(),
         stage,
         said: Rc::default(),
-        order: None,
+        last_line_wins: None,
         expect_new: false,
         ids: IdGuarantee::Any,
         found: Rc::default(),

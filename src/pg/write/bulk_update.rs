@@ -20,9 +20,15 @@ pub struct BulkUpdate {
 }
 
 impl BulkUpdate {
-    /// `order`: rows have versions, of which the highest stays. Where ids come once, rows of this transaction are none that are there.
-    pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, order: Option<LastLineWins>, ids: IdGuarantee) -> BulkUpdate {
-        let mut statement = statement(table, resource_type, order);
+    /// `last_line_wins`: rows have versions, of which the highest stays. Where ids come once, rows of this transaction are none that are there.
+    pub fn new(
+        table: &Table,
+        resource_type: &str,
+        sequence: pg_sys::Oid,
+        last_line_wins: Option<LastLineWins>,
+        ids: IdGuarantee,
+    ) -> BulkUpdate {
+        let mut statement = statement(table, resource_type, last_line_wins);
         if ids == IdGuarantee::Once {
             statement.push_str(&format!(" and t.xmin operator(pg_catalog.<>) {CURRENT}"));
         }
@@ -39,12 +45,12 @@ impl BulkUpdate {
 }
 
 /// $1 is the sequence. A condition may follow.
-fn statement(table: &Table, resource_type: &str, order: Option<LastLineWins>) -> String {
-    let later = |column: &str, value: &str| match order {
-        Some(order) => format!("{column} = case when {} then t.{column} else {value} end", order.stays("u.version")),
+fn statement(table: &Table, resource_type: &str, last_line_wins: Option<LastLineWins>) -> String {
+    let later = |column: &str, value: &str| match last_line_wins {
+        Some(last_line_wins) => format!("{column} = case when {} then t.{column} else {value} end", last_line_wins.stays("u.version")),
         None => format!("{column} = {value}"),
     };
-    let version = if order.is_some() { "coalesce(u.version, pg_catalog.nextval($1))" } else { "pg_catalog.nextval($1)" };
+    let version = if last_line_wins.is_some() { "coalesce(u.version, pg_catalog.nextval($1))" } else { "pg_catalog.nextval($1)" };
     let mut sets = vec![later("txid", version), format!("status = 'updated'::{}", table.status_type), later("resource", "u.resource")];
     if table.has_ts {
         sets.push(later("ts", "pg_catalog.now()"));

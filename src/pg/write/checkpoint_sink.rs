@@ -82,7 +82,7 @@ impl<'a> CheckpointSink<'a> {
     }
 
     /// Commits what came whole before the source failed.
-    pub fn keep(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
+    pub fn commit_rest(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
         self.rejects.extend(counters.take_rejects());
         let whole = self.group.iter().rposition(|batch| batch.end.is_some()).map_or(0, |last| last + 1);
         self.group.truncate(whole);

@@ -75,8 +75,8 @@ impl Entries {
         plain.then(|| Entries { index, info, table, ids: Vec::new(), entries: Vec::new(), place: None, waiting: waiting.clone() })
     }
 
-    /// Notes the entries of rows that were just stored, whose slots say where.
-    pub fn note(&mut self, batch: &Batch, rows: &[&Row], slots: &[*mut pg_sys::TupleTableSlot], scratch: pg_sys::MemoryContext) {
+    /// Keeps the entries of rows that were just stored, whose slots say where.
+    pub fn push(&mut self, batch: &Batch, rows: &[&Row], slots: &[*mut pg_sys::TupleTableSlot], scratch: pg_sys::MemoryContext) {
         if self.place.as_ref().is_some_and(|(source, ..)| *source != batch.source) {
             self.flush(scratch);
         }

@@ -22,7 +22,7 @@ pub struct Destination {
     /// Types of which the caller was told that their history cannot be read.
     pub said: Rc<RefCell<HashSet<String>>>,
     /// Where lines come in any order, how it is told.
-    pub order: Option<LastLineWins>,
+    pub last_line_wins: Option<LastLineWins>,
     /// Whether ids are taken for new without a look: one that is not is an ERROR of the key's, 23505. For whoever can begin again.
     pub expect_new: bool,
     pub ids: IdGuarantee,

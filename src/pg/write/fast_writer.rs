@@ -27,7 +27,7 @@ pub struct FastPathAssumptions {
     /// Whether ids that this load has not stored itself are new.
     pub new: bool,
     /// Where lines come in any order, how it is told.
-    pub order: Option<LastLineWins>,
+    pub last_line_wins: Option<LastLineWins>,
     pub ids: IdGuarantee,
     /// Counts rows that were there.
     pub found: Rc<Cell<u64>>,
@@ -59,13 +59,13 @@ pub struct FastWriter {
 impl FastWriter {
     /// Opens the way into a table. `key` says whether it has its key already.
     pub fn open(table: &Table, target: HeapTarget, general: SqlWriter, key: Key, expect: FastPathAssumptions) -> FastWriter {
-        let FastPathAssumptions { no_user_code, new, order, ids, found } = expect;
+        let FastPathAssumptions { no_user_code, new, last_line_wins, ids, found } = expect;
         let among = |name: String| {
             format!("select u.number from bulk_rows u where exists (select from {name} h where h.id operator(pg_catalog.=) u.id)")
         };
         FastWriter {
             writer: Some(HeapWriter::open(&target)),
-            update: BulkUpdate::new(table, &target.resource_type, target.sequence, order, ids),
+            update: BulkUpdate::new(table, &target.resource_type, target.sequence, last_line_wins, ids),
             ids,
             inserted_bloom: (new && no_user_code).then(IdBloomFilter::default),
             found,

@@ -98,7 +98,7 @@ impl HeapWriter {
         let inserted: Vec<i16> = (1..=layout.count as i16).collect();
         let updated: Vec<i16> =
             inserted.iter().copied().filter(|&number| number != id && Some(number as usize - 1) != layout.cts).collect();
-        let access = compat::Access { rte: range_table_entry(table), read: &[id], inserted: &inserted, updated: &updated };
+        let access = compat::TableAccess { rte: range_table_entry(table), read: &[id], inserted: &inserted, updated: &updated };
         compat::init_range_table(estate, &access);
         let result_relation = Padded::<pg_sys::ResultRelInfo>::node(pg_sys::NodeTag::T_ResultRelInfo);
         // SAFETY: the range table has this one entry, whose relation is locked.
@@ -213,7 +213,7 @@ impl HeapWriter {
             unsafe { pg_sys::heap_multi_insert(self.relation, slots.as_mut_ptr(), count, command, self.options, self.bulk) };
         });
         if let Some(entries) = &mut self.entries {
-            entries.note(batch, rows, slots, self.scratch);
+            entries.push(batch, rows, slots, self.scratch);
         } else {
             // An index is written fastest in its own order.
             let mut order: Vec<(u32, *mut pg_sys::TupleTableSlot)> = rows.iter().map(|row| row.rank).zip(slots.iter().copied()).collect();

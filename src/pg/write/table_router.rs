@@ -62,7 +62,7 @@ impl TableRouter {
         // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
         let no_user_code = self.targets.values().all(|target| matches!(target.writer, TableWriter::Fast(_)));
         let plain = policy == Policy::default();
-        let Destination { expect_new, order, ids, .. } = self.destination;
+        let Destination { expect_new, last_line_wins, ids, .. } = self.destination;
         let key = if no_user_code && plain && ids == IdGuarantee::Any { Key::Later } else { Key::AtOnce };
         let found = match &self.destination.stage {
             Some(StagingTarget { name, policy }) => Some(staging_table::ensure(name, resource_type, *policy)?),
@@ -87,7 +87,7 @@ impl TableRouter {
             self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer: TableWriter::Conflict(Box::new(conflict)) });
             return Ok(());
         }
-        let meta_source = order.map_or(MetaSource::Given, MetaSource::Ordered);
+        let meta_source = last_line_wins.map_or(MetaSource::Given, MetaSource::Ordered);
         let general = |existing| SqlWriter::new(&found, resource_type, sequence, existing, meta_source);
         let raising = if ids == IdGuarantee::Any { OnExisting::Overwrite } else { OnExisting::Raise };
         let fast = method == Method::Copy && guc::fast_path();
@@ -104,7 +104,7 @@ impl TableRouter {
                 let expect = FastPathAssumptions {
                     no_user_code,
                     new: expect_new || given.fresh,
-                    order,
+                    last_line_wins,
                     ids,
                     found: Rc::clone(&self.destination.found),
                 };

@@ -80,20 +80,20 @@ impl Paths {
         Some(child)
     }
 
-    /// Notes the paths of a value. What is null is not there.
-    fn note(&mut self, node: u32, document: &Document, value: Value) {
+    /// Adds the paths of a value. What is null is not there.
+    fn visit(&mut self, node: u32, document: &Document, value: Value) {
         match value {
             Value::Null => {}
             Value::Array(span) if span.len > 0 => {
                 for (place, &element) in document.elements(span).iter().enumerate().filter(|(_, element)| **element != Value::Null) {
                     let Some(child) = self.child(node, place.to_string().as_bytes()) else { return };
-                    self.note(child, document, element);
+                    self.visit(child, document, element);
                 }
             }
             Value::Object(span) if span.len > 0 => {
                 for member in document.members(span).iter().filter(|member| member.value != Value::Null) {
                     let Some(child) = self.child(node, document.bytes(member.key)) else { return };
-                    self.note(child, document, member.value);
+                    self.visit(child, document, member.value);
                 }
             }
             _ => self.nodes[node as usize].leaf = true,
@@ -231,11 +231,11 @@ impl BlockTransform<RowBlock> for PathFinder {
     type Made = Paths;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<Paths, Error> {
+    fn transform(&self, block: &RowBlock, writer: &mut Writer) -> Result<Paths, Error> {
         let mut paths = Paths::default();
         for row in block.iter() {
             let (root, ..) = read(writer, &self.0, &row).map_err(|fault| row.error(&self.0.table, fault))?;
-            paths.note(0, writer.document(), root);
+            paths.visit(0, writer.document(), root);
             writer.shrink();
             paths.check()?;
         }
@@ -321,7 +321,7 @@ impl BlockTransform<RowBlock> for Filler {
     type Made = OutputBlock;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<OutputBlock, Error> {
+    fn transform(&self, block: &RowBlock, writer: &mut Writer) -> Result<OutputBlock, Error> {
         let mut piece = OutputBlock::default();
         piece.reserve(block.size() + block.len() * self.columns())?;
         for row in block.iter() {
@@ -348,7 +348,7 @@ mod tests {
             let mut document = Document::new();
             let root = parse::parse(&mut document, text, 100).unwrap();
             let mut paths = Paths::default();
-            paths.note(0, &document, root);
+            paths.visit(0, &document, root);
             all.merge(&paths).unwrap();
         }
         let names: Vec<String> = all.number().unwrap().into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
@@ -383,14 +383,14 @@ mod tests {
             let mut document = Document::new();
             let root = parse::parse(&mut document, &text, 2000).unwrap();
             let mut paths = Paths::default();
-            paths.note(0, &document, root);
+            paths.visit(0, &document, root);
             assert!(matches!(paths.check().and_then(|()| paths.number().map(drop)), Err(Error::TooManyPaths(_))));
             assert!(paths.bytes <= MOST_BYTES);
         }
         let mut document = Document::new();
         let root = parse::parse(&mut document, &format!("[{}1]", "null,".repeat(3_000_000)), 10).unwrap();
         let mut paths = Paths::default();
-        paths.note(0, &document, root);
+        paths.visit(0, &document, root);
         assert_eq!(paths.number().unwrap(), [b"3000000"]);
     }
 }

@@ -46,7 +46,7 @@ pub struct Exporter {
     /// To FHIR format.
     pub config: RenderConfig,
     pub what: What,
-    pub whose: CompartmentFilter,
+    pub scope: CompartmentFilter,
     /// One of which a resource must pass; none for all.
     pub filters: Vec<Filter>,
     pub elements: Elements,
@@ -113,7 +113,7 @@ impl Exporter {
             let mut found = |reference: Value| search_parameters::patient(document, reference).is_some_and(is_meant);
             paths.iter().any(|path| path.any(document, root, &mut found))
         };
-        let is_whose = match &self.whose {
+        let is_whose = match &self.scope {
             CompartmentFilter::Everybodys => true,
             CompartmentFilter::Patients { ids, paths } => {
                 (resource_type == "Patient" && ids.contains(id)) || refers(paths, &|id| ids.contains(id))
@@ -141,7 +141,7 @@ impl BlockTransform<RowBlock> for Exporter {
     type Made = Exported;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<Exported, Error> {
+    fn transform(&self, block: &RowBlock, writer: &mut Writer) -> Result<Exported, Error> {
         let mut made = Exported { read: block.len() as u64, ..Exported::default() };
         made.bytes.try_reserve(block.size() + block.size() / 4 + 192 * block.len()).map_err(|_| Error::Memory)?;
         for row in block.iter() {

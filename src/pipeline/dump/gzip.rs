@@ -11,7 +11,7 @@ impl BlockTransform<OutputBlock> for Gzip {
     type Made = OutputBlock;
     type Tools = ();
 
-    fn make(&self, block: &OutputBlock, (): &mut ()) -> Result<OutputBlock, Error> {
+    fn transform(&self, block: &OutputBlock, (): &mut ()) -> Result<OutputBlock, Error> {
         Ok(OutputBlock { bytes: output_block::gzip(&block.bytes)?, values: Vec::new() })
     }
 }

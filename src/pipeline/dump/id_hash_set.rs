@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// Takes the first half of what is a hash already.
 #[derive(Debug, Default)]
-struct Given(u64);
+struct IdHash(u64);
 
-impl Hasher for Given {
+impl Hasher for IdHash {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -23,7 +23,7 @@ impl Hasher for Given {
 
 #[derive(Debug, Default)]
 pub struct IdHashSet {
-    hashes: HashSet<u128, BuildHasherDefault<Given>>,
+    hashes: HashSet<u128, BuildHasherDefault<IdHash>>,
     keys: [RandomState; 2],
 }
 

@@ -17,7 +17,7 @@ impl BlockTransform<RowBlock> for Ndjson {
     type Made = OutputBlock;
     type Tools = Writer;
 
-    fn make(&self, block: &RowBlock, writer: &mut Writer) -> Result<OutputBlock, Error> {
+    fn transform(&self, block: &RowBlock, writer: &mut Writer) -> Result<OutputBlock, Error> {
         let mut piece = OutputBlock::default();
         piece.reserve(block.size() + block.size() / 4 + 192 * block.len())?;
         for row in block.iter() {

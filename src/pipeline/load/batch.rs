@@ -1,6 +1,6 @@
 //! Rows made from a block of lines: what the encode threads hand to the main thread.
 
-use crate::error::{Error, Fault, Place, Reason, Reject};
+use crate::error::{Error, Fault, Reason, Reject, SourcePlace};
 use crate::fhir::definitions::Definitions;
 use crate::fhir::format::Format;
 use crate::fhir::overlay::Changes;
@@ -104,7 +104,7 @@ pub struct Row {
     pub meta: Meta,
     /// `id_bloom::hash` of the id.
     pub hash: u64,
-    /// Place among the batch's rows in the order of their types and ids: an index is written fastest in its own order.
+    /// SourcePlace among the batch's rows in the order of their types and ids: an index is written fastest in its own order.
     pub rank: u32,
     pub occurrence: Occurrence,
 }
@@ -223,7 +223,7 @@ impl Batch {
         let rest = &self.lines[start..];
         let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
         Reject {
-            place: Place { source: self.source.clone(), line: row.line, byte: 1 },
+            place: SourcePlace { source: self.source.clone(), line: row.line, byte: 1 },
             offset: row.offset,
             resource_type: Some(self.types[row.resource_type].clone()),
             id: Some(self.id(row).chars().take(NAME).collect()),
@@ -294,7 +294,7 @@ pub fn encode_block(config: &EncodeConfig, block: &Block, workspace: &mut Worksp
         if let Err((fault, byte)) = made {
             let (id, resource_type) = (said(workspace, "id"), said(workspace, "resourceType"));
             batch.rejects.push(Reject {
-                place: Place { source: config.source.clone(), line: line.number, byte: byte as u64 + 1 },
+                place: SourcePlace { source: config.source.clone(), line: line.number, byte: byte as u64 + 1 },
                 offset: line.offset,
                 resource_type: resource_type.or_else(|| config.resource_type.clone()),
                 id,

@@ -51,7 +51,7 @@ pub struct Division {
 }
 
 /// From blocks of lines, with where each ends, to batches of rows.
-type Lines = Queue<(Block, Option<Checkpoint>), Batch>;
+type EncodeQueue = Queue<(Block, Option<Checkpoint>), Batch>;
 
 /// Loads a source into a sink. What ends it is a fault of the source, or too many lines that are rejected.
 pub fn load(plan: LoadInput, sink: &mut dyn BatchSink, counters: &mut LoadCounters, control: &mut dyn WaitControl) -> Result<(), Error> {
@@ -77,7 +77,7 @@ pub fn load(plan: LoadInput, sink: &mut dyn BatchSink, counters: &mut LoadCounte
     Ok(())
 }
 
-fn start(plan: LoadInput, queue: &Arc<Lines>) -> Result<ThreadGroup, Error> {
+fn start(plan: LoadInput, queue: &Arc<EncodeQueue>) -> Result<ThreadGroup, Error> {
     let interrupt = Interrupt::new();
     let waker = Arc::clone(queue);
     let group = ThreadGroup::new(interrupt.clone(), move || waker.stop());
@@ -106,7 +106,7 @@ fn read(
     is_same: impl FnOnce(&Identity) -> Result<(), SourceFault>,
     division: Option<&Division>,
     name: &str,
-    queue: &Lines,
+    queue: &EncodeQueue,
 ) -> Result<(), Error> {
     let failed = |fault: SourceFault| Error::source(name, fault);
     let mut reading = open().map_err(failed)?;

@@ -58,10 +58,10 @@ fn embedded(address: IpAddr) -> IpAddr {
 /// The setting `bulk.allowed_hosts`: hosts and addresses that need not be global. Entries are parted by commas: a host name, an
 /// address or a CIDR range, each with an optional port (`[::1]:9000` for IPv6), or `*` for all.
 #[derive(Debug, Clone, Default)]
-pub struct Allowed(Vec<Entry>);
+pub struct Allowed(Vec<AllowedHost>);
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct AllowedHost {
     target: Target,
     port: Option<u16>,
 }
@@ -75,7 +75,7 @@ enum Target {
 
 impl Allowed {
     pub fn parse(setting: &str) -> Allowed {
-        Allowed(setting.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(Entry::parse).collect())
+        Allowed(setting.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(AllowedHost::parse).collect())
     }
 
     /// Whether a connection to `address`, asked for as `host`, may be made.
@@ -84,10 +84,10 @@ impl Allowed {
     }
 }
 
-impl Entry {
-    fn parse(text: &str) -> Entry {
+impl AllowedHost {
+    fn parse(text: &str) -> AllowedHost {
         if let Some(target) = Target::range(text) {
-            return Entry { target, port: None };
+            return AllowedHost { target, port: None };
         }
         let (name, port) = match text.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?))) {
             Some((name, port)) => (name, Some(port)),
@@ -95,7 +95,7 @@ impl Entry {
         };
         let name = name.trim_start_matches('[').trim_end_matches(']');
         let target = if name == "*" { Target::Any } else { Target::range(name).unwrap_or_else(|| Target::Host(name.to_ascii_lowercase())) };
-        Entry { target, port }
+        AllowedHost { target, port }
     }
 
     fn matches(&self, host: &str, address: IpAddr, port: u16) -> bool {
