@@ -45,7 +45,7 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
     let id = new_job.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (switch_user::current(), switch_user::of_session());
     let numbers = sql::query(
-        "insert into bulk.job_entry (id, kind, role, session_role, database_identity, state, request, threads) \
+        "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
          values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \
          on conflict do nothing returning number",
         &[

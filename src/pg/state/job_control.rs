@@ -110,7 +110,7 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
 /// Has a job that is stopped, failed or interrupted gone on with, where it was; false when it is in no such state any more.
 pub fn resume(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bool, Error> {
     let session_role = sql::query(
-        "update bulk.job_entry j set state = 'waiting', database_identity = $2, finished = null, message = null from pg_roles r \
+        "update bulk.job_entry j set state = 'waiting', origin = $2, finished = null, message = null from pg_roles r \
          where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3) \
          and (j.state not in ('waiting', 'in-progress') or not exists (select from bulk.workers(j.number))) returning r.oid",
         &[number.into(), database_identity().into(), from.to_vec().into()],
@@ -135,7 +135,7 @@ fn spawn_index_restore(number: i64) -> Result<(), Error> {
     let open = "f.job = $1 and f.phase = 1 and f.state in ('waiting', 'in-progress')";
     let made = sql::query(
         &format!(
-            "insert into bulk.job_entry (id, kind, role, session_role, database_identity, state, request, threads) \
+            "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
              select $2, 'indexes', j.role, j.session_role, j.origin, 'waiting', jsonb_build_object('bucket', j.request->'bucket'), j.threads \
              from bulk.job_entry j where j.number = $1 and j.kind = 'bucket' and exists (select from bulk.job_file_entry f where {open}) \
              returning number, (select r.oid from pg_roles r where r.rolname = session_role::name), threads"

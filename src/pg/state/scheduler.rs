@@ -60,7 +60,7 @@ pub fn start_waiting() -> Result<(), Error> {
 /// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again. A bucket waits to be called for again.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = sql::query(
-        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
+        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and origin = $1 \
          and not exists (select from bulk.workers(e.number)) returning id",
         &[database_identity().into()],
         |row| row.get::<String>(1),
@@ -94,7 +94,7 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     let mut resumed = Vec::new();
     for id in mine {
         let found = sql::query(
-            "update bulk.job_entry j set state = 'waiting', database_identity = $2 from pg_roles r where j.id = $1 \
+            "update bulk.job_entry j set state = 'waiting', origin = $2 from pg_roles r where j.id = $1 \
              and j.state in ('waiting', 'in-progress') and not exists (select from bulk.workers(j.number)) and r.rolname = j.session_role::name \
              returning j.number, r.oid",
             &[id.as_str().into(), database_identity().into()],
