@@ -1,33 +1,13 @@
 //! Background workers: jobs that validate what is stored, and whatever can happen to a worker.
 
-use crate::cluster::{Cluster, Database, cache, checked, failure, replay, shared, value, wait_until};
-use crate::crash::{Fault, happen};
-use crate::source::File;
-use crate::test;
-use libtest_mimic::Trial;
+use crate::support::cluster::{Cluster, Database, cache, checked, replay, shared};
+use crate::support::faults::{Fault, happen};
+use crate::support::source::File;
+use crate::support::statement::{failure, value, wait_until};
+use crate::support::trial::{SERVER, WRITING, parts, test};
 use postgres::Client;
 
-pub fn tests() -> Vec<Trial> {
-    vec![
-        test("bulk.validate finds in stored resources what a load would have refused", finds),
-        test("bulk.validate looks for what references refer to", references),
-        test("the official examples are as valid in their tables as in their files", examples),
-        test("a load leaves validation to a worker, of its own rows, once it commits", later),
-        test("what bulk.validate, bulk.wait and bulk.cancel cannot do is refused", refused),
-        test("a job works as the role that asked, whatever connected it, and nothing that it calls leaves the role", roles),
-        test("operators and functions of the caller's path are not run with the extension's rights", hijack),
-        test("what a job of one role leaves behind in a process meets no job of another", apart),
-        test("a resource with very many references is validated in flat memory", flat),
-        test("a cancelled job ends at once, by whoever may", cancelled),
-        test("a cancel that is rolled back cancels nothing", not_cancelled),
-        test("a job whose worker is ended or killed is interrupted, and goes on where it was", interrupted),
-        test("jobs wait for a place, say why, and start when there is one", waiting),
-        test("a job whose role cannot connect says so", unreachable),
-        test("dropping the extension or the database and stopping the server end the workers", dropped),
-        test("on a standby there is all to see, and nothing waits or works", standby),
-        test("a restored database has the jobs of the dumped one and does not go on with them by itself", restored),
-    ]
-}
+parts!(SERVER, WRITING);
 
 /// Enters patients; every tenth is invalid.
 fn patients(client: &mut Client, count: u32) {
@@ -53,6 +33,7 @@ fn validated(client: &mut Client, arguments: &str) -> (String, String) {
     (id, state)
 }
 
+test!("bulk.validate finds in stored resources what a load would have refused", finds);
 fn finds() {
     let database = shared().database();
     let mut client = database.connect();
@@ -117,6 +98,7 @@ fn finds() {
     assert_eq!((state.as_str(), counts(&mut client, &id).as_str()), ("done", "done"));
 }
 
+test!("bulk.validate looks for what references refer to", references);
 fn references() {
     let database = shared().database();
     let mut client = database.connect();
@@ -147,6 +129,7 @@ fn references() {
     assert_eq!(value(&mut client, &of(&id)), "encounter 23503 1, subject 23503 1000, wrong 23514 2");
 }
 
+test!("the official examples are as valid in their tables as in their files", examples);
 fn examples() {
     let database = shared().database();
     let mut client = database.connect();
@@ -168,6 +151,7 @@ fn examples() {
     assert_eq!(stored, refused);
 }
 
+test!("a load leaves validation to a worker, of its own rows, once it commits", later);
 fn later() {
     let database = shared().database();
     let mut client = database.connect();
@@ -218,6 +202,7 @@ fn prepared(client: &mut Client) -> bool {
     value(client, "select current_setting('max_prepared_transactions')::int > 0") == "true"
 }
 
+test!("what bulk.validate, bulk.wait and bulk.cancel cannot do is refused", refused);
 fn refused() {
     let database = shared().database();
     let mut client = database.connect();
@@ -258,6 +243,7 @@ fn refused() {
     assert_eq!(value(&mut other, &format!("bulk.wait('{id}')")), "done");
 }
 
+test!("a job works as the role that asked, whatever connected it, and nothing that it calls leaves the role", roles);
 fn roles() {
     let database = shared().database();
     let mut client = database.connect();
@@ -316,6 +302,7 @@ fn roles() {
     );
 }
 
+test!("operators and functions of the caller's path are not run with the extension's rights", hijack);
 fn hijack() {
     let database = shared().database();
     let mut client = database.connect();
@@ -373,6 +360,7 @@ fn hijack() {
     assert_eq!(value(&mut client, &format!("select rolsuper from pg_roles where rolname = '{name}'")), "false");
 }
 
+test!("what a job of one role leaves behind in a process meets no job of another", apart);
 fn apart() {
     let database = shared().database();
     let mut client = database.connect();
@@ -414,6 +402,7 @@ fn apart() {
     assert_eq!(counts(&mut client, &third), "done 1 1");
 }
 
+test!("a resource with very many references is validated in flat memory", flat);
 fn flat() {
     let database = shared().database();
     let mut client = database.connect();
@@ -429,7 +418,7 @@ fn flat() {
     let mut holder = hold(&database);
     let id = value(&mut client, "bulk.validate('Group', 'all')");
     let pid = stuck(&mut client, &id);
-    let peak = crate::roundtrip::Peak::watch(pid);
+    let peak = crate::support::memory_peak::Peak::watch(pid);
     holder.batch_execute("rollback").unwrap();
     client.batch_execute(&format!("select bulk.wait('{id}', '100 s')")).unwrap();
     assert_eq!(counts(&mut client, &id), "done 15 15");
@@ -437,6 +426,7 @@ fn flat() {
     assert!(peak.bytes() < 128 << 20, "{}", peak.bytes());
 }
 
+test!("a cancel that is rolled back cancels nothing", not_cancelled);
 fn not_cancelled() {
     let database = shared().database();
     let mut client = database.connect();
@@ -482,6 +472,7 @@ fn is_gone(pid: i32) {
     wait_until("the worker is gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
 }
 
+test!("a cancelled job ends at once, by whoever may", cancelled);
 fn cancelled() {
     let database = shared().database();
     let mut client = database.connect();
@@ -519,6 +510,7 @@ fn cancelled() {
     drop(holder);
 }
 
+test!("a job whose worker is ended or killed is interrupted, and goes on where it was", interrupted);
 fn interrupted() {
     let cluster = Cluster::start();
     let database = cluster.database();
@@ -571,6 +563,7 @@ fn interrupted() {
     assert_eq!(value(&mut client, "select count(*) from bulk.resume_interrupted()"), "0");
 }
 
+test!("jobs wait for a place, say why, and start when there is one", waiting);
 fn waiting() {
     let cluster = Cluster::start_with("max_worker_processes = 4\nbulk.max_workers = 1\n");
     let database = cluster.database();
@@ -615,6 +608,7 @@ fn waiting() {
     wait_until("no worker is left", || value(&mut busy, working) == "0");
 }
 
+test!("a job whose role cannot connect says so", unreachable);
 fn unreachable() {
     let database = shared().database();
     let mut client = database.connect();
@@ -636,6 +630,7 @@ fn unreachable() {
     assert_eq!(value(&mut client, &format!("bulk.cancel('{id}')")), "true");
 }
 
+test!("dropping the extension or the database and stopping the server end the workers", dropped);
 fn dropped() {
     let cluster = Cluster::start();
     let mut admin = cluster.connect("postgres", "postgres");
@@ -678,6 +673,7 @@ fn dropped() {
     }
 }
 
+test!("on a standby there is all to see, and nothing waits or works", standby);
 fn standby() {
     let cluster = Cluster::start();
     let database = cluster.database();
@@ -709,6 +705,7 @@ fn standby() {
     assert_eq!(value(&mut reader, status), "No active imports");
 }
 
+test!("a restored database has the jobs of the dumped one and does not go on with them by itself", restored);
 fn restored() {
     let cluster = Cluster::start();
     let database = cluster.database();

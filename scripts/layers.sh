@@ -8,6 +8,7 @@ architecture=$BULK_CACHE/target/architecture
 CARGO_TARGET_DIR="$architecture" cargo test --quiet --locked --manifest-path scripts/architecture/Cargo.toml >/dev/null
 CARGO_TARGET_DIR="$architecture" cargo build --quiet --locked --manifest-path scripts/architecture/Cargo.toml
 "$architecture/debug/architecture" src scripts/architecture/src.rules || failed=1
+"$architecture/debug/architecture" pg_test scripts/architecture/pg_test.rules || failed=1
 
 refuse() { # WHAT PATTERN FILES...
     local what=$1 pattern=$2

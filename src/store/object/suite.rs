@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-#[path = "../../../pg_test/servers.rs"]
+#[path = "../../../pg_test/support/servers.rs"]
 pub mod servers;
 
 fn put(store: &dyn Store, key: &str, bytes: &[u8]) {

@@ -1,0 +1,5 @@
+//! Loads of buckets, the indexes that they take off, and the stores.
+
+mod disabled_indexes;
+mod files;
+mod stores;

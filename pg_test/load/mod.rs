@@ -1,0 +1,11 @@
+//! `bulk.load`: rows in, by every way into a table.
+
+mod both_ways;
+mod errors;
+mod fast_writer;
+mod formats;
+mod functions;
+mod memory;
+mod options;
+mod rejected_lines;
+mod round_trip;

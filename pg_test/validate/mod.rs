@@ -1,0 +1,3 @@
+//! Validation of resources, beside other validators.
+
+mod resources;
