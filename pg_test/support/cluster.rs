@@ -279,10 +279,10 @@ impl Database<'_> {
 
 impl Drop for Database<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            if let Some(client) = self.try_connect() {
-                crate::support::integrity::check(client);
-            }
+        if !std::thread::panicking()
+            && let Some(client) = self.try_connect()
+        {
+            crate::support::integrity::check(client);
         }
     }
 }
