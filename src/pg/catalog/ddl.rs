@@ -3,8 +3,8 @@
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
-use crate::pg::sys::sql;
-use pgrx::{Spi, pg_sys};
+use crate::pg::sys::{sql, sqlstate};
+use pgrx::pg_sys;
 use std::ffi::CString;
 
 /// Sequence that gives every stored version its number.
@@ -160,9 +160,7 @@ fn take(schema: pg_sys::Oid, name: &str, at_once: bool) -> bool {
     taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-/// Runs a statement all of whose names are qualified.
+/// Runs a statement all of whose names are qualified. What fails is raised.
 pub fn run(statement: &str) {
-    crate::pg::sys::error_context::with_context(None, || {
-        crate::pg::sys::sqlstate::ok(Spi::run(statement).map_err(|error| Error::Internal(error.to_string())))
-    });
+    sqlstate::ok(sql::run(statement, &[]));
 }

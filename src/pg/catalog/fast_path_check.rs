@@ -1,6 +1,7 @@
 //! Which tables rows may go straight into: an allow-list of what is known to make no difference to INSERT.
 
 use crate::error::Error;
+use crate::pg::sys::sql;
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::c_int;
 
@@ -94,7 +95,7 @@ pub fn has_key(table: pg_sys::Oid) -> bool {
          and i.indcollation[0] operator(pg_catalog.=) a.attcollation and coalesce(c.collisdeterministic, true))",
         table.to_u32()
     );
-    pgrx::Spi::get_one::<bool>(&query).ok().flatten().unwrap_or(false)
+    sql::value::<bool>(&query, &[]).ok().flatten().unwrap_or(false)
 }
 
 fn is_enum(kind: pg_sys::Oid) -> bool {
@@ -120,10 +121,7 @@ pub fn created_status(status_type: &str) -> Result<pg_sys::Oid, Error> {
         "select oid from pg_catalog.pg_enum where enumtypid operator(pg_catalog.=) {}::pg_catalog.regtype and enumlabel operator(pg_catalog.=) 'created'",
         pgrx::spi::quote_literal(status_type)
     );
-    pgrx::Spi::get_one::<pg_sys::Oid>(&query)
-        .ok()
-        .flatten()
-        .ok_or_else(|| Error::Internal(format!("type {status_type} has no value created")))
+    sql::value::<pg_sys::Oid>(&query, &[])?.ok_or_else(|| Error::Internal(format!("type {status_type} has no value created")))
 }
 
 /// The catalog row of an open relation.

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::fhir::definitions::Definitions;
-use crate::pg::sys::{sql, switch_user};
+use crate::pg::sys::{owner_sql, sql, switch_user};
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -240,7 +240,7 @@ pub fn with_history(name: &str) -> Result<Oids, Error> {
 
 /// These tables and what is below them, partitions and children.
 pub fn with_children(tables: Oids) -> Result<Oids, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "with recursive t (oid) as (select unnest($1::oid[]) union select i.inhrelid from pg_inherits i join t on i.inhparent = t.oid) select oid from t",
         &[tables.into()],
         |row| row.get::<pg_sys::Oid>(1),

@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::pg::catalog::ddl;
-use crate::pg::sys::error_context;
-use pgrx::{Spi, pg_sys};
+use crate::pg::sys::sql;
+use pgrx::pg_sys;
 
 /// How far beyond a version the sequence is moved. Others may draw from it between the look at it and the move: what they can draw
 /// in that time must not be drawn again.
@@ -14,33 +14,26 @@ const DISTANCE: i64 = 10_000;
 /// to the transaction's end.
 pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result<Option<i64>, Error> {
     ddl::lock(schema, ddl::SEQUENCE);
-    error_context::with_context(None, || {
-        Spi::get_one_with_args::<i64>(
-            "select pg_catalog.max(pg_catalog.setval($1, l.last operator(pg_catalog.+) $3 operator(pg_catalog.+) $2)) operator(pg_catalog.-) $2 \
+    sql::value::<i64>(
+        "select pg_catalog.max(pg_catalog.setval($1, l.last operator(pg_catalog.+) $3 operator(pg_catalog.+) $2)) operator(pg_catalog.-) $2 \
              from pg_catalog.pg_sequence s, lateral (select pg_catalog.nextval($1) as last where s.seqincrement operator(pg_catalog.=) 1 \
                 and s.seqtypid operator(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype and s.seqcache operator(pg_catalog.=) 1 \
                 and pg_catalog.has_sequence_privilege($1::pg_catalog.oid, 'update') offset 0) l \
              where s.seqrelid operator(pg_catalog.=) $1::pg_catalog.oid \
              and $2 operator(pg_catalog.<) ((s.seqmax operator(pg_catalog.-) l.last) operator(pg_catalog./) 1000)",
-            // SAFETY: an oid is passed by value.
-            &[unsafe { pgrx::datum::DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }, count.into(), DISTANCE.into()],
-        )
-    })
-    .map_err(|error| Error::Internal(error.to_string()))
+        &[sql::regclass(sequence), count.into(), DISTANCE.into()],
+    )
 }
 
 /// Sees to it that the sequence never gives `version` or what is below.
 /// Whoever else does it waits to the transaction's end.
 pub fn move_past(sequence: pg_sys::Oid, schema: pg_sys::Oid, version: i64) -> Result<(), Error> {
     ddl::lock(schema, ddl::SEQUENCE);
-    error_context::with_context(None, || {
-        Spi::run_with_args(
+    sql::run(
             "select pg_catalog.setval($1, $2 operator(pg_catalog.+) $3) \
              where coalesce(pg_catalog.pg_sequence_last_value($1), case when pg_catalog.has_sequence_privilege($1::pg_catalog.oid, 'select,usage') \
              then 0 else pg_catalog.nextval($1) end) operator(pg_catalog.<) $2",
-            // SAFETY: an oid is passed by value.
-            &[unsafe { pgrx::datum::DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }, version.into(), DISTANCE.into()],
+            &[sql::regclass(sequence), version.into(), DISTANCE.into()],
         )
-    })
-    .map_err(|error| Error::Internal(error.to_string()))
+    .map(drop)
 }

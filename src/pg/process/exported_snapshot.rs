@@ -8,7 +8,7 @@ use crate::pg::catalog::resource_table::{self, Oids};
 use crate::pg::process::transaction::{self, Isolation};
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::subtransaction::Failure;
-use crate::pg::sys::{backend, sql};
+use crate::pg::sys::{backend, owner_sql};
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
@@ -50,7 +50,7 @@ pub fn hold<T>(role: Option<pg_sys::Oid>, job: i64, tables: &Oids, work: impl Fn
 
 /// The snapshot that is kept for a job.
 pub fn find(job: i64) -> Result<Option<String>, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select virtualtransaction from pg_locks where locktype = 'advisory' and objsubid = 16965 and granted and database = $1 \
          and classid = ($2 >> 32)::oid and objid = ($2 & 4294967295)::oid",
         &[backend::database().into(), job.into()],
@@ -88,10 +88,10 @@ pub fn through<T>(role: Option<pg_sys::Oid>, snapshot: &str, tables: &Oids, work
 /// transaction began, so that no snapshot taken from now on misses a row of a `ts` up to that moment. In a transaction that has not looked yet.
 pub fn horizon() -> Result<i64, Error> {
     let now = "select (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
-    let now = sql::select_latest(now, &[], |row| row.get::<i64>(1))?.into_iter().flatten().next().unwrap_or_default();
+    let now = owner_sql::select_latest(now, &[], |row| row.get::<i64>(1))?.into_iter().flatten().next().unwrap_or_default();
     // A transaction notes when it began a moment before it shows it.
     crate::pg::sys::latch::pause(std::time::Duration::from_millis(20));
-    let oldest = sql::select_latest(
+    let oldest = owner_sql::select_latest(
         "select (extract(epoch from min(began)) * 1000000)::int8 - 946684800000000 from ( \
             select coalesce(xact_start, backend_start, '2000-01-01 00:00:00+00') from pg_stat_activity \
             where datname = current_database() and pid <> pg_backend_pid() and backend_type not in ('autovacuum worker', 'walsender') \
@@ -105,7 +105,7 @@ pub fn horizon() -> Result<i64, Error> {
 
 /// Whether a prepared transaction has written to one of these tables: when it began nobody knows any more. Looked for after the horizon.
 pub fn is_prepared(tables: &Oids) -> Result<bool, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select from pg_locks where locktype = 'relation' and database = $1 and pid is null and relation = any ($2) \
          and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')",
         &[backend::database().into(), tables.clone().into()],

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::sys::subtransaction::{Failure, failure, with_true_state};
-use crate::pg::sys::{sql, version};
+use crate::pg::sys::{owner_sql, version};
 use pgrx::{PgTryBuilder, pg_sys};
 use std::ffi::c_int;
 use std::panic::AssertUnwindSafe;
@@ -55,7 +55,7 @@ pub fn isolated<T>(
         let snapshot = unsafe { pg_sys::GetTransactionSnapshot() };
         // SAFETY: as above.
         unsafe { pg_sys::PushActiveSnapshot(snapshot) };
-        if !sql::is_there() {
+        if !owner_sql::is_there() {
             return Err(Failure::Ours(Error::ExtensionDropped));
         }
         version::matches().map_err(Failure::Ours)?;

@@ -4,21 +4,21 @@ use crate::error::Error;
 use crate::pg::catalog::resource_table::Table;
 use crate::pg::read::table_scan::{self, COLUMNS};
 use crate::pg::sys::error_context;
+use crate::pg::sys::sql::{self, Cursor};
 use crate::pipeline::dump::stored_rows::RowBlock;
 use crate::pipeline::parallel_map::{BlockSize, BlockSource, Fetched};
-use pgrx::{IntoDatum, PgRelation, Spi, pg_sys};
-use std::ffi::{CString, c_int, c_long};
-use std::ptr;
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgRelation, pg_sys};
+use std::ffi::c_long;
 
 /// Rows that are fetched at a time: of a table, whose large values stay where they are, and of what may make its values as it goes.
 const AT_ONCE: (c_long, c_long) = (200, 4);
 
 /// Which rows of a table: those for which all conditions hold.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Filter {
     conditions: Vec<String>,
-    kinds: Vec<pg_sys::Oid>,
-    values: Vec<pg_sys::Datum>,
+    arguments: Vec<DatumWithOid<'static>>,
     /// Whether large values stay where they are until a row is read.
     by_pages: bool,
 }
@@ -32,10 +32,10 @@ pub enum When {
 }
 
 impl Filter {
-    fn argument<T: IntoDatum>(&mut self, value: T) -> String {
-        self.kinds.push(T::type_oid());
-        self.values.push(value.into_datum().unwrap_or(pg_sys::Datum::from(0)));
-        format!("${}", self.kinds.len())
+    /// The parameter that an argument has.
+    fn parameter(&mut self, argument: DatumWithOid<'static>) -> String {
+        self.arguments.push(argument);
+        format!("${}", self.arguments.len())
     }
 
     /// From this page up to, not including, that one.
@@ -54,20 +54,20 @@ impl Filter {
             When::At => "=",
             When::After => ">",
         };
-        self.kinds.push(pg_sys::TIMESTAMPTZOID);
-        self.values.push(microseconds.into_datum().unwrap_or(pg_sys::Datum::from(0)));
-        self.conditions.push(format!("ts operator(pg_catalog.{sign}) ${}", self.kinds.len()));
+        // SAFETY: a timestamptz is an int8 of microseconds, passed by value.
+        let time = self.parameter(unsafe { DatumWithOid::new(microseconds, pg_sys::TIMESTAMPTZOID) });
+        self.conditions.push(format!("ts operator(pg_catalog.{sign}) {time}"));
     }
 
     /// Of one of these ids, or with a resource that contains one of these JSON objects.
     pub fn one_of(&mut self, ids: Vec<String>, patterns: Vec<String>) {
         let mut either = Vec::new();
         if !ids.is_empty() {
-            let ids = self.argument(ids);
+            let ids = self.parameter(ids.into());
             either.push(format!("id operator(pg_catalog.=) any ({ids})"));
         }
         if !patterns.is_empty() {
-            let patterns = self.argument(patterns);
+            let patterns = self.parameter(patterns.into());
             either.push(format!("resource operator(pg_catalog.@>) any ({patterns}::pg_catalog.jsonb[])"));
         }
         self.conditions.push(if either.is_empty() { "false".to_owned() } else { format!("({})", either.join(" or ")) });
@@ -121,86 +121,30 @@ pub fn with_deleted<T>(
     with(&table.name, &table_scan::deleted(table, history, &filter.text()), filter, work)
 }
 
-fn with<T>(table: &str, query: &str, mut filter: Filter, work: impl FnOnce(Scan) -> Result<T, Error>) -> Result<T, Error> {
-    let text = CString::new(query).map_err(|error| Error::Internal(error.to_string()))?;
-    Spi::connect(|_| {
-        let portal = error_context::with_context(None, || {
-            let (kinds, values) = (filter.kinds.as_mut_ptr(), filter.values.as_mut_ptr());
-            // SAFETY: one type and value a parameter, none of them null; an SPI connection is open.
-            unsafe {
-                pg_sys::SPI_cursor_open_with_args(
-                    ptr::null(),
-                    text.as_ptr(),
-                    filter.kinds.len() as c_int,
-                    kinds,
-                    values,
-                    ptr::null(),
-                    true,
-                    0,
-                )
-            }
-        });
-        let result = work(Scan {
-            portal,
-            fetched: ptr::null_mut(),
-            next: 0,
-            at_once: if filter.by_pages { AT_ONCE.0 } else { AT_ONCE.1 },
-            table: table.to_owned(),
-        });
-        // SAFETY: the cursor of above.
-        unsafe { pg_sys::SPI_cursor_close(portal) };
-        result
-    })
+fn with<T>(table: &str, query: &str, filter: Filter, work: impl FnOnce(Scan) -> Result<T, Error>) -> Result<T, Error> {
+    let at_once = if filter.by_pages { AT_ONCE.0 } else { AT_ONCE.1 };
+    sql::with_cursor(query, &filter.arguments, &[], at_once, |cursor| work(Scan { cursor, table: table.to_owned() }))
 }
 
 /// Rows, one after another.
 #[derive(Debug)]
-pub struct Scan {
-    portal: pg_sys::Portal,
-    /// Rows that were fetched last; null before the first.
-    fetched: *mut pg_sys::SPITupleTable,
-    next: u64,
-    at_once: c_long,
+pub struct Scan<'a> {
+    cursor: &'a mut Cursor,
     table: String,
 }
 
-impl Scan {
+impl Scan<'_> {
     /// Adds the next row to a block; false behind the last.
     fn push(&mut self, block: &mut RowBlock) -> Result<bool, Error> {
-        // SAFETY: null, or rows that this cursor gave.
-        let mut count = unsafe { self.fetched.as_ref() }.map_or(0, |rows| rows.numvals);
-        if self.next == count {
-            if !self.fetched.is_null() {
-                // SAFETY: as above; used no more.
-                unsafe { pg_sys::SPI_freetuptable(self.fetched) };
-            }
-            // SAFETY: a cursor that is open.
-            unsafe { pg_sys::SPI_cursor_fetch(self.portal, true, self.at_once) };
-            // SAFETY: set by the fetch.
-            self.fetched = unsafe { pg_sys::SPI_tuptable };
-            self.next = 0;
-            // SAFETY: as above.
-            count = unsafe { self.fetched.as_ref() }.map_or(0, |rows| rows.numvals);
-            if count == 0 {
-                return Ok(false);
-            }
-        }
+        let Some(row) = self.cursor.next_row() else { return Ok(false) };
         let (mut values, mut nulls) = ([pg_sys::Datum::from(0); COLUMNS], [false; COLUMNS]);
-        // SAFETY: rows were fetched.
-        let rows = unsafe { &*self.fetched };
-        // SAFETY: there are more rows than `next`.
-        let row = unsafe { rows.vals.add(self.next as usize) };
-        // SAFETY: as above.
-        let row = unsafe { *row };
-        // SAFETY: a row of that many columns, with its descriptor.
-        unsafe { pg_sys::heap_deform_tuple(row, rows.tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr()) };
-        self.next += 1;
+        row.deform(&mut values, &mut nulls);
         table_scan::push(&self.table, &values, &nulls, block)?;
         Ok(true)
     }
 }
 
-impl BlockSource for Scan {
+impl BlockSource for Scan<'_> {
     type Block = RowBlock;
 
     fn next(&mut self, size: BlockSize) -> Result<Fetched<RowBlock>, Error> {

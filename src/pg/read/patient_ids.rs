@@ -2,9 +2,8 @@
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::Table;
-use crate::pg::sys::error_context;
+use crate::pg::sys::sql;
 use pgrx::datum::DatumWithOid;
-use pgrx::{Spi, spi};
 use std::ffi::c_long;
 
 /// Fetched at a time.
@@ -26,19 +25,10 @@ pub fn of_these(table: &Table, ids: &[String]) -> Result<Vec<String>, Error> {
 }
 
 fn read(query: &str, arguments: &[DatumWithOid], mut each: impl FnMut(&str)) -> Result<(), Error> {
-    let done = error_context::with_context(None, || {
-        Spi::connect(|client| {
-            let mut cursor = client.try_open_cursor(query, arguments)?;
-            loop {
-                let rows = cursor.fetch(AT_ONCE)?;
-                if rows.is_empty() {
-                    return Ok::<(), spi::Error>(());
-                }
-                for row in rows {
-                    row.get::<&str>(1)?.into_iter().for_each(&mut each);
-                }
-            }
-        })
-    });
-    done.map_err(|error| Error::Internal(error.to_string()))
+    sql::with_cursor(query, arguments, &[], AT_ONCE, |cursor| {
+        while let Some(row) = cursor.next_row() {
+            row.text(1).as_deref().into_iter().for_each(&mut each);
+        }
+        Ok(())
+    })
 }

@@ -6,7 +6,7 @@ use crate::pg::catalog::ddl;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::state::task::Task;
 use crate::pg::state::{job_report, task_progress};
-use crate::pg::sys::{guc, sql, switch_user};
+use crate::pg::sys::{guc, owner_sql, sql, switch_user};
 use pgrx::pg_sys;
 use std::ffi::CString;
 
@@ -39,7 +39,7 @@ const INDEXES: &str = "select n.nspname::text, c.relname::text, x.relname::text,
 /// Refuses tables whose indexes the current user may not drop, and keys that foreign keys need: before anything is dropped.
 pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> {
     for table in tables {
-        let found = sql::select_latest(
+        let found = owner_sql::select_latest(
             "select pg_has_role($2, c.relowner, 'usage'), \
                exists (select from pg_constraint f where f.contype = 'f' and f.confrelid = c.oid) from pg_class c where c.oid = $1",
             &[table.oid.into(), switch_user::current().into()],
@@ -58,7 +58,7 @@ pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> 
 
 /// Whether an index finds the resources of a table that contain a JSON object.
 pub fn serves_patterns(table: pg_sys::Oid) -> Result<bool, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam \
          join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'resource' and a.attnum = any (i.indkey) \
          where i.indrelid = $1 and m.amname = 'gin' and i.indisvalid and i.indpred is null",
@@ -78,13 +78,13 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
         // Nobody makes another meanwhile, and nobody reads by one that goes.
         // SAFETY: a table that exists; the lock is kept to the transaction's end.
         unsafe { pg_sys::LockRelationOid(table.oid, pg_sys::AccessExclusiveLock as i32) };
-        let dropped = sql::query(INDEXES, &[table.oid.into(), with_key.into()], |row| {
+        let dropped = owner_sql::query(INDEXES, &[table.oid.into(), with_key.into()], |row| {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
             Ok((text(1)?, text(2)?, text(3)?, text(4)?, row.get::<String>(5)?, text(6)?, row.get::<Vec<String>>(7)?.unwrap_or_default()))
         })?;
         for (schema, name, index, definition, tablespace, drop, statements) in dropped {
             ddl::run(&drop);
-            sql::run(
+            owner_sql::run(
                 "insert into bulk.disabled_index (schemaname, tablename, indexname, indexdef, tablespace, statements, role, search_path, owner) \
                  select $1, $2, $3, $4, $5, $6, pg_get_userbyid($7), $8, pg_get_userbyid(c.relowner) from pg_class c where c.oid = $9 \
                  on conflict (schemaname, tablename, indexname) do update \
@@ -109,7 +109,7 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
 
 /// The indexes that are off a table. Those of constraints come first: while one is put back nobody else is at the table.
 fn off(table: &Table) -> Result<Vec<String>, Error> {
-    let found = sql::query(
+    let found = owner_sql::query(
         &format!(
             "select {NAME} from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
              join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname \
@@ -163,7 +163,7 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
     if task.is_none() && job_report::is_held(name, None)? {
         return Ok(Restored::Held);
     }
-    let found = sql::query(
+    let found = owner_sql::query(
         &format!(
             "select d.schemaname, d.tablename, d.indexname, d.tablespace, d.statements, d.indexdef, d.search_path, d.owner \
              from bulk.disabled_index d where {NAME} = $1 and d.status = 'disabled' for update"
@@ -181,7 +181,7 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
         return Ok(Restored::Held);
     }
     let began = std::time::Instant::now();
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select c.oid, c.relowner, pg_get_userbyid(c.relowner)::text = $6, \
             exists (select from pg_class x where x.relnamespace = c.relnamespace and x.relname = $3), \
             exists (select from pg_class x join pg_index i on i.indexrelid = x.oid where x.relnamespace = c.relnamespace and x.relname = $3 \
@@ -226,12 +226,12 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
         let path = CString::new(format!("pg_catalog{}{}", if off.path.is_empty() { "" } else { ", " }, off.path)).unwrap_or_default();
         let run = || {
             guc::within(&[(c"search_path", path.as_c_str()), (c"default_tablespace", tablespace.as_c_str())], || {
-                off.statements.iter().try_for_each(|statement| pgrx::Spi::run(statement))
+                off.statements.iter().try_for_each(|statement| sql::run(statement, &[]).map(drop))
             })
         };
-        switch_user::within(owner, run).map_err(|error| Error::Internal(error.to_string()))?;
+        switch_user::within(owner, run)?;
     }
-    sql::run(
+    owner_sql::run(
         &format!(
             "update bulk.disabled_index d set status = 'restored', message = null, restore = jsonb_build_object( \
                 'start', clock_timestamp() - make_interval(secs => $2 / 1000.0), 'end', clock_timestamp(), 'duration', $2) \
@@ -244,7 +244,7 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
 
 /// Writes down why an index is still off.
 pub fn record_failure(name: &str, message: &str) -> Result<(), Error> {
-    sql::run(
+    owner_sql::run(
         &format!("update bulk.disabled_index d set message = $2 where {NAME} = $1 and d.status = 'disabled'"),
         &[name.into(), message.into()],
     )
@@ -256,10 +256,10 @@ pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
     if let Some(oid) = table {
         let found = resource_table::describe(oid)?;
         let query = format!("select {may} from pg_class c where c.oid = $2");
-        let may = sql::select_latest(&query, &[switch_user::current().into(), oid.into()], |row| row.get::<bool>(1))?;
+        let may = owner_sql::select_latest(&query, &[switch_user::current().into(), oid.into()], |row| row.get::<bool>(1))?;
         return if may.into_iter().flatten().any(|may| may) { off(&found) } else { Err(Error::NotOwner(found.plain_name)) };
     }
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         &format!(
             "select {NAME} from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
              join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname where d.status = 'disabled' and {may} \

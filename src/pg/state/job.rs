@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::process::background::{self, Launch};
 use crate::pg::state::task::{NewTask, Task};
-use crate::pg::sys::{backend, sql, switch_user};
+use crate::pg::sys::{backend, owner_sql, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
 use std::ffi::CString;
@@ -44,7 +44,7 @@ pub struct Job {
 pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
     let id = new_job.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (switch_user::current(), switch_user::of_session());
-    let numbers = sql::query(
+    let numbers = owner_sql::query(
         "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
          values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \
          on conflict do nothing returning number",
@@ -60,17 +60,17 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
         |row| row.get::<i64>(1),
     )?;
     let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
-    sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(new_job.spec).into()])?;
+    owner_sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(new_job.spec).into()])?;
     let (sources, types): (Vec<&str>, Vec<Option<&str>>) =
         new_job.tasks.iter().map(|task| (task.source.as_str(), task.resource_type.as_deref())).unzip();
-    sql::run(
+    owner_sql::run(
         "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
          select $1, p.source, p.resource_type, p.ordinal - 1 \
          from rows from (unnest($2), unnest($3)) with ordinality as p (source, resource_type, ordinal) order by p.ordinal",
         &[number.into(), sources.into(), types.into()],
     )?;
     if let Some(secret) = new_job.secret {
-        sql::run("insert into bulk.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
+        owner_sql::run("insert into bulk.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
     }
     tell(&id)?;
     let launch = launch(number, session_role)?;
@@ -82,7 +82,7 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
 
 /// Tells whoever listens that a job has another state.
 pub fn tell(id: &str) -> Result<(), Error> {
-    sql::run("select pg_notify('bulk_job', $1)", &[id.into()])
+    owner_sql::run("select pg_notify('bulk_job', $1)", &[id.into()])
 }
 
 /// The database, told apart from its copies: a copy does not go on with jobs by itself.
@@ -96,13 +96,13 @@ pub fn database_identity() -> String {
 pub fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
     // Without a number for the transaction: whoever keeps a snapshot must go on seeing what is new by `look`.
     let may_login =
-        sql::select_latest("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
+        owner_sql::select_latest("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
     Ok(Launch { job, database: backend::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
 }
 
 /// The job of a worker; None when it has ended or is gone.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select j.id, j.kind, r.oid, p.plan, s.secret, j.threads from bulk.job_entry j join bulk.job_plan p on p.job = j.number \
          left join bulk.job_secret s on s.job = j.number \
          left join pg_roles r on r.rolname = j.role::name \
@@ -125,7 +125,7 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
 
 /// Enters that a job is at work, if it is not yet.
 pub fn begin(job: &Job) -> Result<(), Error> {
-    let begun = sql::query(
+    let begun = owner_sql::query(
         "update bulk.job_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
          where number = $1 and state = 'waiting' returning true",
         &[job.number.into()],
@@ -136,7 +136,7 @@ pub fn begin(job: &Job) -> Result<(), Error> {
 
 /// Whether a job is still to be done: nobody has cancelled or deleted it.
 pub fn is_wanted(job: &Job) -> Result<bool, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select from bulk.job_entry where number = $1 and id = $2 and state in ('waiting', 'in-progress')",
         &[job.number.into(), job.id.as_str().into()],
         |_| Ok(()),
@@ -146,7 +146,7 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
 
 /// Ends a job, unless tasks of it are open. It has begun with the first of them, which is written down a moment before it.
 pub fn end(job: &Job) -> Result<(), Error> {
-    let ended = sql::query(
+    let ended = owner_sql::query(
         "update bulk.job_entry j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
          state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' when j.kind = 'export' then 'completed' else 'done' end \
          from (select coalesce(bool_or(state = 'error'), false) as failed, \
@@ -167,12 +167,12 @@ pub fn end(job: &Job) -> Result<(), Error> {
 
 /// Forgets a job's secrets.
 pub fn forget(number: i64) -> Result<(), Error> {
-    sql::run("delete from bulk.job_secret where job = $1", &[number.into()])
+    owner_sql::run("delete from bulk.job_secret where job = $1", &[number.into()])
 }
 
 /// Ends a job as failed, whatever its tasks are.
 pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
-    sql::run(
+    owner_sql::run(
         "update bulk.job_entry set state = 'error', message = $2, finished = clock_timestamp() \
          where number = $1 and state in ('waiting', 'in-progress')",
         &[job.number.into(), message.into()],
@@ -186,7 +186,7 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
 
 /// What the workers of a job go by.
 pub fn spec(number: i64) -> Result<Option<Value>, Error> {
-    let found = sql::select_latest("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
+    let found = owner_sql::select_latest("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
     Ok(found.into_iter().flatten().next().map(|spec| spec.0))
 }
 
@@ -197,7 +197,7 @@ pub fn activity(job: &Job, task: &Task) -> CString {
 
 /// For whom a job is; None when the role is gone.
 pub fn role(number: i64) -> Result<Option<pg_sys::Oid>, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select r.oid from bulk.job_entry j join pg_roles r on r.rolname = j.role::name where j.number = $1",
         &[number.into()],
         |row| row.get::<pg_sys::Oid>(1),

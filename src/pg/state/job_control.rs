@@ -5,8 +5,8 @@ use crate::pg::catalog::ddl;
 use crate::pg::process::background;
 use crate::pg::state::job::{database_identity, forget, launch, tell};
 use crate::pg::state::scheduler::is_ours;
-use crate::pg::sys::{error_context, sql, switch_user};
-use pgrx::{Spi, pg_sys};
+use crate::pg::sys::{owner_sql, sql, switch_user};
+use pgrx::pg_sys;
 
 /// Where a job is, to whom may see it.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct JobStatus {
 /// How a job stands. An unknown id is an error, and so is one of others' that the current user has no say in.
 pub fn standing(id: &str) -> Result<JobStatus, Error> {
     let look = || {
-        sql::select_latest(
+        owner_sql::select_latest(
             "select e.number, j.state, e.xmin::text, j.role, j.kind from bulk.job_entry e join bulk.job j on j.id = e.id where e.id = $1",
             &[id.into()],
             |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?, row.get::<String>(5)?)),
@@ -43,8 +43,7 @@ pub fn standing(id: &str) -> Result<JobStatus, Error> {
 
 /// Whether the current user may act on a role's jobs.
 fn may_act(role: &str) -> Result<bool, Error> {
-    let answer = error_context::with_context(None, || Spi::get_one_with_args::<bool>("select bulk.may_see($1)", &[role.into()]));
-    answer.map(|answer| answer.unwrap_or(false)).map_err(|error| Error::Internal(error.to_string()))
+    sql::value::<bool>("select bulk.may_see($1)", &[role.into()]).map(|answer| answer.unwrap_or(false))
 }
 
 /// Others of the current user who ask for the same wait to this transaction's end, and see what it did.
@@ -54,7 +53,7 @@ pub fn one_after_another(what: &str) {
 
 /// The job whose request says this method, of those on which the current user may act: one that has not ended before others, else the last.
 pub fn latest(method: &str) -> Result<Option<String>, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select j.id from bulk.job_entry j where j.request->>'method' = $1 \
          and (pg_has_role($2, 'bulk_admin', 'usage') \
             or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($2, r.oid, 'usage'))) \
@@ -86,7 +85,7 @@ pub enum Stop {
 
 /// Stops a job that is waiting or at work, or ends one that is paused; false for others.
 pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
-    let stopped = sql::query(
+    let stopped = owner_sql::query(
         "update bulk.job_entry set state = case when $2 then 'paused' when kind = 'import' then 'aborted' else 'cancelled' end, \
          finished = case when not $2 then clock_timestamp() end \
          where number = $1 and kind <> 'load' \
@@ -99,7 +98,7 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     }
     if how == Stop::End {
         spawn_index_restore(number)?;
-        let workers = sql::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
+        let workers = owner_sql::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
         background::interrupt_at_commit(workers.into_iter().flatten());
         forget(number)?;
     }
@@ -109,7 +108,7 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
 
 /// Has a job that is stopped, failed or interrupted gone on with, where it was; false when it is in no such state any more.
 pub fn resume(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bool, Error> {
-    let session_role = sql::query(
+    let session_role = owner_sql::query(
         "update bulk.job_entry j set state = 'waiting', origin = $2, finished = null, message = null from pg_roles r \
          where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3) \
          and (j.state not in ('waiting', 'in-progress') or not exists (select from bulk.workers(j.number))) returning r.oid",
@@ -117,7 +116,7 @@ pub fn resume(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bo
         |row| row.get::<pg_sys::Oid>(1),
     )?;
     let Some(session_role) = session_role.into_iter().flatten().next() else { return Ok(false) };
-    sql::run(
+    owner_sql::run(
         "update bulk.job_file_entry set state = 'waiting', message = null, finished = null, tries = 0 \
          where job = $1 and state = 'error'",
         &[number.into()],
@@ -133,7 +132,7 @@ pub fn resume(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bo
 /// Has the indexes that a job was to put back put back by a job of their own, which begins at commit.
 fn spawn_index_restore(number: i64) -> Result<(), Error> {
     let open = "f.job = $1 and f.phase = 1 and f.state in ('waiting', 'in-progress')";
-    let made = sql::query(
+    let made = owner_sql::query(
         &format!(
             "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
              select $2, 'indexes', j.role, j.session_role, j.origin, 'waiting', jsonb_build_object('bucket', j.request->'bucket'), j.threads \
@@ -144,9 +143,12 @@ fn spawn_index_restore(number: i64) -> Result<(), Error> {
         |row| Ok((row.get::<i64>(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<i32>(3)?)),
     )?;
     let Some((Some(made), session_role, threads)) = made.into_iter().next() else { return Ok(()) };
-    sql::run("insert into bulk.job_plan (job, plan) select $2, plan from bulk.job_plan where job = $1", &[number.into(), made.into()])?;
+    owner_sql::run(
+        "insert into bulk.job_plan (job, plan) select $2, plan from bulk.job_plan where job = $1",
+        &[number.into(), made.into()],
+    )?;
     // Others than those that a worker may still hold.
-    sql::run(
+    owner_sql::run(
         &format!(
             "insert into bulk.job_file_entry (job, ordinal, source, phase) \
              select $2, f.ordinal, f.source, f.phase from bulk.job_file_entry f where {open} order by f.number"
@@ -165,7 +167,7 @@ fn spawn_index_restore(number: i64) -> Result<(), Error> {
 /// Ends an interrupted job whose work another takes over, if the current user may act on it: the indexes that it was to put back. None where
 /// it is at work, or another's.
 pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
-    let ended = sql::query(
+    let ended = owner_sql::query(
         "update bulk.job_entry j set state = 'cancelled', finished = clock_timestamp(), message = 'job ' || $2 || ' goes on with it' \
          where j.number = $1 and bulk._state(j.number, j.kind, j.state, j.origin) = 'interrupted' \
          and (pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($3, r.oid, 'usage'))) \
@@ -176,7 +178,7 @@ pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
     let Some(id) = ended.into_iter().flatten().next() else { return Ok(None) };
     forget(number)?;
     tell(&id)?;
-    let indexes = sql::query(
+    let indexes = owner_sql::query(
         "select source from bulk.job_file_entry where job = $1 and phase = 1 and state in ('waiting', 'in-progress') order by number",
         &[number.into()],
         |row| row.get::<String>(1),

@@ -2,14 +2,14 @@
 
 use crate::error::Error;
 use crate::pg::state::job::database_identity;
-use crate::pg::sys::{sql, switch_user};
+use crate::pg::sys::{owner_sql, switch_user};
 use pgrx::JsonB;
 use serde_json::Value;
 
 /// Whether an index is one that another job does without and puts back: its name is a task's, other than this. One whose workers are gone
 /// does not count, nor one that waits for them in vain; before whoever asks by hand, none that waits.
 pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
-    let found = sql::query(
+    let found = owner_sql::query(
         "select from bulk.job_file_entry f join bulk.job_entry j on j.number = f.job where f.phase = 1 and f.source = $1 \
          and f.number <> coalesce($2, 0) and f.state in ('waiting', 'in-progress') and j.state in ('waiting', 'in-progress') \
          and j.origin = $3 and (exists (select from bulk.workers(j.number)) or ($2 is not null and j.state = 'waiting' \
@@ -23,7 +23,7 @@ pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
 
 /// Numbers of the jobs of a kind that wait, or have workers.
 pub fn live(kind: &str) -> Result<Vec<i64>, Error> {
-    let found = sql::query(
+    let found = owner_sql::query(
         "select j.number from bulk.job_entry j where j.kind = $1 and j.state in ('waiting', 'in-progress') \
          and bulk._state(j.number, j.kind, j.state, j.origin) in ('waiting', 'in-progress')",
         &[kind.into()],
@@ -35,7 +35,7 @@ pub fn live(kind: &str) -> Result<Vec<i64>, Error> {
 /// How the jobs of a bucket that have not ended stand, of those that the current user may act on: waiting, in-progress, interrupted. They were
 /// asked for by its URL, or files of it are theirs, as they are written down.
 pub fn of_bucket(url: &str, bucket: &str, beginning: &str) -> Result<Vec<(i64, String)>, Error> {
-    let found = sql::query(
+    let found = owner_sql::query(
         "select j.number, bulk._state(j.number, j.kind, j.state, j.origin) from bulk.job_entry j \
          where j.kind = 'bucket' and j.state in ('waiting', 'in-progress') and (j.request->>'bucket' = $1 \
             or exists (select from bulk.loader_file l where l.job = j.number and l.bucket = $2 and starts_with(l.file, $3))) \
@@ -49,7 +49,7 @@ pub fn of_bucket(url: &str, bucket: &str, beginning: &str) -> Result<Vec<(i64, S
 /// The lines that a job rejected, in the order of their sources and lines: `input`, `line`, `type`, `id`, `path`, `message`, and with them
 /// `raw` where that is asked for. None when there are more bytes of them.
 pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>>, Error> {
-    let size = sql::select_latest(
+    let size = owner_sql::select_latest(
         "select coalesce(sum(200 + octet_length(message) + case when $2 then octet_length(raw) else 0 end), 0)::int8 \
          from bulk.load_error where load_id = $1",
         &[id.into(), with_raw.into()],
@@ -58,7 +58,7 @@ pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>
     if size.into_iter().flatten().any(|size| size > most) {
         return Ok(None);
     }
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select jsonb_build_object('input', input, 'line', line, 'type', resource_type, 'id', id, 'path', path, 'message', message, \
             'raw', case when $2 then raw end) \
          from bulk.load_error where load_id = $1 order by input, line, byte_offset",
@@ -70,7 +70,7 @@ pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>
 
 /// What there is to say of a job: its facts, its spec, and of each source what became of it, its tasks as `threads`.
 pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> {
-    let facts = sql::select_latest(
+    let facts = owner_sql::select_latest(
         "select jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \
             'time', jsonb_build_object('start', j.started, 'end', j.finished), \
             'duration', round(extract(epoch from coalesce(j.finished, clock_timestamp()) - j.started) * 1000)::int8, \
@@ -82,7 +82,7 @@ pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> 
         |row| Ok(row.get::<JsonB>(1)?.zip(row.get::<JsonB>(2)?)),
     )?;
     let Some((facts, spec)) = facts.into_iter().flatten().next() else { return Ok(None) };
-    let tasks = sql::select_latest(
+    let tasks = owner_sql::select_latest(
         "select jsonb_build_object('state', case when bool_or(f.state = 'in-progress') then 'in-progress' when bool_or(f.state = 'error') then 'error' \
                 when bool_and(f.state = 'done') then 'done' when bool_and(f.state = 'waiting') then 'waiting' else 'in-progress' end, \
             'source', min(f.source), 'read', sum(f.read), 'stored', sum(f.stored), 'rejected', sum(f.rejected), \

@@ -2,7 +2,7 @@
 //! only read them, each what is theirs.
 
 use crate::error::{Error, Reason, Reject};
-use crate::pg::sys::{memory_context, sql, sqlstate, switch_user};
+use crate::pg::sys::{memory_context, owner_sql, sqlstate, switch_user};
 use crate::pipeline::load::counters::LoadCounters;
 use crate::pipeline::validate_rows::Finding;
 use std::cell::RefCell;
@@ -27,7 +27,7 @@ impl LoadErrors {
     /// Enters a synchronous load, of the current user. What it was asked for is shown to that user, so it holds no secret.
     pub fn open_load(request: &serde_json::Value) -> Result<LoadErrors, Error> {
         let id = uuid::Uuid::new_v4().to_string();
-        sql::run(
+        owner_sql::run(
             "insert into bulk.job_entry (id, kind, role, session_role, state, request, started) \
              values ($1, 'load', pg_catalog.pg_get_userbyid($2), session_user, 'in-progress', $3, pg_catalog.clock_timestamp())",
             &[id.as_str().into(), switch_user::current().into(), pgrx::JsonB(request.clone()).into()],
@@ -93,7 +93,7 @@ impl LoadErrors {
         fn column<'a, T>(entries: &[LoadErrorRow<'a>], of: impl Fn(&LoadErrorRow<'a>) -> T) -> Vec<T> {
             entries.iter().map(of).collect()
         }
-        sql::run(
+        owner_sql::run(
             "insert into bulk.load_error (load_id, input, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \
              select $1, $11, pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
              pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)",
@@ -115,7 +115,7 @@ impl LoadErrors {
 
     /// Enters that a load is done, and what else there is to say of it.
     pub fn close_load(self, counters: &LoadCounters, message: Option<&str>) -> Result<(), Error> {
-        sql::run(
+        owner_sql::run(
             "update bulk.job_entry set state = 'done', finished = pg_catalog.clock_timestamp(), read = $2, stored = $3, skipped = $4, rejected = $5, message = $6 \
              where id operator(pg_catalog.=) $1",
             &[

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::catalog::ddl;
 use crate::pg::state::job_report;
-use crate::pg::sys::{sql, switch_user};
+use crate::pg::sys::{owner_sql, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
     let role = switch_user::current();
     let etags: Vec<Option<&str>> = listed.etags.iter().map(|etag| etag.as_deref().map(plain)).collect();
     let names = |found: Vec<Option<String>>| found.into_iter().flatten().collect::<Vec<String>>();
-    let new = sql::query(
+    let new = owner_sql::query(
         "insert into bulk.loader_file (bucket, file, type, size, last_modified, etag, role) \
          select $1, f.file, f.type, f.size, f.modified::timestamptz, f.etag, pg_get_userbyid($7) \
          from rows from (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6)) as f (file, type, size, modified, etag) \
@@ -71,7 +71,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
     let live = job_report::live("bucket")?;
     // A row without a job was entered just now.
     let left = format!("l.bucket = $1 and l.status in ('pending', 'in-progress') and l.job <> all ($2) and {SEEN}");
-    let continued = sql::query(
+    let continued = owner_sql::query(
         &format!(
             "update bulk.loader_file l set status = 'pending', type = f.type, size = f.size, last_modified = f.modified::timestamptz, \
                 etag = f.etag, start = null \
@@ -90,7 +90,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
         ],
         |row| row.get::<String>(1),
     )?;
-    sql::run(
+    owner_sql::run(
         &format!(
             "update bulk.loader_file l set status = 'error', \"end\" = clock_timestamp(), message = 'NoSuchKey: the object is gone', \
                 error = jsonb_build_object('source', $6, 'code', 'NoSuchKey') \
@@ -98,7 +98,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
         ),
         &[bucket.into(), live.into(), role.into(), listed.files.clone().into(), covered.to_vec().into(), source.into()],
     )?;
-    let changed = sql::select_latest(
+    let changed = owner_sql::select_latest(
         // Not every listing tells ETags.
         &format!(
             "select l.file from bulk.loader_file l \
@@ -117,7 +117,7 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
         ],
         |row| row.get::<String>(1),
     )?;
-    let held = sql::select_latest(
+    let held = owner_sql::select_latest(
         &format!("select count(*) from bulk.loader_file l where l.bucket = $1 and l.file = any ($2) and not {SEEN}"),
         &[bucket.into(), listed.files.clone().into(), role.into()],
         |row| row.get::<i64>(1),
@@ -128,12 +128,12 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
 
 /// Has files belong to a job.
 pub fn assign(bucket: &str, files: Vec<String>, job: i64) -> Result<(), Error> {
-    sql::run("update bulk.loader_file set job = $3 where bucket = $1 and file = any ($2)", &[bucket.into(), files.into(), job.into()])
+    owner_sql::run("update bulk.loader_file set job = $3 where bucket = $1 and file = any ($2)", &[bucket.into(), files.into(), job.into()])
 }
 
 /// Writes down that a file is at work; false when it is not to be loaded any more: its row was deleted, or another job has it.
 pub fn begin(name: Name) -> Result<bool, Error> {
-    let begun = sql::query(
+    let begun = owner_sql::query(
         "update bulk.loader_file set status = 'in-progress', start = clock_timestamp(), \"end\" = null, message = null, error = null \
          where bucket = $1 and file = $2 and job = $3 and status in ('pending', 'in-progress') returning true",
         &[name.bucket.into(), name.file.into(), name.job.into()],
@@ -144,7 +144,7 @@ pub fn begin(name: Name) -> Result<bool, Error> {
 
 /// The same while it is loaded: to the transaction's end its row stays.
 pub fn hold(name: Name) -> Result<bool, Error> {
-    let held = sql::query(
+    let held = owner_sql::query(
         "select from bulk.loader_file where bucket = $1 and file = $2 and job = $3 and status = 'in-progress' for update",
         &[name.bucket.into(), name.file.into(), name.job.into()],
         |_| Ok(()),
@@ -159,7 +159,7 @@ fn plain(etag: &str) -> &str {
 
 /// Writes down that a file is loaded: with its rows.
 pub fn done(name: Name, loaded: u64, size: Option<u64>, etag: Option<&str>) -> Result<(), Error> {
-    sql::run(
+    owner_sql::run(
         "update bulk.loader_file set status = 'done', \"end\" = clock_timestamp(), loaded = $4, size = coalesce($5, size), etag = coalesce($6, etag) \
          where bucket = $1 and file = $2 and job = $3",
         &[
@@ -175,7 +175,7 @@ pub fn done(name: Name, loaded: u64, size: Option<u64>, etag: Option<&str>) -> R
 
 /// Writes down why a file is not loaded.
 pub fn fail(name: Name, message: &str, error: Value) -> Result<(), Error> {
-    sql::run(
+    owner_sql::run(
         "update bulk.loader_file set status = 'error', \"end\" = clock_timestamp(), message = $4, error = $5 \
          where bucket = $1 and file = $2 and job = $3",
         &[name.bucket.into(), name.file.into(), name.job.into(), message.into(), JsonB(error).into()],
@@ -192,7 +192,7 @@ pub struct Counts {
 
 /// Counts them; those of a directory begin with its path.
 pub fn counts(bucket: &str, beginning: &str) -> Result<Counts, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         &format!(
             "select count(*), count(*) filter (where status in ('pending', 'in-progress')), count(*) filter (where status = 'error') \
          from bulk.loader_file l where bucket = $1 and starts_with(file, $2) and {SEEN}"

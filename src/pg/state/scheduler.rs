@@ -3,8 +3,8 @@
 use crate::error::Error;
 use crate::pg::process::{background, backlog};
 use crate::pg::state::job::{Job, database_identity, launch, tell};
-use crate::pg::sys::{backend, error_context, guc, sql, switch_user};
-use pgrx::{Spi, pg_sys};
+use crate::pg::sys::{backend, guc, owner_sql, sql, switch_user};
+use pgrx::pg_sys;
 
 /// Parts of an import that are at work at the same time.
 pub const WORKERS: usize = 2;
@@ -24,7 +24,7 @@ pub fn start_waiting() -> Result<(), Error> {
     if backend::is_standby() {
         return Ok(());
     }
-    let busy = sql::select_latest(
+    let busy = owner_sql::select_latest(
         "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 16963 and database = $1",
         &[backend::database().into()],
         |row| row.get::<i64>(1),
@@ -33,7 +33,7 @@ pub fn start_waiting() -> Result<(), Error> {
     if room <= 0 {
         return Ok(());
     }
-    let jobs = sql::select_latest(
+    let jobs = owner_sql::select_latest(
         &format!("select j.number, r.oid, j.xmin::text {OPEN} order by j.number limit $2"),
         &[database_identity().into(), room.into()],
         |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
@@ -59,7 +59,7 @@ pub fn start_waiting() -> Result<(), Error> {
 
 /// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again. A bucket waits to be called for again.
 pub fn resume_all() -> Result<(), Error> {
-    let resumed = sql::query(
+    let resumed = owner_sql::query(
         "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and origin = $1 \
          and not exists (select from bulk.workers(e.number)) returning id",
         &[database_identity().into()],
@@ -71,7 +71,7 @@ pub fn resume_all() -> Result<(), Error> {
 /// Another job that waits, or a task of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind
 /// in a process must meet no other.
 pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         &format!(
             "select j.number {OPEN} and r.oid = $2 and j.role = pg_get_userbyid($3)::text and j.number <> all ($4) order by j.number limit 1"
         ),
@@ -90,10 +90,11 @@ pub fn is_ours(xmin: Option<String>) -> bool {
 
 /// Starts workers for interrupted jobs that the current user may act on, at commit: their ids.
 pub fn resume_interrupted() -> Result<Vec<String>, Error> {
-    let mine = visible("select id from bulk.job where state operator(pg_catalog.=) 'interrupted' order by created")?;
+    let interrupted = "select id from bulk.job where state operator(pg_catalog.=) 'interrupted' order by created";
+    let mine = sql::query(interrupted, &[], |row| row.get::<String>(1))?;
     let mut resumed = Vec::new();
-    for id in mine {
-        let found = sql::query(
+    for id in mine.into_iter().flatten() {
+        let found = owner_sql::query(
             "update bulk.job_entry j set state = 'waiting', origin = $2 from pg_roles r where j.id = $1 \
              and j.state in ('waiting', 'in-progress') and not exists (select from bulk.workers(j.number)) and r.rolname = j.session_role::name \
              returning j.number, r.oid",
@@ -108,19 +109,9 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     Ok(resumed)
 }
 
-/// What the current user sees by a query of one text column.
-fn visible(query: &str) -> Result<Vec<String>, Error> {
-    let found = error_context::with_context(None, || {
-        Spi::connect_mut(|client| {
-            client.update(query, None, &[])?.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, pgrx::spi::Error>>()
-        })
-    });
-    found.map(|found| found.into_iter().flatten().collect()).map_err(|error| Error::Internal(error.to_string()))
-}
-
 /// Has more workers started for a job at work, at commit, where it has more tasks now: so many in all.
 pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
-    let working = sql::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
+    let working = owner_sql::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
     let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
     let launch = launch(job.number, switch_user::of_session())?;
     for _ in working..workers {
@@ -136,6 +127,6 @@ pub fn call(job: &Job) -> Result<bool, Error> {
 
 /// How many workers are at a job.
 pub fn workers(number: i64) -> Result<usize, Error> {
-    let count = sql::select_latest("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
+    let count = owner_sql::select_latest("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
     Ok(count.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or_default())
 }

@@ -1,7 +1,7 @@
 //! Accounts at stores: kept in a table that people read, their secrets in one that only the extension does.
 
 use crate::error::Error;
-use crate::pg::sys::{guc, sql};
+use crate::pg::sys::{guc, owner_sql};
 use crate::store::account::{Accounts, AzureContainer};
 use crate::store::bucket::Bucket;
 use pgrx::JsonB;
@@ -19,12 +19,12 @@ pub struct StoredAccount<'a> {
 
 /// Keeps an account, in the place of one of the same type and id.
 pub fn set(entry: StoredAccount) -> Result<(), Error> {
-    sql::run(
+    owner_sql::run(
         "insert into bulk.storage_account (resource_type, id, account) values ($1, $2, $3) \
          on conflict (resource_type, id) do update set account = excluded.account",
         &[entry.resource_type.into(), entry.id.into(), JsonB(Value::Object(entry.open)).into()],
     )?;
-    sql::run(
+    owner_sql::run(
         "insert into bulk.storage_secret (resource_type, id, secret) values ($1, $2, $3) \
          on conflict (resource_type, id) do update set secret = excluded.secret",
         &[entry.resource_type.into(), entry.id.into(), JsonB(Value::Object(entry.secret)).into()],
@@ -33,7 +33,7 @@ pub fn set(entry: StoredAccount) -> Result<(), Error> {
 
 /// Forgets an account; false where there is none.
 pub fn drop(resource_type: &str, id: &str) -> Result<bool, Error> {
-    let dropped = sql::query(
+    let dropped = owner_sql::query(
         "delete from bulk.storage_account where resource_type = $1 and id = $2 returning true",
         &[resource_type.into(), id.into()],
         |_| Ok(()),
@@ -65,7 +65,7 @@ pub fn of<'a>(buckets: impl Iterator<Item = &'a Bucket>, id: Option<&str>) -> Re
 
 /// An account of a kind with its id: the one that is wanted, which must be there, else the only one.
 pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Option<(String, T)>, Error> {
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select a.id, a.account || s.secret from bulk.storage_account a left join bulk.storage_secret s using (resource_type, id) \
          where a.resource_type = $1 and (a.id = $2 or $2 = '') limit 2",
         &[kind.into(), wanted.into()],
@@ -79,7 +79,7 @@ pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Opt
 
 /// A container of this name with its id and the key of its storage account: of several the one that is wanted. Without a name it must be wanted.
 pub fn azure(name: Option<&str>, wanted: &str) -> Result<Option<(String, AzureContainer)>, Error> {
-    let mut found = sql::select_latest(
+    let mut found = owner_sql::select_latest(
         "select c.id, c.account || s.secret from bulk.storage_account c \
          left join bulk.storage_secret s on s.resource_type = 'AzureAccount' \
             and s.id = coalesce(c.account->'account'->>'id', split_part(c.account->'account'->>'reference', '/', 2)) \

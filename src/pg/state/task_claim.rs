@@ -7,14 +7,14 @@ use crate::pg::state::job::{self, Job};
 use crate::pg::state::task::{Progress, Task, TaskRange};
 use crate::pg::state::{scheduler, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
-use crate::pg::sys::sql;
+use crate::pg::sys::{owner_sql, sql};
 use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 use crate::store::open_source::Identity;
 use pgrx::JsonB;
 
 /// Takes the next task that no one works on. It stays this session's until `release`.
 pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
-    let open = sql::select_latest(
+    let open = owner_sql::select_latest(
         "select f.number from bulk.job_file_entry f where f.job = $1 and f.state in ('waiting', 'in-progress') and f.phase = \
             (select min(o.phase) from bulk.job_file_entry o where o.job = $1 and o.state in ('waiting', 'in-progress')) order by f.number",
         &[job.number.into()],
@@ -25,7 +25,7 @@ pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
             continue;
         }
         // Another may have ended it before the lock was ours.
-        let claimed = sql::query(
+        let claimed = owner_sql::query(
             "update bulk.job_file_entry f set state = 'in-progress', started = coalesce(f.started, clock_timestamp()) \
              from bulk.job_entry j where f.number = $1 and f.state in ('waiting', 'in-progress') \
              and j.number = f.job and j.state in ('waiting', 'in-progress') \
@@ -48,7 +48,7 @@ pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
 
 /// With the first task of a phase come the others' workers, who found nothing to do at the end of the phase before.
 fn call_others(job: &Job, task: &Task) -> Result<(), Error> {
-    let waiting = sql::query(
+    let waiting = owner_sql::query(
         "select count(*), coalesce(bool_and(state = 'waiting'), false) from bulk.job_file_entry where job = $1 and phase = $2 and number <> $3",
         &[job.number.into(), task.phase.into(), task.number.into()],
         |row| Ok((row.get::<i64>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false))),
@@ -64,7 +64,7 @@ fn call_others(job: &Job, task: &Task) -> Result<(), Error> {
 
 /// Adds the indexes that are put back when all else is done.
 pub fn add_indexes(job: i64, names: &[String]) -> Result<(), Error> {
-    sql::run(
+    owner_sql::run(
         "insert into bulk.job_file_entry (job, source, ordinal, phase) \
          select $1, n.name, n.ordinal + (select count(*) from bulk.job_file_entry where job = $1), 1 \
          from unnest($2) with ordinality as n (name, ordinal) order by n.ordinal",
@@ -78,7 +78,7 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
     if !job::is_wanted(job)? {
         return Ok(None);
     }
-    let tasks = sql::query(
+    let tasks = owner_sql::query(
         "select ordinal, source, resource_type, 0::int8, size, 0, null::jsonb, null::int8, null::int8, \
          null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, null::int8, phase, task, number from bulk.job_file_entry \
          where job = $1 and state <> 'done' order by number",
@@ -94,7 +94,7 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
             return Ok(None);
         }
     }
-    sql::run(
+    owner_sql::run(
         "update bulk.job_file_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
          where job = $1 and state <> 'done'",
         &[job.number.into()],
@@ -140,7 +140,7 @@ pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identi
     let Some((first, others)) = spans.split_first() else { return Ok(()) };
     let known = Checkpoint { identity: identity.clone(), ..Checkpoint::default() };
     let number = |value: u64| value as i64;
-    sql::run(
+    owner_sql::run(
         "update bulk.job_file_entry set range_from = $2, range_to = $3, versions = $4, checkpoint = $5, size = $3 - $2 where number = $1",
         &[
             task.number.into(),
@@ -151,7 +151,7 @@ pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identi
         ],
     )?;
     let (from, to): (Vec<i64>, Vec<i64>) = others.iter().map(|span| (number(span.from), number(span.to))).unzip();
-    sql::run(
+    owner_sql::run(
         "insert into bulk.job_file_entry (job, ordinal, source, resource_type, range_from, range_to, versions, checkpoint, size) \
          select f.job, f.ordinal, f.source, f.resource_type, r.first, r.next, f.versions, f.checkpoint, r.next - r.first \
          from bulk.job_file_entry f, rows from (unnest($2), unnest($3)) as r (first, next) where f.number = $1 order by r.first",
@@ -166,7 +166,7 @@ pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identi
 /// Lines of a task's source before the task; None while that is not known.
 pub fn lines_before(job: &Job, task: &Task) -> Result<Option<u64>, Error> {
     let Some(TaskRange { span, .. }) = task.range else { return Ok(Some(0)) };
-    let found = sql::select_latest(
+    let found = owner_sql::select_latest(
         "select case when coalesce(bool_and(state = 'done'), true) \
          then coalesce(sum((checkpoint->'position'->>'lines')::int8), 0)::int8 end \
          from bulk.job_file_entry where job = $1 and ordinal = $2 and range_from < $3",

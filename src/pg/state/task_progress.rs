@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::state::job::Job;
 use crate::pg::state::task::{Progress, Task, TaskRange};
-use crate::pg::sys::sql;
+use crate::pg::sys::owner_sql;
 use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 use pgrx::JsonB;
 
@@ -22,7 +22,7 @@ pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
     task.position = advance.position;
     task.size = Some(advance.size);
     task.progress.rejected += advance.rejected;
-    sql::run(
+    owner_sql::run(
         "update bulk.job_file_entry set position = $2, size = $3, read = read + $4, rejected = $5 \
          where number = $1",
         &[
@@ -37,18 +37,22 @@ pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
 
 /// Begins a task anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
 pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
-    let same =
-        sql::select_latest("select storage from bulk.job_file_entry where number = $1", &[task.number.into()], |row| row.get::<String>(1))?;
+    let same = owner_sql::select_latest("select storage from bulk.job_file_entry where number = $1", &[task.number.into()], |row| {
+        row.get::<String>(1)
+    })?;
     if same.into_iter().flatten().next().as_deref() == Some(storage) {
         return Ok(());
     }
     if task.position > 0 {
-        sql::run("delete from bulk.load_error where load_id = $1 and source = $2", &[job.id.as_str().into(), task.source.as_str().into()])?;
+        owner_sql::run(
+            "delete from bulk.load_error where load_id = $1 and source = $2",
+            &[job.id.as_str().into(), task.source.as_str().into()],
+        )?;
     }
     task.position = 0;
     task.size = None;
     task.progress = Progress::default();
-    sql::run(
+    owner_sql::run(
         "update bulk.job_file_entry set storage = $2, position = 0, size = null, read = 0, rejected = 0 where number = $1",
         &[task.number.into(), storage.into()],
     )
@@ -67,7 +71,7 @@ pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
         }
         None => (*sent, position.offset, identity.length),
     };
-    sql::run(
+    owner_sql::run(
         "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
          rejected = $9, characters = $10, written = $11, tries = 0 where number = $1",
         &[
@@ -89,19 +93,22 @@ pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
 /// Writes down that a task is begun again, and why.
 pub fn try_again(task: &mut Task, message: &str) -> Result<(), Error> {
     task.tries += 1;
-    sql::run("update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1", &[task.number.into(), message.into()])
+    owner_sql::run(
+        "update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1",
+        &[task.number.into(), message.into()],
+    )
 }
 
 /// Ends a task: with a message it has failed, and the ranges of its source that nobody is at fail with it.
 pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
     if let (Some(_), Some(message)) = (task.range, message) {
-        sql::run(
+        owner_sql::run(
             "update bulk.job_file_entry f set state = 'error', message = $2, finished = clock_timestamp() from bulk.job_file_entry own \
              where own.number = $1 and f.job = own.job and f.ordinal = own.ordinal and f.state = 'waiting'",
             &[task.number.into(), message.into()],
         )?;
     }
-    sql::run(
+    owner_sql::run(
         "update bulk.job_file_entry set state = $2, message = $3, finished = clock_timestamp() \
          where number = $1",
         &[task.number.into(), if message.is_some() { "error" } else { "done" }.into(), message.into()],
@@ -112,7 +119,7 @@ pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
 pub fn forget_findings(job: &Job, task: &Task) -> Result<(), Error> {
     let span = task.range.map_or(ByteRange { from: 0, to: i64::MAX as u64 }, |range| range.span);
     let from = task.progress.checkpoint.position.offset.max(span.from);
-    sql::run(
+    owner_sql::run(
         "delete from bulk.load_error where load_id = $1 and input = $2 and byte_offset >= $3 and byte_offset < $4",
         &[job.id.as_str().into(), (task.ordinal as i32).into(), (from as i64).into(), (span.to as i64).into()],
     )

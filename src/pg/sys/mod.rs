@@ -9,6 +9,7 @@ pub mod error_context;
 pub mod guc;
 pub mod latch;
 pub mod memory_context;
+pub mod owner_sql;
 pub mod padded;
 pub mod privilege;
 pub mod progress_copy;

@@ -3,10 +3,10 @@
 
 use crate::error::Error;
 use crate::pg::sys::ephemeral_relation::{Column, Ephemeral};
-use crate::pg::sys::{error_context, guc};
+use crate::pg::sys::{guc, sql};
 use crate::pipeline::load::batch::{Batch, Row};
 use pgrx::datum::DatumWithOid;
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
 use std::ffi::CStr;
 
 const COLUMNS: [Column; 5] = [
@@ -23,22 +23,19 @@ const BY_INDEX: [(&CStr, &CStr); 3] = [(c"enable_seqscan", c"off"), (c"enable_ha
 /// Runs a statement that reads `bulk_rows` (number from 0, id, resource, and what the line says: updated, version) and returns numbers: true at the index of each that came. It is planned
 /// to look rows up by their key: a table of a few thousand rows, or one never analyzed, would else be read whole for every batch.
 pub fn mark(batch: &Batch, rows: &[&Row], statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<bool>, Error> {
-    let marked = error_context::with_context(Some(&batch.extent()), || {
-        Spi::connect_mut(|client| {
-            let staged = stage(batch, rows);
-            staged.register();
-            let mut marked = vec![false; rows.len()];
-            for row in guc::within(&BY_INDEX, || client.update(statement, None, arguments))? {
-                let number = row.get::<i64>(1)?.and_then(|number| usize::try_from(number).ok());
-                if let Some(place) = number.and_then(|number| marked.get_mut(number)) {
-                    *place = true;
-                }
+    sql::with_client(Some(&batch.extent()), |client| {
+        let staged = stage(batch, rows);
+        staged.register();
+        let mut marked = vec![false; rows.len()];
+        for row in guc::within(&BY_INDEX, || client.update(statement, None, arguments))? {
+            let number = row.get::<i64>(1)?.and_then(|number| usize::try_from(number).ok());
+            if let Some(place) = number.and_then(|number| marked.get_mut(number)) {
+                *place = true;
             }
-            staged.close();
-            Ok::<_, pgrx::spi::Error>(marked)
-        })
-    });
-    marked.map_err(|error| Error::Internal(error.to_string()))
+        }
+        staged.close();
+        Ok(marked)
+    })
 }
 
 fn stage(batch: &Batch, rows: &[&Row]) -> Ephemeral {

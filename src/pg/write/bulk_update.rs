@@ -3,10 +3,10 @@
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::Table;
+use crate::pg::sys::sql;
 use crate::pg::write::batch_relation;
 use crate::pg::write::destination::{IdGuarantee, LastLineWins};
 use crate::pipeline::load::batch::{Batch, Row};
-use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 /// The number that rows of this transaction have.
@@ -38,9 +38,7 @@ impl BulkUpdate {
 
     /// Writes over those of the rows whose ids exist. True at the index of each that did.
     pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<Vec<bool>, Error> {
-        // SAFETY: an oid is passed by value.
-        let sequence = unsafe { DatumWithOid::new(self.sequence, pg_sys::REGCLASSOID) };
-        batch_relation::mark(batch, rows, &self.statement, &[sequence])
+        batch_relation::mark(batch, rows, &self.statement, &[sql::regclass(self.sequence)])
     }
 }
 

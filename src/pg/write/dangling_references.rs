@@ -5,9 +5,9 @@ use crate::fhir::definitions::Definitions;
 use crate::jsonb::varlena;
 use crate::pg::catalog::resource_table;
 use crate::pg::sys::ephemeral_relation::{Column, Ephemeral};
-use crate::pg::sys::{error_context, memory_context};
+use crate::pg::sys::sql;
 use crate::pipeline::validate_rows::{Finding, Referrer};
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
 use std::collections::BTreeSet;
 
 const REFERENCES: [Column; 5] = [
@@ -86,34 +86,21 @@ impl Referrers {
                 "select r.referrer_type, r.referrer_id, r.path from bulk_references r where r.type operator(pg_catalog.=) $1 {}",
                 none_stored(self.definitions, resource_type)
             );
-            error_context::with_context(None, || {
-                Spi::connect_mut(|client| {
-                    self.references.register();
-                    let mut cursor = client.open_cursor_mut(statement.as_str(), &[resource_type.as_str().into()]);
-                    loop {
-                        let found = memory_context::temporary(c"bulk findings", || {
-                            let rows = cursor.fetch(AT_ONCE)?;
-                            rows.map(|row| {
-                                Ok(Finding {
-                                    table: self.table.clone(),
-                                    resource_type: row.get(1)?.unwrap_or_default(),
-                                    id: row.get(2)?.unwrap_or_default(),
-                                    reason: Reason::Fault(Fault::Dangling { path: row.get(3)?.unwrap_or_default() }),
-                                })
-                            })
-                            .collect::<Result<Vec<Finding>, pgrx::spi::Error>>()
-                        })
-                        .map_err(|error: pgrx::spi::Error| Error::Internal(error.to_string()))?;
-                        // SAFETY: set by the fetch.
-                        let fetched = unsafe { pg_sys::SPI_tuptable };
-                        // SAFETY: as above, used no more.
-                        unsafe { pg_sys::SPI_freetuptable(fetched) };
-                        if found.is_empty() {
-                            return Ok(());
-                        }
+            sql::with_cursor(&statement, &[resource_type.as_str().into()], &[&self.references], AT_ONCE, |cursor| {
+                let mut found = Vec::new();
+                while let Some(row) = cursor.next_row() {
+                    found.push(Finding {
+                        table: self.table.clone(),
+                        resource_type: row.text(1).unwrap_or_default(),
+                        id: row.text(2).unwrap_or_default(),
+                        reason: Reason::Fault(Fault::Dangling { path: row.text(3).unwrap_or_default() }),
+                    });
+                    if found.len() == AT_ONCE as usize {
                         tell(&found)?;
+                        found.clear();
                     }
-                })
+                }
+                if found.is_empty() { Ok(()) } else { tell(&found) }
             })?;
         }
         self.references.close();

@@ -4,14 +4,14 @@
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;
 use crate::pg::sys::ephemeral_relation::{Column, Ephemeral};
-use crate::pg::sys::error_context;
+use crate::pg::sys::sql;
 use crate::pg::sys::temp_file::TemporaryFile;
 use crate::pg::write::dangling_references::{none_stored, text};
 use crate::pipeline::load::batch::{Batch, Row};
 use crate::pipeline::load::batch_spill::{self, Spool};
 use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
 use crate::pipeline::load::sink::BatchSink;
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -75,18 +75,15 @@ impl CheckedSink {
              group by r.number order by r.number limit $3"
         );
         let known: Vec<i64> = rejected.keys().map(|number| *number as i64).collect();
-        let found = error_context::with_context(None, || {
-            Spi::connect_mut(|client| {
-                self.resources.register();
-                self.references.register();
-                let mut found = Vec::new();
-                for row in client.update(&statement, None, &[resource_type.into(), known.into(), (self.enough as i64).into()])? {
-                    found.extend(row.get::<i64>(1)?.map(|number| number as u64).zip(row.get::<String>(2)?));
-                }
-                Ok::<_, pgrx::spi::Error>(found)
-            })
-        });
-        found.map_err(|error| Error::Internal(error.to_string()))
+        sql::with_client(None, |client| {
+            self.resources.register();
+            self.references.register();
+            let mut found = Vec::new();
+            for row in client.update(&statement, None, &[resource_type.into(), known.into(), (self.enough as i64).into()])? {
+                found.extend(row.get::<i64>(1)?.map(|number| number as u64).zip(row.get::<String>(2)?));
+            }
+            Ok(found)
+        })
     }
 }
 

@@ -3,11 +3,11 @@
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
-use crate::pg::sys::{error_context, sqlstate};
+use crate::pg::sys::{sql, sqlstate};
 use crate::pg::write::destination::LastLineWins;
 use crate::pipeline::load::batch::{Batch, Occurrence, Row};
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
 use std::collections::HashSet;
 
 /// What becomes of ids that exist.
@@ -60,32 +60,28 @@ impl SqlWriter {
 
     /// The ids that the statement returns.
     fn run(&self, batch: &Batch, rows: &[&Row]) -> Result<HashSet<String>, Error> {
-        let written = error_context::with_context(Some(&batch.extent()), || {
-            Spi::connect_mut(|client| {
-                let mut arguments = vec![
-                    // SAFETY: an oid is passed by value.
-                    unsafe { DatumWithOid::new(self.sequence, pg_sys::REGCLASSOID) },
-                    // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
-                    unsafe { DatumWithOid::new(ids(batch, rows), pg_sys::TEXTARRAYOID) },
-                    // SAFETY: as above.
-                    unsafe { DatumWithOid::new(resources(batch, rows), pg_sys::JSONBARRAYOID) },
-                    // SAFETY: as above.
-                    unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
-                ];
-                if self.meta_source != MetaSource::Given {
-                    let time = |time: Option<i64>| time.and_then(|time| TimestampWithTimeZone::try_from(time).ok());
-                    arguments.push(rows.iter().map(|row| row.meta.version).collect::<Vec<_>>().into());
-                    arguments.push(rows.iter().map(|row| time(row.meta.last_updated)).collect::<Vec<_>>().into());
-                    arguments.push(rows.iter().map(|row| time(row.meta.created_at)).collect::<Vec<_>>().into());
-                }
-                let mut ids = HashSet::new();
-                for row in client.update(&self.statement, None, &arguments)? {
-                    ids.extend(row.get::<String>(1)?);
-                }
-                Ok::<_, pgrx::spi::Error>(ids)
-            })
-        });
-        written.map_err(|error| Error::Internal(error.to_string()))
+        sql::with_client(Some(&batch.extent()), |client| {
+            let mut arguments = vec![
+                sql::regclass(self.sequence),
+                // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
+                unsafe { DatumWithOid::new(ids(batch, rows), pg_sys::TEXTARRAYOID) },
+                // SAFETY: as above.
+                unsafe { DatumWithOid::new(resources(batch, rows), pg_sys::JSONBARRAYOID) },
+                // SAFETY: as above.
+                unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
+            ];
+            if self.meta_source != MetaSource::Given {
+                let time = |time: Option<i64>| time.and_then(|time| TimestampWithTimeZone::try_from(time).ok());
+                arguments.push(rows.iter().map(|row| row.meta.version).collect::<Vec<_>>().into());
+                arguments.push(rows.iter().map(|row| time(row.meta.last_updated)).collect::<Vec<_>>().into());
+                arguments.push(rows.iter().map(|row| time(row.meta.created_at)).collect::<Vec<_>>().into());
+            }
+            let mut ids = HashSet::new();
+            for row in client.update(&self.statement, None, &arguments)? {
+                ids.extend(row.get::<String>(1)?);
+            }
+            Ok(ids)
+        })
     }
 }
 

@@ -4,12 +4,11 @@
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::{ddl, txid_sequence};
-use crate::pg::sys::error_context;
+use crate::pg::sys::sql;
 use crate::pg::write::sql_writer::{self, MetaSource, OnExisting};
 use crate::pipeline::load::batch::TakeMeta;
 use crate::pipeline::load::policy::{OnConflict, Policy};
-use pgrx::datum::DatumWithOid;
-use pgrx::{PgRelation, Spi, pg_sys};
+use pgrx::{PgRelation, pg_sys};
 
 /// What comments of stages begin with.
 const MARK: &str = "stage of bulk.load: ";
@@ -60,14 +59,14 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
     if from.oid == target.oid {
         return Err(Error::NoStage(from.plain_name.clone()));
     }
-    run(&format!("lock table {} in share row exclusive mode", target.name), &[])?;
+    sql::run(&format!("lock table {} in share row exclusive mode", target.name), &[])?;
     let both = format!("{} t join {} s on t.id operator(pg_catalog.=) s.id", target.name, from.name);
     let older = "(t.ts is null or t.ts operator(pg_catalog.<) s.ts)";
     let newer = policy.on_conflict == OnConflict::Newer;
     if newer && !target.has_ts {
         return Err(Error::NoUpdateTime(target.plain_name.clone()));
     }
-    if policy.on_conflict == OnConflict::Error && run(&format!("select from {both} limit 1"), &[])? > 0 {
+    if policy.on_conflict == OnConflict::Error && sql::run(&format!("select from {both} limit 1"), &[])? > 0 {
         return Err(Error::StageConflict(target.plain_name.clone()));
     }
     if policy.keep_history && matches!(policy.on_conflict, OnConflict::Overwrite | OnConflict::Newer) {
@@ -76,7 +75,10 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
         // A version that is stored again is no earlier one.
         let other = if policy.keep_meta { "(s.txid is null or t.txid operator(pg_catalog.<>) s.txid)" } else { "true" };
         let only = if newer { format!("where {older} and {other}") } else { format!("where {other}") };
-        run(&format!("insert into {} ({}) select {} from {both} {only}", history.table, history.names.join(", "), read.join(", ")), &[])?;
+        sql::run(
+            &format!("insert into {} ({}) select {} from {both} {only}", history.table, history.names.join(", "), read.join(", ")),
+            &[],
+        )?;
     }
     let (meta_source, existing) =
         (meta_source(*policy), if policy.on_conflict == OnConflict::Skip { OnExisting::DoNothing } else { OnExisting::Overwrite });
@@ -96,13 +98,9 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
     let source = format!("select s.id, s.resource, false as repeated{facts_of} from {} s {only}", from.name);
     let statement = sql_writer::statement(target, resource_type, existing, meta_source, &source);
     let sequence = ddl::ensure_sequence(target.schema);
-    // SAFETY: an oid is passed by value.
-    let merged = run(&statement, &[unsafe { DatumWithOid::new(sequence, pg_sys::REGCLASSOID) }])?;
+    let merged = sql::run(&statement, &[sql::regclass(sequence)])?;
     if policy.keep_meta
-        && let Some(last) =
-            error_context::with_context(None, || Spi::get_one::<i64>(&format!("select pg_catalog.max(txid) from {}", from.name)))
-                .ok()
-                .flatten()
+        && let Some(last) = sql::value::<i64>(&format!("select pg_catalog.max(txid) from {}", from.name), &[])?
     {
         txid_sequence::move_past(sequence, target.schema, last)?;
     }
@@ -111,7 +109,7 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
 
 /// Drops a stage.
 pub fn drop(stage: &StagingTable) -> Result<(), Error> {
-    run(&format!("drop table {}", stage.table.name), &[]).map(|_| ())
+    sql::run(&format!("drop table {}", stage.table.name), &[]).map(|_| ())
 }
 
 fn meta_source(policy: Policy) -> MetaSource {
@@ -170,12 +168,4 @@ fn describe(table: &Table, resource_type: &str, policy: Policy) {
         }
     }
     ddl::run(&format!("comment on table {} is {}", table.name, pgrx::spi::quote_literal(text)));
-}
-
-/// Runs a statement all of whose names are qualified. Returns how many rows it had.
-fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<u64, Error> {
-    let rows = error_context::with_context(None, || {
-        Spi::connect_mut(|client| client.update(statement, None, arguments).map(|rows| rows.len() as u64))
-    });
-    rows.map_err(|error| Error::Internal(error.to_string()))
 }

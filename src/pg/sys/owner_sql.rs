@@ -1,0 +1,86 @@
+//! Work on the extension's own tables, which only it writes: as their owner, whoever calls.
+
+use crate::error::Error;
+use crate::pg::sys::sql::{self, Row};
+use crate::pg::sys::{advisory_lock, guc, switch_user};
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgRelation, pg_sys};
+use std::ffi::{CStr, c_int};
+
+/// The path of every statement here: nothing that a user made is ever meant by a name or an operator.
+const PATH: [(&CStr, &CStr); 1] = [(c"search_path", c"pg_catalog, pg_temp")];
+
+/// Runs a statement as the extension's owner; what `read` makes of its rows.
+///
+/// # Errors
+/// `Internal` where the extension's tables are not as expected. An ERROR of the statement is raised.
+pub fn query<T>(
+    statement: &str,
+    arguments: &[DatumWithOid],
+    read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, Error> {
+    as_owner(|| sql::query(statement, arguments, read))
+}
+
+/// The same of a statement that only reads: it sees what is committed by now, and gives the transaction no number.
+///
+/// # Errors
+/// As `query`.
+pub fn select_latest<T>(
+    statement: &str,
+    arguments: &[DatumWithOid],
+    mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, Error> {
+    as_owner(|| {
+        // SAFETY: a transaction is running.
+        let snapshot = unsafe { pg_sys::GetLatestSnapshot() };
+        // SAFETY: the snapshot is copied; after an ERROR the (sub)transaction's end takes the copy away.
+        unsafe { pg_sys::PushActiveSnapshot(snapshot) };
+        let found = sql::with_reader(|client| client.select(statement, None, arguments)?.map(&mut read).collect());
+        // SAFETY: pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        found
+    })
+}
+
+fn as_owner<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let owner = owner()?;
+    let restrictions = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
+    guc::within(&PATH, || switch_user::acting_as(owner, restrictions, work))
+}
+
+/// Runs a statement whose rows are of no interest.
+pub fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<(), Error> {
+    query(statement, arguments, |_| Ok(())).map(drop)
+}
+
+/// Whether the extension is there, and nobody is about to drop it: a worker may outlive it. Until the transaction's end it stays, whoever
+/// drops it waits. That is not waited for: whoever drops it may wait for one who waits for us.
+pub fn is_there() -> bool {
+    let select_latest = || {
+        // SAFETY: a catalog select_latest-up.
+        unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), true) }
+    };
+    let found = select_latest();
+    if found == pg_sys::InvalidOid || !advisory_lock::take_object(pg_sys::ExtensionRelationId, found) {
+        return false;
+    }
+    // SAFETY: takes up what others committed before the lock was ours.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    select_latest() == found
+}
+
+fn find() -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog select_latest-up.
+    let schema = unsafe { pg_sys::get_namespace_oid(c"bulk".as_ptr(), true) };
+    sql::relation("job_entry", schema)
+}
+
+fn owner() -> Result<pg_sys::Oid, Error> {
+    let job = find().ok_or_else(|| Error::Internal("table bulk.job_entry is missing".to_owned()))?;
+    // SAFETY: the oid comes from a select_latest-up.
+    let relation = unsafe { PgRelation::with_lock(job, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation has its row of the catalog.
+    let row = unsafe { *relation.rd_rel };
+    Ok(row.relowner)
+}
