@@ -11,7 +11,8 @@
 //! | `pg` | PostgreSQL: `write` and `read` rows, `state` (the extension's own tables), `process`, `catalog`, `sys` |
 //! | `pipeline` | threads and bounded queues, without a database: `load`, `dump` |
 //! | `store` | bytes outside the database: sources, buckets, the HTTP client |
-//! | `fhir`, `text`, `jsonb`, `error` | FHIR; NDJSON and keys; PostgreSQL's jsonb; what can go wrong |
+//! | `fhir`, `text`, `jsonb` | FHIR; NDJSON and keys; PostgreSQL's jsonb |
+//! | `retry`, `error` | what is tried again, and when; what can go wrong |
 //!
 //! Only this file, `api` and `pg` name pgrx, only `pg` has unsafe code; without the feature `server` the rooms from `pipeline` down build alone.
 //!
@@ -25,6 +26,7 @@ pub mod error;
 pub mod fhir;
 pub mod jsonb;
 pub mod pipeline;
+mod retry;
 pub mod store;
 pub mod text;
 

@@ -407,3 +407,46 @@ fn progress() {
     let counters = "select n_tup_ins || ' ' || n_tup_upd || ' ' || n_live_tup from pg_stat_user_tables where relname = 'device'";
     wait_until("the counters are right", || value(&mut watch, counters) == "30000 30000 30000");
 }
+
+test!("loads that overlap write in one order, and a deadlock with others says what to do", overlapping);
+fn overlapping() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient');
+            create function nothing() returns trigger language plpgsql as 'begin return new; end'",
+        )
+        .unwrap();
+    let lines = |ids: Vec<u32>| -> Vec<u8> { ids.iter().map(|id| format!("{{\"id\":\"{id}\"}}\n")).collect::<String>().into_bytes() };
+    let (up, down) = (File::new(&lines((0..500).collect())), File::new(&lines((0..500).rev().collect())));
+    for (trigger, options) in [(false, "{}"), (false, "{\"update\": true}"), (true, "{}"), (true, "{\"on-conflict\": \"skip\"}")] {
+        client.batch_execute("drop trigger if exists t on patient").unwrap();
+        if trigger {
+            client.batch_execute("create trigger t before insert or update on patient for each row execute function nothing()").unwrap();
+        }
+        let loads: Vec<_> = [up.url(), down.url(), up.url(), down.url()]
+            .into_iter()
+            .map(|url| {
+                let (mut client, load) = (database.connect(), format!("select bulk.load('{url}', 'Patient', options => '{options}')"));
+                std::thread::spawn(move || (0..20).try_for_each(|_| client.batch_execute(&load)))
+            })
+            .collect();
+        for load in loads {
+            load.join().unwrap().unwrap_or_else(|error| panic!("{trigger} {options}: {error:?}"));
+        }
+    }
+    // Whoever takes rows in another order can meet any load; it is the load's turn to be ended.
+    client.batch_execute("drop trigger if exists t on patient").unwrap();
+    let mut other = database.connect();
+    other.batch_execute("set deadlock_timeout = '60s'; begin; update patient set txid = txid where id = '499'").unwrap();
+    let (mut loading, url) = (database.connect(), up.url());
+    let pid: i32 = loading.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let load = std::thread::spawn(move || failure(&mut loading, &format!("select bulk.load('{url}', 'Patient')")));
+    let waits = format!("select count(*) from pg_stat_activity where pid = {pid} and wait_event_type = 'Lock'");
+    wait_until("the load waits for the other", || value(&mut client, &waits) == "1");
+    let _ = other.batch_execute("update patient set txid = txid where id = '0'; commit");
+    let error = load.join().unwrap();
+    assert_eq!(error.code, "40P01");
+    assert!(error.hint.contains("bulk.import"), "{error:?}");
+}

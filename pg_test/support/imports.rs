@@ -49,10 +49,12 @@ pub fn counts(client: &mut Client, id: &str) -> String {
     value(client, &format!("select concat_ws(' ', state, read, stored, skipped, rejected) from bulk.job where id = '{id}'"))
 }
 
-/// The rows of a table without what every import has of its own.
+/// The rows of a table without what every import has of its own: an id may have several, in a history.
 pub fn rows(client: &mut Client, table: &str) -> String {
     value(
         client,
-        &format!("select count(*) || ' ' || md5(string_agg(md5(concat_ws(' ', id, status, resource)), '' order by id)) from {table}"),
+        &format!(
+            "select count(*) || ' ' || md5(string_agg(hash, '' order by id, hash)) from (select id, md5(concat_ws(' ', id, status, resource)) as hash from {table}) x"
+        ),
     )
 }

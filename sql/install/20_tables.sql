@@ -170,6 +170,7 @@ comment on column bulk.job_file.range_from is 'Of a part that shares its source 
 comment on column bulk.job_file.range_to is 'And before this one';
 comment on column bulk.job_file.position is 'How much of it is done: pages of the table, bytes of the source as they are sent';
 comment on column bulk.job_file.size is 'How much there is, as far as that is known';
+comment on column bulk.job_file.message is 'Why it failed; of one at work, what it was tried again for, or waits for';
 comment on column bulk.job_file.pid is 'The worker at it';
 
 create view bulk.progress with (security_invoker) as

@@ -13,13 +13,12 @@ use crate::pg::sys::privilege::Right;
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pg::write::assemble;
-use crate::pg::write::group_sink::{StrictSink, TolerantSink};
+use crate::pg::write::group_sink;
 use crate::pg::write::reference_check::CheckedSink;
 use crate::pipeline::load::batch::TakeMeta;
 use crate::pipeline::load::checkpoint::Checkpoint;
 use crate::pipeline::load::counters::{self, LoadCounters};
 use crate::pipeline::load::options::LoadOptions;
-use crate::pipeline::load::sink::BatchSink;
 use crate::pipeline::load::source_reader;
 use crate::store::source::Source;
 use pgrx::JsonB;
@@ -75,10 +74,7 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     let journal = LoadErrors::open_load(&json!({"source": names, "resourceType": resource_type, "fhir": fhir, "options": &options.shown}))?;
     let destination = assemble::destination(&options);
     let compression = destination.compression.clone();
-    let mut sink: Box<dyn BatchSink> = match options.max_errors {
-        0 => Box::new(StrictSink::new(destination, resource_type.as_deref())?),
-        _ => Box::new(TolerantSink::new(destination, resource_type.as_deref(), journal.clone())?),
-    };
+    let mut sink = group_sink::open(destination, resource_type.as_deref(), options.max_errors, journal.clone())?;
     if options.checks.references {
         sink = Box::new(CheckedSink::new(sink, definitions, counters::reject_limit(options.max_errors)));
     }

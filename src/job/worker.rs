@@ -13,6 +13,7 @@ use crate::pg::state::{scheduler, task_claim, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::subtransaction::Failure;
 use crate::pg::sys::{backend, guc};
+use crate::retry::Backoff;
 
 /// What a verb does with the tasks of a job.
 pub trait Operation {
@@ -27,8 +28,8 @@ pub trait Operation {
 
 /// Does all tasks of a job in one transaction.
 pub trait OneTransaction {
-    /// A failure comes with the index of the task whose it is, where it is one's.
-    fn all(&self, job: &Job, tasks: &mut [Task]) -> Result<Step, (Option<usize>, Failure)>;
+    /// `alone`: while nobody else writes to the tables. A failure comes with the index of the task whose it is, where it is one's.
+    fn all(&self, job: &Job, tasks: &mut [Task], alone: bool) -> Result<Step, (Option<usize>, Failure)>;
 }
 
 /// Finds the verb that a job is of.
@@ -169,12 +170,20 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure>
     if let Some(first) = tasks.first() {
         background::report_activity(Some(&job::activity(job, first)));
     }
-    let mut tries = 0;
+    let mut conflicts = 0;
     let failed = loop {
-        match operation.all(job, &mut tasks) {
+        match operation.all(job, &mut tasks, conflicts >= crate::retry::TRIES_BESIDE_OTHERS) {
             Ok(_) => break None,
             Err((_, Failure::Ours(Error::ExtensionDropped))) => return Err(Failure::Ours(Error::ExtensionDropped)),
-            Err((_, failure)) if failure.is_transient() && tries < retry::MAX_STEP_TRIES => tries += 1,
+            Err((at, failure)) if failure.is_transient_conflict() => {
+                conflicts += 1;
+                if let Some(task) = at.and_then(|at| tasks.get(at)) {
+                    record(|| task_progress::record_wait(task, &failure.whole_message()))?;
+                }
+                if !retry::back_off(job, Backoff::QUICK, conflicts)? {
+                    break None;
+                }
+            }
             Err((at, failure)) => break Some((at, failure)),
         }
         tasks.iter_mut().for_each(|task| task.progress = Progress::default());

@@ -21,6 +21,7 @@ use crate::pg::write::dangling_references::Referrers;
 use crate::pipeline::dump::render::RenderConfig;
 use crate::pipeline::parallel_map::ParallelMap;
 use crate::pipeline::validate_rows::RowValidator;
+use crate::retry::Backoff;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -71,9 +72,12 @@ impl Operation for Validate {
             });
             match stepped {
                 Ok(Step::More) => tries = 0,
-                Err(failure) if failure.is_transient() && tries < retry::MAX_STEP_TRIES => {
+                Err(failure) if failure.is_transient_conflict() && tries < retry::MAX_STEP_TRIES => {
                     tries += 1;
                     *task = before;
+                    if !retry::back_off(job, Backoff::QUICK, tries)? {
+                        return Ok(Step::Unwanted);
+                    }
                 }
                 // It may have been meant for the job before.
                 Err(failure) if failure.is_cancel() && cancels > 0 => {

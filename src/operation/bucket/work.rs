@@ -3,7 +3,7 @@
 
 use crate::error::{Error, SourceFault};
 use crate::job::cancel::CancelPollInTransaction;
-use crate::job::retry;
+use crate::job::retry as job_retry;
 use crate::job::step::Step;
 use crate::job::worker::Operation;
 use crate::operation::bucket::listing;
@@ -17,8 +17,8 @@ use crate::pg::state::loader_file::Name;
 use crate::pg::state::task::{Progress, Task};
 use crate::pg::state::{disabled_index, loader_file as files, task_progress};
 use crate::pg::sys::privilege::Right;
-use crate::pg::sys::subtransaction::{self, Failure};
-use crate::pg::sys::{backend, guc, latch, sqlstate};
+use crate::pg::sys::subtransaction::Failure;
+use crate::pg::sys::{backend, guc, sqlstate};
 use crate::pg::write::assemble;
 use crate::pg::write::counting_sink::CountingSink;
 use crate::pg::write::destination::{Destination, IdGuarantee};
@@ -27,6 +27,7 @@ use crate::pipeline::load::counters::LoadCounters;
 use crate::pipeline::load::options::{LoadOptions, NONE};
 use crate::pipeline::load::sink::BatchSink;
 use crate::pipeline::load::source_reader::{self, LoadInput};
+use crate::retry::{self, Backoff};
 use crate::store::source::Source;
 
 use serde_json::json;
@@ -34,8 +35,6 @@ use std::time::Duration;
 
 /// Times that a file is begun again after a fault of its source.
 const RETRIES: u32 = 2;
-/// Times that a file is begun again for the sake of other transactions.
-const MAX_FILE_TRIES: u32 = 5;
 
 impl Operation for BucketLoad {
     fn task(&mut self, job: &Job, task: &mut Task, _: bool) -> Result<Step, Failure> {
@@ -51,7 +50,7 @@ fn file(job: &Job, load: &BucketLoad, task: &mut Task) -> Result<Step, Failure> 
     if !transaction::run(None, || files::begin(name))? {
         return Ok(Step::Done);
     }
-    let (mut passing, mut cancels, mut alone) = (0, 0, false);
+    let (mut conflicts, mut cancels, mut alone) = (0, 0, false);
     let failure = loop {
         let failure = match one_transaction(job, load, task, name, &key, alone) {
             Ok(()) => return Ok(Step::Ended),
@@ -62,18 +61,22 @@ fn file(job: &Job, load: &BucketLoad, task: &mut Task) -> Result<Step, Failure> 
         };
         task.progress = Progress::default();
         let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "23505");
-        if failure.is_transient() && passing < MAX_FILE_TRIES {
-            passing += 1;
-            alone = passing > 1;
+        if failure.is_transient_conflict() {
+            conflicts += 1;
+            alone = conflicts >= retry::TRIES_BESIDE_OTHERS;
+            transaction::run(None, || task_progress::record_wait(task, &failure.whole_message()))?;
+            if !job_retry::back_off(job, Backoff::QUICK, conflicts)? {
+                return Ok(Step::Unwanted);
+            }
         } else if load.upsert && is_duplicate && !alone {
             // Another file brings the same resource at the same time: alone at the table it is a duplicate within this one, or none.
             alone = true;
         } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || job::is_wanted(job))? {
             // It may have been meant for the job before.
             cancels += 1;
-        } else if matches!(&failure, Failure::Ours(error) if retry::is_transient(error) || is_changed(error)) && task.tries < RETRIES {
+        } else if (failure.is_transient() || matches!(&failure, Failure::Ours(error) if is_changed(error))) && task.tries < RETRIES {
             transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
-            if !retry::back_off(job, task.tries - 1)? {
+            if !job_retry::back_off(job, Backoff::PATIENT, task.tries)? {
                 return Ok(Step::Unwanted);
             }
         } else {
@@ -129,8 +132,8 @@ fn one_transaction(job: &Job, load: &BucketLoad, task: &mut Task, name: Name, ke
         if !files::hold(name)? {
             return Err(Error::FileForgotten);
         }
-        if alone && let Some(resource_type) = &resource_type {
-            resource_table::keep_others_off(resource_type)?;
+        if alone {
+            resource_table::keep_others_off(resource_type.as_deref().into_iter())?;
         }
         let changes = assemble::changes(&options)?;
         let mut sink = Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?);
@@ -157,17 +160,17 @@ fn destination(options: &LoadOptions, load: &BucketLoad) -> Destination {
 
 /// Puts an index back. One that cannot be stays off, and why is written down with it.
 fn index(job: &Job, task: &mut Task) -> Result<Step, Failure> {
-    let (mut tries, mut cancels) = (0, 0);
+    let (mut conflicts, mut cancels) = (0, 0);
     loop {
         match transaction::run(None, || {
             if job::is_wanted(job)? { disabled_index::restore_task(task).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
         }) {
-            Err(failure) if failure.is_transient() && tries < MAX_FILE_TRIES => {
-                tries += 1;
-                subtransaction::outside(|| {
-                    latch::pause(Duration::from_millis(100) * tries);
-                    Ok(())
-                })?;
+            Err(failure) if failure.is_transient_conflict() => {
+                conflicts += 1;
+                transaction::run(None, || task_progress::record_wait(task, &failure.whole_message()))?;
+                if !job_retry::back_off(job, Backoff::QUICK, conflicts)? {
+                    return Ok(Step::Unwanted);
+                }
             }
             // It may have been meant for the job before; else the job is not wanted.
             Err(failure) if failure.is_cancel() && cancels == 0 => cancels += 1,

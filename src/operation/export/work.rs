@@ -23,6 +23,7 @@ use crate::pipeline::dump::export::{self, Exporter, What};
 use crate::pipeline::parallel_map::ParallelMap;
 use crate::pipeline::uploader::Uploader;
 use crate::pipeline::wait_control::WaitControl;
+use crate::retry::Backoff;
 use crate::store::net::client_config::ClientConfig;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -114,13 +115,13 @@ fn try_to_write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory
         if !is_wanted || transaction::run(None, || exported_snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
             return Ok(Step::Unwanted);
         }
-        let is_transient = matches!(&failure, Failure::Ours(error) if retry::is_transient(error)) || failure.is_transient();
+        let is_transient = failure.is_transient();
         if failure.is_cancel() && cancels == 0 {
             // It may have been meant for the job before.
             cancels += 1;
         } else if is_transient && task.tries < RETRIES {
             transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
-            if !retry::back_off(job, task.tries - 1)? {
+            if !retry::back_off(job, Backoff::PATIENT, task.tries)? {
                 return Ok(Step::Unwanted);
             }
         } else {

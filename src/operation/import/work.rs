@@ -8,6 +8,7 @@ use crate::job::step::Step;
 use crate::job::worker::{OneTransaction, Operation};
 use crate::operation::import::divide;
 use crate::operation::import::spec::Import;
+use crate::pg::catalog::resource_table;
 use crate::pg::process::transaction;
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::load_error::LoadErrors;
@@ -20,12 +21,14 @@ use crate::pg::write::assemble;
 use crate::pg::write::checkpoint_sink::CheckpointSink;
 use crate::pg::write::counting_sink::CountingSink;
 use crate::pg::write::destination::{Destination, LastLineWins};
-use crate::pg::write::group_sink::{StrictSink, TolerantSink};
+use crate::pg::write::group_sink;
+use crate::pg::write::group_sink::StrictSink;
 use crate::pipeline::load::batch::EncodeConfig;
 use crate::pipeline::load::counters::LoadCounters;
 use crate::pipeline::load::options::LoadOptions;
 use crate::pipeline::load::sink::BatchSink;
 use crate::pipeline::load::source_reader::{self, LoadInput};
+use crate::retry::Backoff;
 use crate::store::net::client_config::ClientConfig;
 use crate::store::source::Source;
 
@@ -89,8 +92,8 @@ impl Operation for Import {
 }
 
 impl OneTransaction for Import {
-    fn all(&self, job: &Job, tasks: &mut [Task]) -> Result<Step, (Option<usize>, Failure)> {
-        together(job, self, tasks)
+    fn all(&self, job: &Job, tasks: &mut [Task], alone: bool) -> Result<Step, (Option<usize>, Failure)> {
+        together(job, self, tasks, alone)
     }
 }
 
@@ -150,24 +153,28 @@ fn input(job: &Job, import: &Import, task: &mut Task) -> Result<Step, Failure> {
                 LoadErrors::of_input(&job.id, task.ordinal).reject_behind(task_claim::lines_before(job, task)?, first)
             })?;
         }
-        if !retry::is_transient(&error) || task.tries >= import.retries {
-            return Err(Failure::Ours(error));
+        let failure = Failure::Ours(error);
+        if !failure.is_transient() || task.tries >= import.retries {
+            return Err(failure);
         }
-        transaction::run(None, || task_progress::try_again(task, &error.to_string()))?;
-        if !retry::back_off(job, task.tries - 1)? {
+        transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
+        if !retry::back_off(job, Backoff::PATIENT, task.tries)? {
             return Ok(Step::Unwanted);
         }
     }
 }
 
 /// Loads all inputs in one transaction, in their order.
-fn together(job: &Job, import: &Import, tasks: &mut [Task]) -> Result<Step, (Option<usize>, Failure)> {
+fn together(job: &Job, import: &Import, tasks: &mut [Task], alone: bool) -> Result<Step, (Option<usize>, Failure)> {
     let mut at = None;
     let loaded = transaction::run(job.role, || {
         if job.role.is_none() {
             return Err(Error::NoRole);
         }
         let session = Session::new(job, import)?;
+        if alone {
+            resource_table::keep_others_off(tasks.iter().filter_map(|task| task.resource_type.as_deref()))?;
+        }
         for (index, task) in tasks.iter_mut().enumerate() {
             at = Some(index);
             one_of_them(&session, task)?;
@@ -188,10 +195,7 @@ fn one_of_them(session: &Session, task: &mut Task) -> Result<(), Error> {
     let most = session.options.max_errors;
     let journal = LoadErrors::of_input(&session.job.id, task.ordinal);
     let mut counters = LoadCounters::new(most);
-    let mut sink: Box<dyn BatchSink> = match most {
-        0 => Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?),
-        _ => Box::new(TolerantSink::new(destination.clone(), resource_type.as_deref(), journal)?),
-    };
+    let mut sink = group_sink::open(destination.clone(), resource_type.as_deref(), most, journal)?;
     let spec = session.spec(session.source(task)?, task, &destination);
     let mut counts = CountingSink { sink: &mut *sink, job: session.job, progress: &mut task.progress };
     source_reader::load(spec, &mut counts, &mut counters, &mut CancelPollInTransaction(session.job))?;

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::fhir::definitions::Definitions;
 use crate::pg::sys::{owner_sql, sql, switch_user};
 use pgrx::{PgRelation, pg_sys};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 
 /// Tables by what they are in the catalog.
@@ -120,11 +121,18 @@ pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
     Err(Error::Internal(format!("table {name} does not stay what it is")))
 }
 
-/// Waits until nobody writes to a type's table, and lets nobody begin to, to the transaction's end.
-pub fn keep_others_off(resource_type: &str) -> Result<(), Error> {
-    if let Some(found) = lookup(resource_type)? {
-        // SAFETY: any oid may be locked.
-        unsafe { pg_sys::LockRelationOid(found.oid, pg_sys::ShareRowExclusiveLock as i32) };
+/// Waits until nobody writes to the tables of these types, and lets nobody begin to, to the transaction's end. Tables are locked in the order of
+/// their types, so that two who do this do not wait for each other.
+///
+/// # Errors
+/// `Internal` for a table that others drop and make all the while.
+pub fn keep_others_off<'a>(resource_types: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let resource_types: BTreeSet<&str> = resource_types.collect();
+    for resource_type in resource_types {
+        if let Some(found) = lookup(resource_type)? {
+            // SAFETY: any oid may be locked.
+            unsafe { pg_sys::LockRelationOid(found.oid, pg_sys::ShareRowExclusiveLock as i32) };
+        }
     }
     Ok(())
 }

@@ -99,6 +99,11 @@ pub fn try_again(task: &mut Task, message: &str) -> Result<(), Error> {
     )
 }
 
+/// Writes down what a task waits for, which others see until it goes on.
+pub fn record_wait(task: &Task, message: &str) -> Result<(), Error> {
+    owner_sql::run("update bulk.job_file_entry set message = $2 where number = $1", &[task.number.into(), message.into()])
+}
+
 /// Ends a task: with a message it has failed, and the ranges of its source that nobody is at fail with it.
 pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
     if let (Some(_), Some(message)) = (task.range, message) {

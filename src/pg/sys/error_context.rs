@@ -6,7 +6,9 @@
 //! it copies the error; when pgrx raises it again at the end of the function, it completes that.
 
 use crate::pg::sys::memory_context;
-use crate::pg::sys::unguarded::{errcode, errcontext_msg, errdetail};
+use crate::pg::sys::sqlstate;
+use crate::pg::sys::unguarded::{errcode, errcontext_msg, errdetail, errhint};
+use crate::retry;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -189,6 +191,9 @@ fn message(error: &pg_sys::ErrorData) -> Option<&CStr> {
     (!error.message.is_null()).then(|| unsafe { CStr::from_ptr(error.message) })
 }
 
+/// What to do when another transaction stood in the way of rows that a session writes itself.
+const CONFLICT_HINT: &CStr = c"Another transaction writes the same resources. Load again, or use bulk.import, which tries again by itself.";
+
 /// Completes the error that is being raised by what `first` said.
 fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
     // SAFETY: called from a context callback, so an error is on the stack.
@@ -210,6 +215,10 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
     if let Some(detail) = detail.and_then(|detail| without_content(first.sqlerrcode, detail.to_bytes())) {
         // SAFETY: as above; the text has no format signs.
         unsafe { errdetail(detail.as_ptr()) };
+    }
+    if !place.is_null() && retry::is_transient_state(&sqlstate::sqlstate(first.sqlerrcode)) {
+        // SAFETY: called from a context callback; the text has no format signs.
+        unsafe { errhint(CONFLICT_HINT.as_ptr()) };
     }
     for context in [first.context.cast_const(), place] {
         if !context.is_null() {

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::sys::{error_context, memory_context, sqlstate};
+use crate::retry;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
@@ -77,9 +78,19 @@ impl Failure {
         matches!(self, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate).starts_with("57"))
     }
 
-    /// Whether the same may succeed when it is tried again: deadlocks, serialization failures.
+    /// Whether the same may succeed when it is tried again, since another transaction or a source stood in its way.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Failure::Server { sqlstate, .. } if ["40P01", "40001"].contains(&sqlstate::sqlstate(*sqlstate).as_str()))
+        self.is_transient_conflict() || matches!(self, Failure::Ours(Error::Source { fault, .. }) if retry::is_transient_source(fault))
+    }
+
+    /// Whether another transaction stood in its way.
+    pub fn is_transient_conflict(&self) -> bool {
+        match self {
+            Failure::Server { sqlstate, .. } | Failure::Ours(Error::Server { sqlstate, .. }) => {
+                retry::is_transient_state(&sqlstate::sqlstate(*sqlstate))
+            }
+            Failure::Ours(_) => false,
+        }
     }
 
     /// Ends the statement with the error.

@@ -22,4 +22,5 @@ unsafe extern "C-unwind" {
     pub fn errcode(sqlstate: c_int) -> c_int;
     pub fn errcontext_msg(format: *const c_char, ...) -> c_int;
     pub fn errdetail(format: *const c_char, ...) -> c_int;
+    pub fn errhint(format: *const c_char, ...) -> c_int;
 }

@@ -2,19 +2,22 @@
 //! that were rejected.
 
 use crate::error::{Error, Reject};
+use crate::pg::catalog::resource_table;
 use crate::pg::process::transaction;
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::load_error::LoadErrors;
 use crate::pg::state::task::{Progress, Task};
 use crate::pg::state::task_progress;
+use crate::pg::sys::latch;
 use crate::pg::sys::sqlstate;
 use crate::pg::sys::subtransaction::Failure;
 use crate::pg::write::destination::Destination;
-use crate::pg::write::group_sink::{StrictSink, TolerantSink};
+use crate::pg::write::group_sink;
 use crate::pipeline::load::batch::Batch;
 use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
 use crate::pipeline::load::policy::Method;
 use crate::pipeline::load::sink::BatchSink;
+use crate::retry::{self, Backoff};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -24,8 +27,6 @@ const GROUP: usize = 16 << 20;
 const REJECT: usize = 400;
 /// How long rows may wait for others.
 const GROUP_TIME: Duration = Duration::from_secs(1);
-/// Times that a group is tried when what failed may pass.
-const MAX_GROUP_TRIES: u32 = 6;
 /// Groups that are looked up at most before ids are taken for new again.
 const MAX_PROBE_GROUPS: u32 = 64;
 
@@ -92,30 +93,33 @@ impl<'a> CheckpointSink<'a> {
         self.commit(false)
     }
 
-    /// Commits the group. With it the task may end.
+    /// Commits the group. With it the task may end. Where other transactions stand in its way it is tried again, until it is committed or the job
+    /// is not wanted: beside them, then while nobody else writes to its tables.
     fn commit(&mut self, end: bool) -> Result<(), Error> {
         let mut destination = self.destination.clone();
         // Where lines may be rejected a duplicate key would be taken for a line's fault.
         destination.expect_new = self.new_ids.probe_groups == 0 && self.max_errors == 0;
         destination.found.set(0);
-        let mut tries = 0;
+        let mut conflicts = 0;
         let progress = loop {
-            tries += 1;
-            match transaction::run(self.job.role, || self.write(&destination, end)) {
+            let alone = conflicts >= retry::TRIES_BESIDE_OTHERS;
+            let failure = match transaction::run(self.job.role, || self.write(&destination, alone, end)) {
                 Ok(progress) => break progress,
                 Err(Failure::Ours(error)) => return Err(error),
-                Err(Failure::Server { sqlstate, .. }) if destination.expect_new && sqlstate::sqlstate(sqlstate) == "23505" => {
-                    destination.expect_new = false;
-                    self.new_ids.lose();
-                }
-                Err(Failure::Server { sqlstate, .. }) if tries < MAX_GROUP_TRIES && sqlstate::sqlstate(sqlstate) == "23505" => {
-                    // Another session inserted one of the ids: INSERT can bear that.
-                    destination.method = Method::Insert;
-                }
-                Err(failure) if tries < MAX_GROUP_TRIES && failure.is_transient() => {
-                    crate::pg::sys::latch::pause(Duration::from_millis(20) * tries * tries)
-                }
-                Err(Failure::Server { sqlstate, message, .. }) => return Err(Error::Server { sqlstate, message }),
+                Err(failure) => failure,
+            };
+            let is_duplicate = matches!(&failure, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "23505");
+            if is_duplicate && destination.expect_new {
+                destination.expect_new = false;
+                self.new_ids.lose();
+            } else if is_duplicate && destination.method != Method::Insert {
+                // Another session inserted one of the ids: INSERT can bear that.
+                destination.method = Method::Insert;
+            } else if failure.is_transient_conflict() {
+                conflicts += 1;
+                self.wait_for_others(&failure, conflicts)?;
+            } else {
+                return Err(failure.into_error());
             }
         };
         if !destination.expect_new {
@@ -128,7 +132,16 @@ impl<'a> CheckpointSink<'a> {
         Ok(())
     }
 
-    fn write(&self, destination: &Destination, end: bool) -> Result<Progress, Error> {
+    /// Lets time pass after a conflict with another transaction, and says in the task with whom it was.
+    fn wait_for_others(&self, failure: &Failure, conflicts: u32) -> Result<(), Error> {
+        let message = failure.whole_message();
+        transaction::run(None, || task_progress::record_wait(self.task, &message)).map_err(Failure::into_error)?;
+        latch::pause(Backoff::QUICK.pause(conflicts));
+        Ok(())
+    }
+
+    /// Writes the group. Rows are locked in one order, by table and id, over all of it: two that do this do not wait for each other.
+    fn write(&self, destination: &Destination, alone: bool, end: bool) -> Result<Progress, Error> {
         if !job::is_wanted(self.job)? {
             return Err(Error::Stopped);
         }
@@ -137,12 +150,14 @@ impl<'a> CheckpointSink<'a> {
         let mut counters = LoadCounters::new(self.max_errors.saturating_sub(before.rejected));
         counters.read = self.group.iter().map(|batch| batch.rows.len() as u64).sum::<u64>() + self.rejects.len() as u64;
         counters.enter(BatchOutcome { rejects: self.rejects.clone(), ..BatchOutcome::default() })?;
-        let mut sink: Box<dyn BatchSink> = match self.max_errors {
-            0 => Box::new(StrictSink::new(destination.clone(), self.resource_type.as_deref())?),
-            _ => Box::new(TolerantSink::new(destination.clone(), self.resource_type.as_deref(), journal)?),
-        };
-        for batch in &self.group {
-            sink.store(Rc::clone(batch), &mut counters)?;
+        if alone {
+            resource_table::keep_others_off(self.group.iter().flat_map(|batch| &batch.types).map(String::as_str))?;
+        }
+        let mut sink = group_sink::open(destination.clone(), self.resource_type.as_deref(), self.max_errors, journal)?;
+        match self.group.as_slice() {
+            // Lines that may be rejected are kept by batch.
+            batches @ [_, _, ..] if self.max_errors == 0 => sink.store(Rc::new(Batch::merge(batches)?), &mut counters)?,
+            batches => batches.iter().try_for_each(|batch| sink.store(Rc::clone(batch), &mut counters))?,
         }
         sink.finish(&mut counters)?;
         if counters.read != counters.all_stored() + counters.skipped + counters.rejected {

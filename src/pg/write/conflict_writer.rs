@@ -67,7 +67,7 @@ impl ConflictWriter {
         };
         Ok(ConflictWriter {
             policy,
-            lock: format!("select u.number {join} order by t.id for update of t"),
+            lock: format!("select u.number {join} order by t.id collate pg_catalog.\"C\" for update of t"),
             older: format!("select u.number {join} where t.ts is null or t.ts operator(pg_catalog.<) u.updated"),
             archive,
             overwrite: SqlWriter::new(table, resource_type, sequence, OnExisting::Overwrite, meta_source),

@@ -16,6 +16,22 @@ use std::rc::Rc;
 /// Bytes of a group. Each is a subtransaction, and a backend should not have more than 64 that wrote.
 const GROUP: usize = 16 << 20;
 
+/// The sink of a load that bears so many lines that are rejected: `StrictSink` for none, else `TolerantSink`, which writes them to `journal`.
+///
+/// # Errors
+/// `UnknownType`, `WrongShape` and the like where the one type has no table to load into.
+pub fn open(
+    destination: Destination,
+    resource_type: Option<&str>,
+    max_errors: u64,
+    journal: LoadErrors,
+) -> Result<Box<dyn BatchSink>, Error> {
+    Ok(match max_errors {
+        0 => Box::new(StrictSink::new(destination, resource_type)?),
+        _ => Box::new(TolerantSink::new(destination, resource_type, journal)?),
+    })
+}
+
 /// All or nothing.
 #[derive(Debug)]
 pub struct StrictSink {

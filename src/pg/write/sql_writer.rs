@@ -58,8 +58,11 @@ impl SqlWriter {
         Ok(rows.iter().map(|row| ids.contains(batch.id(row))).collect())
     }
 
-    /// The ids that the statement returns.
+    /// The ids that the statement returns. Rows are written in the order of their ids, in which all writers lock them.
     fn run(&self, batch: &Batch, rows: &[&Row]) -> Result<HashSet<String>, Error> {
+        let mut rows = rows.to_vec();
+        rows.sort_unstable_by_key(|row| row.rank);
+        let rows = rows.as_slice();
         sql::with_client(Some(&batch.extent()), |client| {
             let mut arguments = vec![
                 sql::regclass(self.sequence),

@@ -144,7 +144,11 @@ impl TableRouter {
             by_type[row.resource_type].push(row);
         }
         let mut outcome = BatchOutcome::default();
-        for (resource_type, rows) in batch.types.iter().zip(&by_type).filter(|(_, rows)| !rows.is_empty()) {
+        // All writers lock the tables' rows in one order.
+        let mut by_type: Vec<(&String, Vec<&Row>)> = batch.types.iter().zip(by_type).filter(|(_, rows)| !rows.is_empty()).collect();
+        by_type.sort_unstable_by_key(|(resource_type, _)| *resource_type);
+        for (resource_type, rows) in by_type {
+            let rows = rows.as_slice();
             match self.prepare(resource_type) {
                 Ok(()) => {}
                 // What a line says its type is is the line's fault.

@@ -14,6 +14,7 @@ use crate::pipeline::load::checkpoint::Checkpoint;
 use crate::pipeline::load::id_bloom;
 use crate::text::ndjson::{Block, Line};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Text that a reused document may keep from one line to the next.
@@ -207,6 +208,37 @@ impl Batch {
         Ok(part)
     }
 
+    /// The rows of batches that follow one another, as those of one, without the lines that were rejected or kept.
+    ///
+    /// # Errors
+    /// `Memory` where there is none for a copy of the rows.
+    pub fn merge(batches: &[Rc<Batch>]) -> Result<Batch, Error> {
+        let first = batches.first().map_or(("", 0), |batch| (batch.source.as_str(), batch.offset));
+        let mut merged = Batch::new(first.0, first.1);
+        let (ids, resources) = batches.iter().fold((0, 0), |sum, batch| (sum.0 + batch.ids.len() + 8, sum.1 + batch.resources.len() + 8));
+        merged.ids.try_reserve_exact(ids).map_err(|_| Error::Memory)?;
+        merged.resources.try_reserve_exact(resources).map_err(|_| Error::Memory)?;
+        for batch in batches {
+            let types: Vec<usize> =
+                batch.types.iter().zip(&batch.compression).map(|(name, rule)| merged.type_of(name, || rule.clone())).collect();
+            let (id_start, _) = append(&mut merged.ids, &batch.ids)?;
+            let (resource_start, _) = append(&mut merged.resources, &batch.resources)?;
+            let number = merged.rows.len();
+            merged.rows.extend(batch.rows.iter().map(|row| Row {
+                resource_type: types[row.resource_type],
+                id: (row.id.0 + id_start, row.id.1 + id_start),
+                resource: (row.resource.0 + resource_start, row.resource.1 + resource_start),
+                ..row.clone()
+            }));
+            merged.references.extend(batch.references.iter().map(|(row, reference)| (row + number, reference.clone())));
+            merged.size += batch.size;
+            merged.characters += batch.characters;
+            merged.end = batch.end.clone();
+        }
+        merged.rank();
+        Ok(merged)
+    }
+
     /// Bytes of the rows' values.
     pub fn written(&self) -> usize {
         self.ids.len() + self.resources.len()
@@ -256,12 +288,13 @@ impl Batch {
         }
     }
 
-    fn resource_type(&mut self, name: &str, compression: &Rules) -> usize {
+    /// The index of a type, which is added with its rule where it is missing.
+    fn type_of(&mut self, name: &str, compression: impl FnOnce() -> Option<Rule>) -> usize {
         match self.types.iter().position(|known| known == name) {
             Some(index) => index,
             None => {
                 self.types.push(name.to_owned());
-                self.compression.push(compression.get(name));
+                self.compression.push(compression());
                 self.types.len() - 1
             }
         }
@@ -354,8 +387,11 @@ fn encode_line(config: &EncodeConfig, line: Line, workspace: &mut Workspace, bat
             let found = document.str(found).chars().take(100).collect();
             return Err(whole(Fault::WrongType { expected: expected.clone(), found }));
         }
-        (Some(expected), _) => batch.resource_type(expected, &config.compression),
-        (None, Some(found)) => batch.resource_type(document.str(found), &config.compression),
+        (Some(expected), _) => batch.type_of(expected, || config.compression.get(expected)),
+        (None, Some(found)) => {
+            let found = document.str(found);
+            batch.type_of(found, || config.compression.get(found))
+        }
         (None, None) => return Err(whole(Fault::NoType)),
     };
     if let Some((structure, checks)) = config.checks {

@@ -1,10 +1,10 @@
 //! The one HTTP client that moves all bytes: checks the address that is really connected, and asks again where that may help.
 
 use crate::error::SourceFault;
+use crate::retry::{self, Backoff};
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client_config::ClientConfig;
 use crate::store::net::ip_policy::Allowed;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 use ureq::Body;
@@ -14,9 +14,6 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-
-/// Between two tries, whatever the server asks.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A client of one operation.
 #[derive(Debug)]
@@ -55,13 +52,13 @@ impl Client {
         loop {
             let (fault, pause) = match request(&self.agent) {
                 Ok(response) => match response.status().as_u16() {
-                    status @ (429 | 500 | 502 | 503 | 504) => (SourceFault::Status(status), retry_after(&response)),
+                    status if retry::is_transient_status(status) => (SourceFault::Status(status), retry_after(&response)),
                     _ => return Ok(response),
                 },
                 Err(fault @ (SourceFault::Unreachable(_) | SourceFault::Timeout)) => (fault, None),
                 Err(fault) => return Err(fault),
             };
-            if attempt == self.retries || self.interrupt.wait(pause.unwrap_or_else(|| back_off(attempt))) {
+            if attempt == self.retries || self.interrupt.wait(pause.unwrap_or_else(|| Backoff::PATIENT.pause(attempt + 1))) {
                 return Err(fault);
             }
             attempt += 1;
@@ -100,14 +97,7 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
     };
-    Some(asked.min(LONGEST_PAUSE))
-}
-
-/// From a quarter of a second, doubled each time; a random half of it, so that many who failed together do not come together again.
-fn back_off(attempt: u32) -> Duration {
-    let most = Duration::from_millis(250).saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
-    let random = RandomState::new().hash_one(attempt) as u32;
-    most / 2 + (most / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    Some(asked.min(Backoff::PATIENT.longest()))
 }
 
 /// What an error of the client means. Its text never holds the URL.
