@@ -26,7 +26,7 @@ pub mod error;
 pub mod fhir;
 pub mod jsonb;
 pub mod pipeline;
-mod retry;
+pub mod retry;
 pub mod store;
 pub mod text;
 

@@ -420,6 +420,7 @@ fn overlapping() {
         .unwrap();
     let lines = |ids: Vec<u32>| -> Vec<u8> { ids.iter().map(|id| format!("{{\"id\":\"{id}\"}}\n")).collect::<String>().into_bytes() };
     let (up, down) = (File::new(&lines((0..500).collect())), File::new(&lines((0..500).rev().collect())));
+    client.batch_execute(&format!("select bulk.load('{}', 'Patient')", up.url())).unwrap();
     for (trigger, options) in [(false, "{}"), (false, "{\"update\": true}"), (true, "{}"), (true, "{\"on-conflict\": \"skip\"}")] {
         client.batch_execute("drop trigger if exists t on patient").unwrap();
         if trigger {

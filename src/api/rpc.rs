@@ -2,8 +2,9 @@
 
 use crate::error::Error;
 use crate::operation::bucket::{status, submit};
+use crate::operation::http_status::{self, Door};
 use crate::operation::import::request::short;
-use crate::operation::import::{control, rpc as import};
+use crate::operation::import::rpc as import;
 use crate::operation::storage;
 use crate::pg::sys::argument::Json;
 use crate::pg::sys::version::Matched;
@@ -74,7 +75,9 @@ fn one(call: &Value) -> Result<import::Reply, Error> {
     };
     match method(params) {
         Ok(reply) => Ok(reply),
-        Err(error) if control::http_status(&error).is_some() => refuse(error.to_string(), &sqlstate::state(&error)),
-        Err(error) => Err(error),
+        Err(error) => {
+            let state = sqlstate::state(&error);
+            refuse(http_status::blame_request(error, Door::Import)?.text, &state)
+        }
     }
 }

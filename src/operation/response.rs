@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::fhir::outcome::outcome;
-use crate::pg::sys::sqlstate;
 use serde_json::{Map, Value, json};
 
 /// An answer.
@@ -83,19 +82,5 @@ impl Answer {
     /// As SQL takes it apart.
     pub fn into_json(self) -> Value {
         json!({"status": self.status, "headers": self.headers, "body": self.body})
-    }
-
-    /// What a request can be the cause of; anything else stays an error.
-    pub fn of_error(error: Error) -> Result<Answer, Error> {
-        let (status, code) = match &error {
-            Error::MissingRole { .. } | Error::ForeignJob | Error::Unreadable(_) => (403, "forbidden"),
-            Error::NoJob(_) => (404, "not-found"),
-            Error::WrongShape { .. } | Error::InvalidType(_) | Error::NoUpdateTime(_) | Error::InvalidOption { .. } => (400, "invalid"),
-            Error::UnknownType(_) => (400, "not-supported"),
-            Error::Source { .. } | Error::NoAccount { .. } | Error::NoAccountSecret { .. } | Error::WhichAccount(_) => (500, "exception"),
-            Error::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "42501" => (403, "forbidden"),
-            _ => return Err(error),
-        };
-        Ok(Refusal::new(status, code, error.to_string()).into())
     }
 }

@@ -6,6 +6,7 @@ use crate::job::spec::JobSpec;
 use crate::operation::export::request::short;
 use crate::operation::export::spec::Export;
 use crate::operation::export::target;
+use crate::operation::http_status::{self, Door};
 use crate::operation::response::{Answer, Refusal};
 use crate::pg::state::{export_run as files, job_control, job_report, scheduler};
 use crate::pg::sys::latch::Backend;
@@ -25,7 +26,7 @@ pub fn status(id: &str) -> Result<Answer, Error> {
     let standing = match job_control::standing(id) {
         Ok(standing) if standing.kind == "export" => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
-        Err(error) => return Answer::of_error(error),
+        Err(error) => return http_status::blame_request(error, Door::Export).map(Answer::from),
     };
     if !backend::is_standby() {
         scheduler::start_waiting()?;
@@ -61,7 +62,7 @@ fn manifest(number: i64, facts: &Value, export: &Export) -> Result<Answer, Error
     let expiry = guc::export_url_expiry();
     let urls = match urls(export, keys, expiry) {
         Ok(urls) => urls,
-        Err(error @ Error::MissingRole { .. }) => return Answer::of_error(error),
+        Err(error @ Error::MissingRole { .. }) => return http_status::blame_request(error, Door::Export).map(Answer::from),
         // The files are there; another time they may be reached.
         Err(error) => return Ok(Refusal::new(500, "transient", format!("the files cannot be linked to: {error}")).into()),
     };

@@ -7,6 +7,7 @@ use crate::job::spec::JobSpec;
 use crate::operation::export::request::{Handling, Level, Params, short};
 use crate::operation::export::spec::{Export, ExportTarget, PatientScope};
 use crate::operation::export::{cleanup, patients};
+use crate::operation::http_status::{self, Door};
 use crate::operation::response::{Answer, Refusal, Wrong};
 use crate::operation::storage;
 use crate::pg::catalog::resource_table::{self, Table};
@@ -40,7 +41,7 @@ pub fn start(level: &str, params: &Value, group: Option<&str>, handling: Handlin
     match begin(level, params, group, handling) {
         Ok(answer) => Ok(answer),
         Err(Wrong::Refused(refusal)) => Ok(refusal.into()),
-        Err(Wrong::Failed(error)) => Answer::of_error(error),
+        Err(Wrong::Failed(error)) => http_status::blame_request(error, Door::Export).map(Answer::from),
     }
 }
 
@@ -248,7 +249,7 @@ pub fn cancel(id: &str) -> Result<Answer, Error> {
     let standing = match job_control::standing(id) {
         Ok(standing) if standing.kind == "export" && standing.state != "cancelled" => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
-        Err(error) => return Answer::of_error(error),
+        Err(error) => return http_status::blame_request(error, Door::Export).map(Answer::from),
     };
     if !job_control::stop(standing.number, id, Stop::End)? {
         files::give_up(standing.number, id)?;

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::fhir::definitions;
 use crate::job::spec::JobSpec;
+use crate::operation::http_status::{self, Door};
 use crate::operation::import::request::{Action, ApiVersion, Mode, Request, Start};
 use crate::operation::import::spec::Import;
 use crate::operation::response::Answer;
@@ -48,26 +49,7 @@ pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> 
 
 /// What can be blamed on a request is an answer.
 fn refusal(error: Error) -> Result<Answer, Error> {
-    match http_status(&error) {
-        Some(status) => Ok(Answer::refuse(status, error.to_string())),
-        None => Err(error),
-    }
-}
-
-/// The HTTP status of an error that a request is the cause of.
-pub fn http_status(error: &Error) -> Option<u16> {
-    Some(match error {
-        Error::MissingRole { .. } | Error::ForeignJob => 403,
-        Error::Source { .. }
-        | Error::UnknownType(_)
-        | Error::InvalidType(_)
-        | Error::UnknownOption { .. }
-        | Error::InvalidOption { .. }
-        | Error::WrongShape { .. }
-        | Error::NoHistory(_)
-        | Error::NoResourceDirectory => 400,
-        _ => return None,
-    })
+    http_status::blame_request(error, Door::Import).map(|refusal| Answer::refuse(refusal.status, refusal.text))
 }
 
 fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Result<Answer, Error> {

@@ -192,7 +192,8 @@ fn message(error: &pg_sys::ErrorData) -> Option<&CStr> {
 }
 
 /// What to do when another transaction stood in the way of rows that a session writes itself.
-const CONFLICT_HINT: &CStr = c"Another transaction writes the same resources. Load again, or use bulk.import, which tries again by itself.";
+const CONFLICT_HINT: &CStr =
+    c"If another transaction writes the same resources, load again, or use bulk.import, which tries again by itself.";
 
 /// Completes the error that is being raised by what `first` said.
 fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
@@ -216,7 +217,8 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
         // SAFETY: as above; the text has no format signs.
         unsafe { errdetail(detail.as_ptr()) };
     }
-    if !place.is_null() && retry::is_transient_state(&sqlstate::sqlstate(first.sqlerrcode)) {
+    let is_known_id = detail.is_some_and(|detail| detail.to_bytes().starts_with(b"Key (id)="));
+    if !place.is_null() && (is_known_id || retry::is_transient_state(&sqlstate::sqlstate(first.sqlerrcode))) {
         // SAFETY: called from a context callback; the text has no format signs.
         unsafe { errhint(CONFLICT_HINT.as_ptr()) };
     }

@@ -155,9 +155,9 @@ impl<'a> CheckpointSink<'a> {
         }
         let mut sink = group_sink::open(destination.clone(), self.resource_type.as_deref(), self.max_errors, journal)?;
         match self.group.as_slice() {
-            // Lines that may be rejected are kept by batch.
-            batches @ [_, _, ..] if self.max_errors == 0 => sink.store(Rc::new(Batch::merge(batches)?), &mut counters)?,
-            batches => batches.iter().try_for_each(|batch| sink.store(Rc::clone(batch), &mut counters))?,
+            [] => {}
+            [batch] => sink.store(Rc::clone(batch), &mut counters)?,
+            batches => sink.store(Rc::new(Batch::merge(batches)?), &mut counters)?,
         }
         sink.finish(&mut counters)?;
         if counters.read != counters.all_stored() + counters.skipped + counters.rejected {

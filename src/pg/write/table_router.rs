@@ -144,13 +144,11 @@ impl TableRouter {
             by_type[row.resource_type].push(row);
         }
         let mut outcome = BatchOutcome::default();
-        // All writers lock the tables' rows in one order.
-        let mut by_type: Vec<(&String, Vec<&Row>)> = batch.types.iter().zip(by_type).filter(|(_, rows)| !rows.is_empty()).collect();
-        by_type.sort_unstable_by_key(|(resource_type, _)| *resource_type);
-        for (resource_type, rows) in by_type {
-            let rows = rows.as_slice();
+        let mut prepared: Vec<(&String, Vec<&Row>)> = Vec::new();
+        // Tables are made in the order in which lines first need them.
+        for (resource_type, rows) in batch.types.iter().zip(by_type).filter(|(_, rows)| !rows.is_empty()) {
             match self.prepare(resource_type) {
-                Ok(()) => {}
+                Ok(()) => prepared.push((resource_type, rows)),
                 // What a line says its type is is the line's fault.
                 Err(error @ (Error::UnknownType(_) | Error::WrongShape { .. } | Error::SameTable(_) | Error::OtherStage { .. })) => {
                     let reason = match error {
@@ -158,16 +156,18 @@ impl TableRouter {
                         error => Reason::Fault(Fault::WrongTable(Box::new(error))),
                     };
                     outcome.rejects.extend(rows.iter().map(|row| batch.reject(row, reason.clone())));
-                    continue;
                 }
                 Err(error) => return Err(error),
             }
-            if let Some(target) = self.targets.get_mut(resource_type) {
-                let written = target.writer.write(batch, rows, self.destination.ids)?;
-                outcome.store(resource_type, written.stored);
-                outcome.skipped += written.skipped;
-                outcome.rejects.extend(written.refused.into_iter().map(|row| batch.reject(row, Reason::Fault(Fault::DuplicateId))));
-            }
+        }
+        // All writers lock rows in the order of their types and ids.
+        prepared.sort_unstable_by_key(|(resource_type, _)| *resource_type);
+        for (resource_type, rows) in prepared {
+            let Some(target) = self.targets.get_mut(resource_type) else { continue };
+            let written = target.writer.write(batch, &rows, self.destination.ids)?;
+            outcome.store(resource_type, written.stored);
+            outcome.skipped += written.skipped;
+            outcome.rejects.extend(written.refused.into_iter().map(|row| batch.reject(row, Reason::Fault(Fault::DuplicateId))));
         }
         outcome.rejects.sort_by_key(|reject| reject.place.line);
         Ok(outcome)

@@ -120,6 +120,14 @@ pub enum Occurrence {
     Replaced,
 }
 
+/// The lines of a block.
+#[derive(Debug, Clone)]
+pub struct KeptLines {
+    /// Bytes of the source before them.
+    pub offset: u64,
+    pub bytes: Arc<Vec<u8>>,
+}
+
 /// Rows in the order of their lines.
 #[derive(Debug)]
 pub struct Batch {
@@ -137,9 +145,8 @@ pub struct Batch {
     pub characters: u64,
     /// Where its lines end, if loading can go on there.
     pub end: Option<Checkpoint>,
-    /// The lines themselves, where they are kept, and where in the source they begin.
-    pub lines: Arc<Vec<u8>>,
-    pub offset: u64,
+    /// The lines themselves, where they are kept, in the order of the source.
+    pub lines: Vec<KeptLines>,
     pub ids: Vec<u8>,
     pub resources: Vec<u8>,
     /// By index into `types`.
@@ -166,7 +173,7 @@ impl Batch {
         &self.resources[row.resource.0..row.resource.1]
     }
 
-    pub fn new(source: &str, offset: u64) -> Batch {
+    pub fn new(source: &str) -> Batch {
         Batch {
             source: source.to_owned(),
             types: Vec::new(),
@@ -176,8 +183,7 @@ impl Batch {
             size: 0,
             characters: 0,
             end: None,
-            lines: Arc::default(),
-            offset,
+            lines: Vec::new(),
             ids: Vec::new(),
             resources: Vec::new(),
             compression: Vec::new(),
@@ -189,8 +195,8 @@ impl Batch {
         let mut picked = Batch {
             types: self.types.clone(),
             rows: Vec::with_capacity(rows.len()),
-            lines: Arc::clone(&self.lines),
-            ..Batch::new(&self.source, self.offset)
+            lines: self.lines.clone(),
+            ..Batch::new(&self.source)
         };
         for row in rows {
             let (id, resource) = (self.id_varlena(row), self.resource(row));
@@ -208,19 +214,18 @@ impl Batch {
         Ok(part)
     }
 
-    /// The rows of batches that follow one another, as those of one, without the lines that were rejected or kept.
+    /// The rows of batches that follow one another, as those of one, without the lines that were rejected.
     ///
     /// # Errors
     /// `Memory` where there is none for a copy of the rows.
     pub fn merge(batches: &[Rc<Batch>]) -> Result<Batch, Error> {
-        let first = batches.first().map_or(("", 0), |batch| (batch.source.as_str(), batch.offset));
-        let mut merged = Batch::new(first.0, first.1);
+        let mut merged = Batch::new(batches.first().map_or("", |batch| &batch.source));
         let (ids, resources) = batches.iter().fold((0, 0), |sum, batch| (sum.0 + batch.ids.len() + 8, sum.1 + batch.resources.len() + 8));
         merged.ids.try_reserve_exact(ids).map_err(|_| Error::Memory)?;
         merged.resources.try_reserve_exact(resources).map_err(|_| Error::Memory)?;
         for batch in batches {
-            let types: Vec<usize> =
-                batch.types.iter().zip(&batch.compression).map(|(name, rule)| merged.type_of(name, || rule.clone())).collect();
+            let rule = |index: usize| batch.compression.get(index).cloned().flatten();
+            let types: Vec<usize> = batch.types.iter().enumerate().map(|(index, name)| merged.type_of(name, || rule(index))).collect();
             let (id_start, _) = append(&mut merged.ids, &batch.ids)?;
             let (resource_start, _) = append(&mut merged.resources, &batch.resources)?;
             let number = merged.rows.len();
@@ -231,6 +236,7 @@ impl Batch {
                 ..row.clone()
             }));
             merged.references.extend(batch.references.iter().map(|(row, reference)| (row + number, reference.clone())));
+            merged.lines.extend(batch.lines.iter().cloned());
             merged.size += batch.size;
             merged.characters += batch.characters;
             merged.end = batch.end.clone();
@@ -246,13 +252,14 @@ impl Batch {
 
     /// Bytes of the rows' values, and of the lines.
     pub fn memory(&self) -> usize {
-        self.ids.len() + self.resources.len() + self.lines.len()
+        self.ids.len() + self.resources.len() + self.lines.iter().map(|lines| lines.bytes.len()).sum::<usize>()
     }
 
     /// A row that is not stored after all.
     pub fn reject(&self, row: &Row, reason: Reason) -> Reject {
-        let start = usize::try_from(row.offset - self.offset).unwrap_or(usize::MAX).min(self.lines.len());
-        let rest = &self.lines[start..];
+        let kept = self.lines.partition_point(|lines| lines.offset <= row.offset).checked_sub(1).and_then(|last| self.lines.get(last));
+        let start = kept.map_or(0, |lines| usize::try_from(row.offset - lines.offset).unwrap_or(usize::MAX));
+        let rest = kept.and_then(|lines| lines.bytes.get(start..)).unwrap_or_default();
         let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
         Reject {
             place: SourcePlace { source: self.source.clone(), line: row.line, byte: 1 },
@@ -314,7 +321,7 @@ fn append(values: &mut Vec<u8>, value: &[u8]) -> Result<(usize, usize), Error> {
 pub fn encode_block(config: &EncodeConfig, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
     // All bytes but those that go on with a character.
     let characters = block.bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count() as u64;
-    let mut batch = Batch { size: block.bytes.len() as u64, characters, ..Batch::new(&config.source, block.offset) };
+    let mut batch = Batch { size: block.bytes.len() as u64, characters, ..Batch::new(&config.source) };
     if batch.resources.try_reserve(block.bytes.len() + block.bytes.len() / 8).is_err() {
         return Err(Error::Memory);
     }
@@ -344,7 +351,7 @@ pub fn encode_block(config: &EncodeConfig, block: &Block, workspace: &mut Worksp
         let mut lines = Vec::new();
         lines.try_reserve_exact(block.bytes.len()).map_err(|_| Error::Memory)?;
         lines.extend_from_slice(&block.bytes);
-        batch.lines = Arc::new(lines);
+        batch.lines.push(KeptLines { offset: block.offset, bytes: Arc::new(lines) });
     }
     batch.rank();
     Ok(batch)
@@ -436,4 +443,60 @@ fn encode_line(config: &EncodeConfig, line: Line, workspace: &mut Workspace, bat
         occurrence: Occurrence::Only,
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fhir::definitions;
+
+    fn encode(text: &str, first_line: u64, offset: u64) -> Rc<Batch> {
+        let config = EncodeConfig {
+            source: "s".to_owned(),
+            definitions: definitions::r4(),
+            resource_type: None,
+            from: Format::Fhir,
+            stored: Format::Aidbox,
+            created_at_url: String::new(),
+            changes: Changes::new(None, false, 100).unwrap(),
+            checks: None,
+            take_meta: TakeMeta::Nothing,
+            versions: None,
+            compression: Rules::default(),
+            reject_limit: 10,
+            keep_lines: true,
+            max_line: 1000,
+            max_depth: 100,
+        };
+        let bytes = text.as_bytes().to_vec();
+        let line_count = text.matches('\n').count();
+        let block = Block { bytes, first_line, line_count, offset, overlong: false };
+        Rc::new(encode_block(&config, &block, &mut Workspace::default()).unwrap())
+    }
+
+    /// What each row is, by its line.
+    fn rows(batch: &Batch) -> Vec<(u64, &str, &str, Vec<u8>, Occurrence, String)> {
+        let row = |row: &Row| {
+            let raw = batch.reject(row, Reason::Fault(Fault::NoId)).raw;
+            (row.line, batch.types[row.resource_type].as_str(), batch.id(row), batch.resource(row).to_vec(), row.occurrence, raw)
+        };
+        batch.rows.iter().map(row).collect()
+    }
+
+    #[test]
+    fn batches_that_are_merged_are_as_one_of_all_lines() {
+        let line = |kind: &str, id: &str, more: &str| format!("{{\"resourceType\":\"{kind}\",\"id\":\"{id}\",\"language\":\"{more}\"}}\n");
+        let first =
+            [line("Patient", "b", "x"), "nothing\n".to_owned(), line("Group", "a", &"y".repeat(100)), line("Patient", "a", "z")].concat();
+        let second = [line("Observation", "b", "u"), line("Patient", "b", "v"), line("Patient", "c", "w")].concat();
+        let whole = encode(&format!("{first}{second}"), 1, 0);
+        let parts = [encode(&first, 1, 0), encode(&second, 5, first.len() as u64)];
+        let merged = Batch::merge(&parts).unwrap();
+        assert_eq!(rows(&merged), rows(&whole));
+        assert_eq!(merged.rows.iter().map(|row| row.rank).collect::<Vec<_>>(), whole.rows.iter().map(|row| row.rank).collect::<Vec<_>>());
+        assert_eq!((merged.size, merged.characters, &merged.types), (whole.size, whole.characters, &whole.types));
+        assert_eq!(rows(&whole)[0].4, Occurrence::Replaced);
+        assert!(rows(&merged).iter().all(|row| row.5.contains(&format!("\"id\":\"{}\"", row.2))));
+        assert!(merged.rows.iter().all(|row| row.id.0 % 4 == 0 && row.resource.0 % 8 == 0));
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::fhir::resource_meta::Meta;
+use crate::pipeline::load::batch::KeptLines;
 use crate::pipeline::load::batch::{Batch, Occurrence, Row};
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ pub fn put(batch: &Batch, spool: &mut dyn Spool) {
     number(batch.types.len() as u64);
     number(batch.rows.len() as u64);
     number(batch.size);
-    number(batch.offset);
+    number(batch.lines.len() as u64);
+    batch.lines.iter().for_each(|lines| number(lines.offset));
     for row in &batch.rows {
         for part in fields(row) {
             number(part);
@@ -30,7 +32,8 @@ pub fn put(batch: &Batch, spool: &mut dyn Spool) {
     }
     spool.write(&head);
     let names = batch.types.iter().map(|name| name.as_bytes());
-    for bytes in std::iter::once(batch.source.as_bytes()).chain(names).chain([&batch.ids[..], &batch.resources, &batch.lines]) {
+    let lines = batch.lines.iter().map(|lines| lines.bytes.as_slice());
+    for bytes in std::iter::once(batch.source.as_bytes()).chain(names).chain([&batch.ids[..], &batch.resources]).chain(lines) {
         spool.write(&(bytes.len() as u64).to_le_bytes());
         spool.write(bytes);
     }
@@ -41,7 +44,8 @@ pub fn take(spool: &mut dyn Spool) -> Result<Option<Batch>, Error> {
     let Some(types) = number(spool) else { return Ok(None) };
     let cut = || Error::Internal("a temporary file is cut".to_owned());
     let mut next = || number(spool).ok_or_else(cut);
-    let (rows, size, offset) = (next()?, next()?, next()?);
+    let (rows, size, kept) = (next()?, next()?, next()?);
+    let offsets = (0..kept).map(|_| next()).collect::<Result<Vec<u64>, Error>>()?;
     let rows = (0..rows).map(|_| row(&mut next)).collect::<Result<Vec<Row>, Error>>()?;
     let mut bytes = || -> Result<Vec<u8>, Error> {
         let length = usize::try_from(number(spool).ok_or_else(cut)?).map_err(|_| Error::Memory)?;
@@ -53,8 +57,10 @@ pub fn take(spool: &mut dyn Spool) -> Result<Option<Batch>, Error> {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| cut());
     let source = text(bytes()?)?;
     let types = (0..types).map(|_| text(bytes()?)).collect::<Result<Vec<String>, Error>>()?;
-    let (ids, resources, lines) = (bytes()?, bytes()?, bytes()?);
-    Ok(Some(Batch { types, rows, size, ids, resources, lines: Arc::new(lines), ..Batch::new(&source, offset) }))
+    let (ids, resources) = (bytes()?, bytes()?);
+    let kept = |offset| bytes().map(|bytes| KeptLines { offset, bytes: Arc::new(bytes) });
+    let lines = offsets.into_iter().map(kept).collect::<Result<Vec<KeptLines>, Error>>()?;
+    Ok(Some(Batch { types, rows, size, ids, resources, lines, ..Batch::new(&source) }))
 }
 
 fn number(spool: &mut dyn Spool) -> Option<u64> {
