@@ -2,6 +2,7 @@
 
 use crate::support::cluster::{data, shared};
 use crate::support::exports::{bucket, cancel, directory, export, exported, lines, literal, load, manifest, names, set, some, status};
+use crate::support::memory_peak::rss_anon;
 use crate::support::proxy::{Proxy, Trouble};
 use crate::support::servers::S3Server;
 use crate::support::statement::{failure, value, wait_until};
@@ -511,4 +512,34 @@ fn rights() {
     assert_eq!(cancel(&mut client, &begun.id()).status, 202);
     wait_until("they are deleted", || files() == before - 1);
     assert_eq!((status(&mut client, &begun.id()).status, cancel(&mut client, &begun.id()).status), (404, 404));
+}
+
+test!("an export of many patients keeps their ids and no more", many_patients);
+fn many_patients() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let _storage = directory(&mut client);
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient');
+            insert into patient (id, txid, status, resource) select 'patient-' || n, n, 'created', '{}' from generate_series(1, 400000) n",
+        )
+        .unwrap();
+    // Of any of its workers, at its peak, in bytes.
+    let mut peak = |level: &str| {
+        let begun = export(&mut client, level, &json!({"_type": "Patient"}), None);
+        let mut most = 0;
+        wait_until("it has ended", || {
+            let workers = "select pid from pg_stat_activity where backend_type = 'bulk worker' and datname = current_database()";
+            for worker in client.query(workers, &[]).unwrap() {
+                most = most.max(rss_anon(worker.get(0)));
+            }
+            value(&mut client, &format!("select state from bulk.job where id = '{}'", begun.id())) == "completed"
+        });
+        most
+    };
+    let (all, patients) = (peak("system"), peak("patient"));
+    println!("workers of an export: {} kB, of one of 400,000 patients: {} kB", all / 1024, patients / 1024);
+    // A hash of each id, in a table that doubles.
+    assert!(patients < all + (30 << 20), "{patients} bytes, {all} without ids");
 }
