@@ -190,72 +190,101 @@ impl Test {
         })
     }
 
+    /// Whether a value of an element, whose type is `kind`, meets it; `target` is the one type that a reference must lead to.
     fn is_met(&self, document: &Document, kind: &str, target: Option<&str>, value: Value) -> bool {
-        let member = |key: &str| match value {
-            Value::Object(members) => document.get(members, key),
+        let found = FoundValue { document, kind, value };
+        match self {
+            Test::Present => true,
+            Test::Token { system, code } => found.is_token(system.as_deref(), code.as_deref()),
+            Test::Date { comparison, range } => found.is_date(*comparison, *range),
+            Test::Reference { kind: wanted, id } => {
+                let Some(reference) = found.text(found.member("reference")) else { return false };
+                let wanted = wanted.as_deref();
+                matches!(reference::split(reference), Target::Relative(kind, found)
+                    if found == id && wanted.is_none_or(|wanted| wanted == kind) && target.is_none_or(|target| target == kind))
+            }
+            Test::Uri(uri) => found.text(found.member("reference")).or_else(|| found.text(Some(value))) == Some(uri.as_str()),
+            Test::Text { text, how } => found.has_text(text, *how),
+        }
+    }
+}
+
+/// A value of an element, in a resource.
+#[derive(Clone, Copy)]
+struct FoundValue<'a> {
+    document: &'a Document,
+    /// Its type.
+    kind: &'a str,
+    value: Value,
+}
+
+impl<'a> FoundValue<'a> {
+    fn member(self, key: &str) -> Option<Value> {
+        match self.value {
+            Value::Object(members) => self.document.get(members, key),
             _ => None,
-        };
-        let text = |value: Option<Value>| match value {
-            Some(Value::String(text)) => Some(document.str(text)),
+        }
+    }
+
+    fn text(self, value: Option<Value>) -> Option<&'a str> {
+        match value {
+            Some(Value::String(text)) => Some(self.document.str(text)),
             Some(Value::Bool(true)) => Some("true"),
             Some(Value::Bool(false)) => Some("false"),
             _ => None,
-        };
-        match self {
-            Test::Present => true,
-            Test::Token { system, code } => {
-                let is = |found_system: Option<&str>, found_code: Option<&str>| {
-                    let is_of_system = system.as_deref().is_none_or(|system| found_system.unwrap_or_default() == system);
-                    is_of_system && code.as_deref().is_none_or(|code| found_code == Some(code))
-                };
-                match kind {
-                    "CodeableConcept" => {
-                        let Some(Value::Array(codings)) = member("coding") else { return false };
-                        document.elements(codings).iter().any(|&coding| self.is_met(document, "Coding", None, coding))
-                    }
-                    "Coding" => is(text(member("system")), text(member("code"))),
-                    "Identifier" => is(text(member("system")), text(member("value"))),
-                    "ContactPoint" => code.as_deref() == text(member("value")),
-                    _ => code.as_deref() == text(Some(value)),
-                }
-            }
-            Test::Date { comparison, range } => {
-                let of = |value: Option<Value>| text(value).and_then(instant::range);
-                match kind {
-                    "Period" => {
-                        let (start, end) = (of(member("start")), of(member("end")));
-                        (start.is_some() || end.is_some())
-                            && comparison.holds((start.map_or(i64::MIN, |start| start.0), end.map_or(i64::MAX, |end| end.1)), *range)
-                    }
-                    "Timing" => {
-                        let Some(Value::Array(events)) = member("event") else { return false };
-                        document.elements(events).iter().filter_map(|&event| of(Some(event))).any(|found| comparison.holds(found, *range))
-                    }
-                    _ => of(Some(value)).is_some_and(|found| comparison.holds(found, *range)),
-                }
-            }
-            Test::Reference { kind: wanted, id } => {
-                let Some(found) = text(member("reference")) else { return false };
-                let wanted = wanted.as_deref();
-                matches!(reference::split(found), Target::Relative(kind, found)
-                    if found == id && wanted.is_none_or(|wanted| wanted == kind) && target.is_none_or(|target| target == kind))
-            }
-            Test::Uri(uri) => text(member("reference")).or_else(|| text(Some(value))) == Some(uri.as_str()),
-            Test::Text { text: wanted, how } => {
-                let keys: &[&str] = match kind {
-                    "HumanName" => &["text", "family", "given", "prefix", "suffix"],
-                    "Address" => &["text", "line", "city", "district", "state", "postalCode", "country"],
-                    "CodeableConcept" => &["text"],
-                    _ => return text(Some(value)).is_some_and(|found| how.is(found, wanted)),
-                };
-                keys.iter().filter_map(|key| member(key)).any(|value| match value {
-                    Value::Array(list) => {
-                        document.elements(list).iter().any(|&one| text(Some(one)).is_some_and(|found| how.is(found, wanted)))
-                    }
-                    one => text(Some(one)).is_some_and(|found| how.is(found, wanted)),
-                })
-            }
         }
+    }
+
+    /// <https://hl7.org/fhir/R4/search.html#token>
+    fn is_token(self, system: Option<&str>, code: Option<&str>) -> bool {
+        let is = |found_system: Option<&str>, found_code: Option<&str>| {
+            let is_of_system = system.is_none_or(|system| found_system.unwrap_or_default() == system);
+            is_of_system && code.is_none_or(|code| found_code == Some(code))
+        };
+        let text = |key: &str| self.text(self.member(key));
+        match self.kind {
+            "CodeableConcept" => {
+                let Some(Value::Array(codings)) = self.member("coding") else { return false };
+                let coding = |&value: &Value| FoundValue { kind: "Coding", value, ..self }.is_token(system, code);
+                self.document.elements(codings).iter().any(coding)
+            }
+            "Coding" => is(text("system"), text("code")),
+            "Identifier" => is(text("system"), text("value")),
+            "ContactPoint" => code == text("value"),
+            _ => code == self.text(Some(self.value)),
+        }
+    }
+
+    /// <https://hl7.org/fhir/R4/search.html#date>
+    fn is_date(self, comparison: Comparison, range: (i64, i64)) -> bool {
+        let of = |value: Option<Value>| self.text(value).and_then(instant::range);
+        match self.kind {
+            "Period" => {
+                let (start, end) = (of(self.member("start")), of(self.member("end")));
+                (start.is_some() || end.is_some())
+                    && comparison.holds((start.map_or(i64::MIN, |start| start.0), end.map_or(i64::MAX, |end| end.1)), range)
+            }
+            "Timing" => {
+                let Some(Value::Array(events)) = self.member("event") else { return false };
+                self.document.elements(events).iter().filter_map(|&event| of(Some(event))).any(|found| comparison.holds(found, range))
+            }
+            _ => of(Some(self.value)).is_some_and(|found| comparison.holds(found, range)),
+        }
+    }
+
+    /// <https://hl7.org/fhir/R4/search.html#string>
+    fn has_text(self, wanted: &str, how: How) -> bool {
+        let is = |value: Value| self.text(Some(value)).is_some_and(|found| how.is(found, wanted));
+        let keys: &[&str] = match self.kind {
+            "HumanName" => &["text", "family", "given", "prefix", "suffix"],
+            "Address" => &["text", "line", "city", "district", "state", "postalCode", "country"],
+            "CodeableConcept" => &["text"],
+            _ => return is(self.value),
+        };
+        keys.iter().filter_map(|key| self.member(key)).any(|value| match value {
+            Value::Array(list) => self.document.elements(list).iter().any(|&one| is(one)),
+            one => is(one),
+        })
     }
 }
 
@@ -306,6 +335,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines)]
     fn resources_are_chosen() {
         let observation = r#"{"id": "o", "meta": {"lastUpdated": "2021-06-10T08:26:10.5Z"}, "status": "final",
             "code": {"coding": [{"system": "http://loinc.org", "code": "8302-2"}, {"code": "x,y"}]},

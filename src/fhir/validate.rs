@@ -344,6 +344,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines)]
     fn what_is_wrong_is_found_where_it_is() {
         for (resource_type, text, expected) in [
             ("Patient", r#"{"id":"1","resourceType":"Patient"}"#, &[][..]),

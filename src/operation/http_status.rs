@@ -9,20 +9,23 @@ use crate::pg::sys::{backend, sqlstate};
 /// Where a request names what is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
-    /// The path of a request to `bulk.http`, as far as it can be to blame; else the body.
+    /// The path of a request.
     Path,
+    /// Its body.
+    Body,
     /// The body of a request to import.
     Import,
     /// The parameters of an export.
     Export,
 }
 
-/// What a door answers that the others do not: the first row that fits counts.
-const EXCEPTIONS: [(Door, fn(&Error) -> bool, u16); 3] = [
+/// What a door answers that the others do not: the door, which errors, and their status.
+type Exception = (Door, fn(&Error) -> bool, u16);
+const EXCEPTIONS: [Exception; 3] = [
     // A type in the path is a resource that is not there; in a body or a parameter it is a wrong value.
     (Door::Path, |error| matches!(error, Error::UnknownType(_)), 404),
     // A source that cannot be looked at is named by the request.
-    (Door::Import, |error| matches!(error, Error::Source { .. }), 400),
+    (Door::Import, |error| matches!(error, Error::Source { .. } | Error::NoResourceDirectory), 400),
     // The store of an export, and the account for it, are the server's configuration.
     (
         Door::Export,
@@ -32,9 +35,9 @@ const EXCEPTIONS: [(Door, fn(&Error) -> bool, u16); 3] = [
 ];
 
 /// The answer to a request that failed. What is nobody's fault but ours is in the server's log too.
-pub fn refusal(failure: &Failure) -> Refusal {
+pub fn refusal(failure: &Failure, door: Door) -> Refusal {
     let (status, text) = match failure {
-        Failure::Ours(error) => (of_error(error, Door::Path), sqlstate::message_without_content(error)),
+        Failure::Ours(error) => (of_error(error, door), sqlstate::message_without_content(error)),
         Failure::Server { sqlstate, .. } => (of_sqlstate(&sqlstate::sqlstate(*sqlstate)), failure.masked_message()),
     };
     if status == 500 {

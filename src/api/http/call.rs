@@ -6,8 +6,9 @@ use crate::api::http::route::{self, From, Missing, Route};
 use crate::api::http::stream;
 use crate::api::option::LoadRequest;
 use crate::api::{load, rpc};
+use crate::operation::http_status::{self, Door};
 use crate::operation::response::{Answer, Refusal, Wrong};
-use crate::operation::{export, http_status, import};
+use crate::operation::{export, import};
 use crate::pg::state::scheduler;
 use crate::pg::sys::argument::Json;
 use crate::pg::sys::version::Matched;
@@ -52,7 +53,12 @@ fn answer(request: &Request, is_import: bool) -> Reply {
         Err(Wrong::Refused(refusal)) => Ok(refused(is_import, refusal)),
         Err(Wrong::Failed(error)) => Err(error),
     });
-    done.unwrap_or_else(|failed| refused(is_import, http_status::refusal(&failed)))
+    let door = match route {
+        // Whose body says the type.
+        Route::Load { resource_type: None, .. } => Door::Body,
+        _ => Door::Path,
+    };
+    done.unwrap_or_else(|failed| refused(is_import, http_status::refusal(&failed, door)))
 }
 
 /// Imports have words of their own.

@@ -11,6 +11,7 @@ use crate::pg::catalog::ddl::{self, Key};
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::loader_file::Listed;
+use crate::pg::state::loader_file::Taken;
 use crate::pg::state::task::NewTask;
 use crate::pg::state::{disabled_index, job_control, job_report, loader_file as files, scheduler, task_claim};
 use crate::pg::sys::latch::Backend;
@@ -59,14 +60,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     let written = |key: &str| listing::written(&params.bucket, key);
     let (bucket, directory) = written("");
     files::lock(&bucket);
-    let mut listed = Listed::default();
-    for found in &listing.found {
-        listed.files.push(written(&found.object.key).1);
-        listed.types.push(found.resource_type.clone());
-        listed.sizes.push(i64::try_from(found.object.size).unwrap_or(i64::MAX));
-        listed.modified.push(found.object.modified.clone());
-        listed.etags.push(found.object.etag.clone());
-    }
+    let listed = listed(params, listing);
     let covered: Vec<String> = match params.prefixes.is_empty() {
         true => vec![directory.clone()],
         false => params.prefixes.iter().map(|prefix| format!("{directory}{prefix}")).collect(),
@@ -89,21 +83,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
         .filter(|(_, state)| state == "interrupted")
         .map(|(number, _)| number)
         .collect();
-    let mut answer = json!({
-        "message": format!("Upload from bucket <{url}> started. {} new files added.", taken.new.len()),
-        "progress": {"total": files::counts(&bucket, &directory)?.total},
-        "new-files-count": taken.new.len(),
-        "ignored": listing.ignored,
-    });
-    if listing.ignored_in_all > listing.ignored.len() as u64 {
-        answer["ignored-count"] = json!(listing.ignored_in_all);
-    }
-    if taken.held > 0 {
-        answer["held-by-others"] = json!(taken.held);
-    }
-    if !taken.changed.is_empty() {
-        answer["changed"] = json!(taken.changed);
-    }
+    let mut answer = answer(&url, files::counts(&bucket, &directory)?.total, &taken, listing);
     if tasks.is_empty() && off.is_empty() && left.is_empty() {
         return Ok(answer);
     }
@@ -118,6 +98,39 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
     task_claim::add_indexes(number, &off)?;
     answer["id"] = json!(id);
     Ok(answer)
+}
+
+/// The files of a listing as they are written down.
+fn listed(params: &Params, listing: &Listing) -> Listed {
+    let mut listed = Listed::default();
+    for found in &listing.found {
+        listed.files.push(listing::written(&params.bucket, &found.object.key).1);
+        listed.types.push(found.resource_type.clone());
+        listed.sizes.push(i64::try_from(found.object.size).unwrap_or(i64::MAX));
+        listed.modified.push(found.object.modified.clone());
+        listed.etags.push(found.object.etag.clone());
+    }
+    listed
+}
+
+/// What is answered, but for the job.
+fn answer(url: &str, total: i64, taken: &Taken, listing: &Listing) -> Value {
+    let mut answer = json!({
+        "message": format!("Upload from bucket <{url}> started. {} new files added.", taken.new.len()),
+        "progress": {"total": total},
+        "new-files-count": taken.new.len(),
+        "ignored": listing.ignored,
+    });
+    if listing.ignored_in_all > listing.ignored.len() as u64 {
+        answer["ignored-count"] = json!(listing.ignored_in_all);
+    }
+    if taken.held > 0 {
+        answer["held-by-others"] = json!(taken.held);
+    }
+    if !taken.changed.is_empty() {
+        answer["changed"] = json!(taken.changed);
+    }
+    answer
 }
 
 /// Takes the indexes off the tables of these types. Those that are not there yet have nothing but their keys.

@@ -199,53 +199,61 @@ impl Params {
             if !is_resource {
                 read.query.push((name.to_owned(), value.clone()));
             }
-            let instant = || {
-                instant::range(&value)
-                    .map(|(start, _)| start)
-                    .ok_or_else(|| Refusal::new(422, "value", format!("{name} must be an instant")).at(expression.clone()))
-            };
-            let listed = || value.split(',').map(str::trim).filter(|task| !task.is_empty()).map(str::to_owned);
-            match name {
-                "_outputFormat" => match value.as_str() {
-                    format if PLAIN.contains(&format) => read.gzip = false,
-                    format if GZIPPED.contains(&format) => read.gzip = true,
-                    _ => return refuse(422, format!("_outputFormat \"{}\" is not supported", short(&value))),
-                },
-                "_type" => read.types.get_or_insert_default().extend(listed()),
-                "_since" => read.since = Some(instant()?),
-                "_until" => read.until = Some(instant()?),
-                "_typeFilter" => read
-                    .filters
-                    .push(filter(definitions, &value).map_err(|text| Refusal::new(400, "invalid", text).at(expression.clone()))?),
-                "_elements" => {
-                    for name in listed() {
-                        if !read.elements.add(definitions, &name) {
-                            return refuse(400, format!("_elements \"{}\" is no element at the root of a resource", short(&name)));
-                        }
-                    }
-                }
-                "patient" => {
-                    let references: Vec<String> = if is_resource { vec![value.clone()] } else { listed().collect() };
-                    read.patients.extend(references.into_iter().map(|reference| Patient::read(reference, expression.clone())));
-                }
-                "onPatientError" => match value.as_str() {
-                    "fail" => read.ignores_patient_errors = false,
-                    "ignore" => read.ignores_patient_errors = true,
-                    _ => return refuse(422, "onPatientError must be fail or ignore".to_owned()),
-                },
-                "_aidbox.storageProvider" => read.storage.provider = Some(value),
-                "_aidbox.storageBucket" => read.storage.bucket = Some(value),
-                "_aidbox.azureStorage" => read.storage.azure_storage = Some(value),
-                "_aidbox.azureContainer" => read.storage.azure_container = Some(value),
-                _ => match value.split_once('/') {
-                    Some(("AwsAccount" | "GcpServiceAccount" | "AzureAccount" | "AzureContainer", id)) if !id.is_empty() => {
-                        read.storage.account = Some(id.to_owned());
-                    }
-                    _ => return refuse(422, "_aidbox.storageAccount must refer to an account: AwsAccount/id".to_owned()),
-                },
-            }
+            read.set(definitions, RawParam { name, value, expression }, is_resource)?;
         }
         read.check(definitions, level, is_resource)
+    }
+
+    /// Takes a parameter up; whatever is repeated is added to what was there.
+    fn set(&mut self, definitions: &Definitions, given: RawParam, is_resource: bool) -> Result<(), Refusal> {
+        let RawParam { name, value, expression } = given;
+        let refuse = |status: u16, text: String| Err(Refusal::new(status, "value", text).at(expression.clone()));
+        let instant = || {
+            instant::range(&value)
+                .map(|(start, _)| start)
+                .ok_or_else(|| Refusal::new(422, "value", format!("{name} must be an instant")).at(expression.clone()))
+        };
+        let listed = || value.split(',').map(str::trim).filter(|task| !task.is_empty()).map(str::to_owned);
+        match name {
+            "_outputFormat" => match value.as_str() {
+                format if PLAIN.contains(&format) => self.gzip = false,
+                format if GZIPPED.contains(&format) => self.gzip = true,
+                _ => return refuse(422, format!("_outputFormat \"{}\" is not supported", short(&value))),
+            },
+            "_type" => self.types.get_or_insert_default().extend(listed()),
+            "_since" => self.since = Some(instant()?),
+            "_until" => self.until = Some(instant()?),
+            "_typeFilter" => {
+                self.filters.push(filter(definitions, &value).map_err(|text| Refusal::new(400, "invalid", text).at(expression.clone()))?)
+            }
+            "_elements" => {
+                for name in listed() {
+                    if !self.elements.add(definitions, &name) {
+                        return refuse(400, format!("_elements \"{}\" is no element at the root of a resource", short(&name)));
+                    }
+                }
+            }
+            "patient" => {
+                let references: Vec<String> = if is_resource { vec![value.clone()] } else { listed().collect() };
+                self.patients.extend(references.into_iter().map(|reference| Patient::read(reference, expression.clone())));
+            }
+            "onPatientError" => match value.as_str() {
+                "fail" => self.ignores_patient_errors = false,
+                "ignore" => self.ignores_patient_errors = true,
+                _ => return refuse(422, "onPatientError must be fail or ignore".to_owned()),
+            },
+            "_aidbox.storageProvider" => self.storage.provider = Some(value),
+            "_aidbox.storageBucket" => self.storage.bucket = Some(value),
+            "_aidbox.azureStorage" => self.storage.azure_storage = Some(value),
+            "_aidbox.azureContainer" => self.storage.azure_container = Some(value),
+            _ => match value.split_once('/') {
+                Some(("AwsAccount" | "GcpServiceAccount" | "AzureAccount" | "AzureContainer", id)) if !id.is_empty() => {
+                    self.storage.account = Some(id.to_owned());
+                }
+                _ => return refuse(422, "_aidbox.storageAccount must refer to an account: AwsAccount/id".to_owned()),
+            },
+        }
+        Ok(())
     }
 
     fn check(mut self, definitions: &Definitions, level: Level, is_resource: bool) -> Result<Params, Refusal> {

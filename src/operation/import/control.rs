@@ -70,19 +70,8 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
     Ok(Answer::new(status, json!({"id": made})).with("content-location", format!("{}{path}{}", guc::base_url(), escaped(&made))))
 }
 
-/// Enters a session, whose request is shown as it is made of its inputs: its id. None when the id is a job's already.
-pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewTask]) -> Value) -> Result<Option<String>, Error> {
-    let text = Value::Object(wanted.options.clone()).to_string();
-    let options = LoadOptions::read(&text)?;
-    let meta = wanted.meta.as_ref().map(Value::to_string);
-    let wrong = |_| Error::InvalidOption { name: "meta", expected: "a JSON object that can be stored" };
-    assemble::changes(&options)?.with(meta.as_deref(), wanted.id_prefix.as_deref(), guc::max_depth()).map_err(wrong)?;
-    if options.policy.keep_meta {
-        Right::Admin.require()?;
-    }
-    if options.checks.references || options.later != Default::default() {
-        return Err(Error::InvalidOption { name: "validation", expected: "checks struct, enabled on or off, for an import" });
-    }
+/// The tasks of a session, one for each input, and the URLs of their sources.
+fn tasks_of(wanted: &Start, options: &LoadOptions) -> Result<(Vec<NewTask>, Vec<String>), Error> {
     let definitions = definitions::r4();
     let (mut tasks, mut urls) = (Vec::new(), Vec::new());
     for input in &wanted.inputs {
@@ -102,6 +91,23 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         tasks.push(NewTask { source: source.name(), resource_type });
         urls.push(url);
     }
+    Ok((tasks, urls))
+}
+
+/// Enters a session, whose request is shown as it is made of its inputs: its id. None when the id is a job's already.
+pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewTask]) -> Value) -> Result<Option<String>, Error> {
+    let text = Value::Object(wanted.options.clone()).to_string();
+    let options = LoadOptions::read(&text)?;
+    let meta = wanted.meta.as_ref().map(Value::to_string);
+    let wrong = |_| Error::InvalidOption { name: "meta", expected: "a JSON object that can be stored" };
+    assemble::changes(&options)?.with(meta.as_deref(), wanted.id_prefix.as_deref(), guc::max_depth()).map_err(wrong)?;
+    if options.policy.keep_meta {
+        Right::Admin.require()?;
+    }
+    if options.checks.references || options.later != Default::default() {
+        return Err(Error::InvalidOption { name: "validation", expected: "checks struct, enabled on or off, for an import" });
+    }
+    let (tasks, urls) = tasks_of(wanted, &options)?;
     let mut open = wanted.options.clone();
     let headers = open.remove("headers").filter(|headers| !headers.is_null());
     open.remove("merge");

@@ -163,6 +163,43 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
     if task.is_none() && job_report::is_held(name, None)? {
         return Ok(Restored::Held);
     }
+    let Some(off) = lock_disabled(name)? else { return Ok(Restored::NotNeeded) };
+    if job_report::is_held(name, task)? {
+        return Ok(Restored::Held);
+    }
+    let began = std::time::Instant::now();
+    let (table, owner, is_taken, is_there) = match look_at_table(&off)? {
+        Some((Some((table, owner)), true, is_taken, is_there)) => (table, owner, is_taken, is_there),
+        Some((Some(_), false, ..)) => {
+            // What it calls would run with another's rights.
+            record_failure(name, &format!("table \"{}.{}\" is no longer of \"{}\"", off.schema, off.table, off.owner))?;
+            return Ok(Restored::NotNeeded);
+        }
+        _ => {
+            record_failure(name, &format!("table \"{}.{}\" is gone", off.schema, off.table))?;
+            return Ok(Restored::NotNeeded);
+        }
+    };
+    if is_taken && !is_there {
+        record_failure(name, &format!("another relation has the name \"{}\"", off.index))?;
+        return Ok(Restored::NotNeeded);
+    }
+    if !is_there {
+        make(&off, table, owner)?;
+    }
+    owner_sql::run(
+        &format!(
+            "update bulk.disabled_index d set status = 'restored', message = null, restore = jsonb_build_object( \
+                'start', clock_timestamp() - make_interval(secs => $2 / 1000.0), 'end', clock_timestamp(), 'duration', $2) \
+             where {NAME} = $1 and d.status = 'disabled'"
+        ),
+        &[name.into(), (began.elapsed().as_millis() as i64).into()],
+    )?;
+    Ok(Restored::Done(pgrx::spi::quote_qualified_identifier(off.schema, off.index)))
+}
+
+/// What is written down of an index that is off, whose row is locked from then on; None for one that is not off.
+fn lock_disabled(name: &str) -> Result<Option<Off>, Error> {
     let found = owner_sql::query(
         &format!(
             "select d.schemaname, d.tablename, d.indexname, d.tablespace, d.statements, d.indexdef, d.search_path, d.owner \
@@ -176,11 +213,13 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
             Ok(Off { schema: text(1)?, table: text(2)?, index: text(3)?, tablespace: text(4)?, definition, statements, path, owner })
         },
     )?;
-    let Some(off) = found.into_iter().next() else { return Ok(Restored::NotNeeded) };
-    if job_report::is_held(name, task)? {
-        return Ok(Restored::Held);
-    }
-    let began = std::time::Instant::now();
+    Ok(found.into_iter().next())
+}
+
+/// The table of an index that is off: itself and its owner, whether that is who it was, whether the index's name is taken, and by the index itself.
+type TableOfIndex = (Option<(pg_sys::Oid, pg_sys::Oid)>, bool, bool, bool);
+
+fn look_at_table(off: &Off) -> Result<Option<TableOfIndex>, Error> {
     let found = owner_sql::select_latest(
         "select c.oid, c.relowner, pg_get_userbyid(c.relowner)::text = $6, \
             exists (select from pg_class x where x.relnamespace = c.relnamespace and x.relname = $3), \
@@ -201,45 +240,23 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
             Ok((row.get::<pg_sys::Oid>(1)?.zip(row.get::<pg_sys::Oid>(2)?), is(3)?, is(4)?, is(5)?))
         },
     )?;
-    let (table, owner, is_taken, is_there) = match found.into_iter().next() {
-        Some((Some((table, owner)), true, is_taken, is_there)) => (table, owner, is_taken, is_there),
-        Some((Some(_), false, ..)) => {
-            // What it calls would run with another's rights.
-            record_failure(name, &format!("table \"{}.{}\" is no longer of \"{}\"", off.schema, off.table, off.owner))?;
-            return Ok(Restored::NotNeeded);
-        }
-        _ => {
-            record_failure(name, &format!("table \"{}.{}\" is gone", off.schema, off.table))?;
-            return Ok(Restored::NotNeeded);
-        }
+    Ok(found.into_iter().next())
+}
+
+/// Makes an index again, as the owner of its table, under the settings that it was made under.
+fn make(off: &Off, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+    // At once, so that nobody waits for one another.
+    let lock = if off.is_constraint() { pg_sys::AccessExclusiveLock } else { pg_sys::ShareLock };
+    // SAFETY: any oid may be locked.
+    unsafe { pg_sys::LockRelationOid(table, lock as i32) };
+    let tablespace = CString::new(off.tablespace.as_str()).unwrap_or_default();
+    let path = CString::new(format!("pg_catalog{}{}", if off.path.is_empty() { "" } else { ", " }, off.path)).unwrap_or_default();
+    let run = || {
+        guc::within(&[(c"search_path", path.as_c_str()), (c"default_tablespace", tablespace.as_c_str())], || {
+            off.statements.iter().try_for_each(|statement| sql::run(statement, &[]).map(drop))
+        })
     };
-    if is_taken && !is_there {
-        record_failure(name, &format!("another relation has the name \"{}\"", off.index))?;
-        return Ok(Restored::NotNeeded);
-    }
-    if !is_there {
-        // At once, so that nobody waits for one another.
-        let lock = if off.is_constraint() { pg_sys::AccessExclusiveLock } else { pg_sys::ShareLock };
-        // SAFETY: any oid may be locked.
-        unsafe { pg_sys::LockRelationOid(table, lock as i32) };
-        let tablespace = CString::new(off.tablespace.as_str()).unwrap_or_default();
-        let path = CString::new(format!("pg_catalog{}{}", if off.path.is_empty() { "" } else { ", " }, off.path)).unwrap_or_default();
-        let run = || {
-            guc::within(&[(c"search_path", path.as_c_str()), (c"default_tablespace", tablespace.as_c_str())], || {
-                off.statements.iter().try_for_each(|statement| sql::run(statement, &[]).map(drop))
-            })
-        };
-        switch_user::within(owner, run)?;
-    }
-    owner_sql::run(
-        &format!(
-            "update bulk.disabled_index d set status = 'restored', message = null, restore = jsonb_build_object( \
-                'start', clock_timestamp() - make_interval(secs => $2 / 1000.0), 'end', clock_timestamp(), 'duration', $2) \
-             where {NAME} = $1 and d.status = 'disabled'"
-        ),
-        &[name.into(), (began.elapsed().as_millis() as i64).into()],
-    )?;
-    Ok(Restored::Done(pgrx::spi::quote_qualified_identifier(off.schema, off.index)))
+    switch_user::within(owner, run)
 }
 
 /// Writes down why an index is still off.

@@ -18,6 +18,13 @@ pub struct Listed {
     pub etags: Vec<Option<String>>,
 }
 
+impl Listed {
+    /// ETags without the signs around them, which not all answers of a server have.
+    fn plain_etags(&self) -> Vec<Option<&str>> {
+        self.etags.iter().map(|etag| etag.as_deref().map(plain)).collect()
+    }
+}
+
 /// What a call finds in its bucket.
 #[derive(Debug, Default)]
 pub struct Taken {
@@ -50,8 +57,25 @@ pub fn lock(bucket: &str) {
 /// Writes down what is new, by the word for the store where errors are its, and finds what is left to do: not what a job is at, nor what belongs to others.
 pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> Result<Taken, Error> {
     let role = switch_user::current();
-    let etags: Vec<Option<&str>> = listed.etags.iter().map(|etag| etag.as_deref().map(plain)).collect();
-    let names = |found: Vec<Option<String>>| found.into_iter().flatten().collect::<Vec<String>>();
+    let new = insert_new(bucket, listed, role)?;
+    let live = job_report::live("bucket")?;
+    let continued = take_up(bucket, listed, role, &live)?;
+    mark_gone(bucket, source, listed, role, &live, covered)?;
+    let changed = changed(bucket, listed, role)?;
+    let held = owner_sql::select_latest(
+        &format!("select count(*) from bulk.loader_file l where l.bucket = $1 and l.file = any ($2) and not {SEEN}"),
+        &[bucket.into(), listed.files.clone().into(), role.into()],
+        |row| row.get::<i64>(1),
+    )?;
+    let held = held.into_iter().flatten().next().unwrap_or_default();
+    Ok(Taken { new, continued, changed, held })
+}
+
+/// Rows without a job were entered just now.
+const LEFT: &str = "l.bucket = $1 and l.status in ('pending', 'in-progress') and l.job <> all ($2)";
+
+/// Writes down the files that are new: their names.
+fn insert_new(bucket: &str, listed: &Listed, role: pg_sys::Oid) -> Result<Vec<String>, Error> {
     let new = owner_sql::query(
         "insert into bulk.loader_file (bucket, file, type, size, last_modified, etag, role) \
          select $1, f.file, f.type, f.size, f.modified::timestamptz, f.etag, pg_get_userbyid($7) \
@@ -63,41 +87,52 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
             listed.types.clone().into(),
             listed.sizes.clone().into(),
             listed.modified.clone().into(),
-            etags.clone().into(),
+            listed.plain_etags().into(),
             role.into(),
         ],
         |row| row.get::<String>(1),
     )?;
-    let live = job_report::live("bucket")?;
-    // A row without a job was entered just now.
-    let left = format!("l.bucket = $1 and l.status in ('pending', 'in-progress') and l.job <> all ($2) and {SEEN}");
+    Ok(new.into_iter().flatten().collect())
+}
+
+/// Takes up the files that jobs have left which are no more: their names.
+fn take_up(bucket: &str, listed: &Listed, role: pg_sys::Oid, live: &[i64]) -> Result<Vec<String>, Error> {
     let continued = owner_sql::query(
         &format!(
             "update bulk.loader_file l set status = 'pending', type = f.type, size = f.size, last_modified = f.modified::timestamptz, \
                 etag = f.etag, start = null \
              from rows from (unnest($4), unnest($5), unnest($6), unnest($7), unnest($8)) as f (file, type, size, modified, etag) \
-             where l.file = f.file and {left} returning l.file"
+             where l.file = f.file and {LEFT} and {SEEN} returning l.file"
         ),
         &[
             bucket.into(),
-            live.clone().into(),
+            live.to_vec().into(),
             role.into(),
             listed.files.clone().into(),
             listed.types.clone().into(),
             listed.sizes.clone().into(),
             listed.modified.clone().into(),
-            etags.clone().into(),
+            listed.plain_etags().into(),
         ],
         |row| row.get::<String>(1),
     )?;
+    Ok(continued.into_iter().flatten().collect())
+}
+
+/// Ends the files that jobs have left and that the bucket has no more, of those that the listing covers.
+fn mark_gone(bucket: &str, source: &str, listed: &Listed, role: pg_sys::Oid, live: &[i64], covered: &[String]) -> Result<(), Error> {
     owner_sql::run(
         &format!(
             "update bulk.loader_file l set status = 'error', \"end\" = clock_timestamp(), message = 'NoSuchKey: the object is gone', \
                 error = jsonb_build_object('source', $6, 'code', 'NoSuchKey') \
-             where {left} and l.file <> all ($4) and exists (select from unnest($5) p where starts_with(l.file, p))"
+             where {LEFT} and {SEEN} and l.file <> all ($4) and exists (select from unnest($5) p where starts_with(l.file, p))"
         ),
-        &[bucket.into(), live.into(), role.into(), listed.files.clone().into(), covered.to_vec().into(), source.into()],
-    )?;
+        &[bucket.into(), live.to_vec().into(), role.into(), listed.files.clone().into(), covered.to_vec().into(), source.into()],
+    )
+}
+
+/// The files that were loaded and have changed since.
+fn changed(bucket: &str, listed: &Listed, role: pg_sys::Oid) -> Result<Vec<String>, Error> {
     let changed = owner_sql::select_latest(
         // Not every listing tells ETags.
         &format!(
@@ -112,18 +147,12 @@ pub fn take(bucket: &str, source: &str, listed: &Listed, covered: &[String]) -> 
             listed.files.clone().into(),
             listed.sizes.clone().into(),
             listed.modified.clone().into(),
-            etags.clone().into(),
+            listed.plain_etags().into(),
             role.into(),
         ],
         |row| row.get::<String>(1),
     )?;
-    let held = owner_sql::select_latest(
-        &format!("select count(*) from bulk.loader_file l where l.bucket = $1 and l.file = any ($2) and not {SEEN}"),
-        &[bucket.into(), listed.files.clone().into(), role.into()],
-        |row| row.get::<i64>(1),
-    )?;
-    let held = held.into_iter().flatten().next().unwrap_or_default();
-    Ok(Taken { new: names(new), continued: names(continued), changed: names(changed), held })
+    Ok(changed.into_iter().flatten().collect())
 }
 
 /// Has files belong to a job.

@@ -114,6 +114,120 @@ static EXPORT_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static EXPORT_URL_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
+/// Switches: name, what it is, more of it, the setting, who may set it.
+type Switch = (&'static CStr, &'static CStr, &'static CStr, &'static GucSetting<bool>, GucContext);
+const SWITCHES: [Switch; 2] = [
+    (
+        c"bulk.fast_path",
+        c"Whether new rows go straight into tables that allow it.",
+        c"Off, all rows go through INSERT: the same result, slower.",
+        &FAST_PATH,
+        GucContext::Userset,
+    ),
+    (
+        c"bulk.storage_aws_machine_account",
+        c"Whether buckets of S3 are reached as the machine where no AwsAccount is kept.",
+        c"By the variables of the server's environment, the container's or the instance's role.",
+        &AS_MACHINE,
+        GucContext::Suset,
+    ),
+];
+
+/// Whole numbers: name, what it is, more of it, the setting, its least and its highest value, who may set it, its unit.
+type Number = (&'static CStr, &'static CStr, &'static CStr, &'static GucSetting<i32>, c_int, c_int, GucContext, GucFlags);
+const NUMBERS: [Number; 9] = [
+    (
+        c"bulk.encode_threads",
+        c"Threads that turn lines into rows during a load.",
+        c"0 chooses by the number of processors.",
+        &ENCODE_THREADS,
+        0,
+        64,
+        GucContext::Suset,
+        GucFlags::empty(),
+    ),
+    (
+        c"bulk.max_line_size",
+        c"Longest line of a source.",
+        c"jsonb itself ends at 256 MB.",
+        &MAX_LINE_SIZE,
+        1,
+        256 * 1024,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
+    ),
+    (
+        c"bulk.max_depth",
+        c"Deepest nesting of JSON that is loaded or dumped.",
+        c"",
+        &MAX_DEPTH,
+        10,
+        5000,
+        GucContext::Suset,
+        GucFlags::empty(),
+    ),
+    (
+        c"bulk.range_size",
+        c"Plain sources of twice this size and more are imported in ranges of it, by several workers.",
+        c"0: never.",
+        &RANGE_SIZE,
+        0,
+        1024 * 1024,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    ),
+    (
+        c"bulk.max_exports",
+        c"Exports that are under way at a time in a database.",
+        c"Beyond it, bulk.export answers 429.",
+        &MAX_EXPORTS,
+        1,
+        1000,
+        GucContext::Suset,
+        GucFlags::empty(),
+    ),
+    (
+        c"bulk.export_file_rows",
+        c"Most resources in a file of an export.",
+        c"",
+        &EXPORT_FILE_ROWS,
+        1,
+        c_int::MAX,
+        GucContext::Userset,
+        GucFlags::empty(),
+    ),
+    (
+        c"bulk.export_file_size",
+        c"Size at which a file of an export is followed by another.",
+        c"As it is stored; the last resources may take it a few hundred kilobytes beyond.",
+        &EXPORT_FILE_SIZE,
+        1,
+        c_int::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    ),
+    (
+        c"bulk.export_url_expiry",
+        c"How long the signed URLs of a manifest can be used.",
+        c"Each bulk.export_status makes them anew.",
+        &EXPORT_URL_EXPIRY,
+        1,
+        7 * 24 * 3600,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
+    ),
+    (
+        c"bulk.max_workers",
+        c"Background workers of the extension that are at work at a time in a database.",
+        c"Beyond it, jobs wait. The server's max_worker_processes bounds all workers together.",
+        &MAX_WORKERS,
+        1,
+        1000,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    ),
+];
+
 /// Registers all settings and reserves their prefix.
 pub fn register() {
     let none = GucFlags::default();
@@ -137,112 +251,12 @@ pub fn register() {
         GucContext::Userset,
         none,
     );
-    GucRegistry::define_int_guc(
-        c"bulk.encode_threads",
-        c"Threads that turn lines into rows during a load.",
-        c"0 chooses by the number of processors.",
-        &ENCODE_THREADS,
-        0,
-        64,
-        GucContext::Suset,
-        none,
-    );
-    GucRegistry::define_bool_guc(
-        c"bulk.fast_path",
-        c"Whether new rows go straight into tables that allow it.",
-        c"Off, all rows go through INSERT: the same result, slower.",
-        &FAST_PATH,
-        GucContext::Userset,
-        none,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.max_line_size",
-        c"Longest line of a source.",
-        c"jsonb itself ends at 256 MB.",
-        &MAX_LINE_SIZE,
-        1,
-        256 * 1024,
-        GucContext::Suset,
-        GucFlags::UNIT_KB,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.max_depth",
-        c"Deepest nesting of JSON that is loaded or dumped.",
-        c"",
-        &MAX_DEPTH,
-        10,
-        5000,
-        GucContext::Suset,
-        none,
-    );
-    GucRegistry::define_bool_guc(
-        c"bulk.storage_aws_machine_account",
-        c"Whether buckets of S3 are reached as the machine where no AwsAccount is kept.",
-        c"By the variables of the server's environment, the container's or the instance's role.",
-        &AS_MACHINE,
-        GucContext::Suset,
-        none,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.range_size",
-        c"Plain sources of twice this size and more are imported in ranges of it, by several workers.",
-        c"0: never.",
-        &RANGE_SIZE,
-        0,
-        1024 * 1024,
-        GucContext::Userset,
-        GucFlags::UNIT_KB,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.max_exports",
-        c"Exports that are under way at a time in a database.",
-        c"Beyond it, bulk.export answers 429.",
-        &MAX_EXPORTS,
-        1,
-        1000,
-        GucContext::Suset,
-        none,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.export_file_rows",
-        c"Most resources in a file of an export.",
-        c"",
-        &EXPORT_FILE_ROWS,
-        1,
-        c_int::MAX,
-        GucContext::Userset,
-        none,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.export_file_size",
-        c"Size at which a file of an export is followed by another.",
-        c"As it is stored; the last resources may take it a few hundred kilobytes beyond.",
-        &EXPORT_FILE_SIZE,
-        1,
-        c_int::MAX,
-        GucContext::Userset,
-        GucFlags::UNIT_KB,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.export_url_expiry",
-        c"How long the signed URLs of a manifest can be used.",
-        c"Each bulk.export_status makes them anew.",
-        &EXPORT_URL_EXPIRY,
-        1,
-        7 * 24 * 3600,
-        GucContext::Userset,
-        GucFlags::UNIT_S,
-    );
-    GucRegistry::define_int_guc(
-        c"bulk.max_workers",
-        c"Background workers of the extension that are at work at a time in a database.",
-        c"Beyond it, jobs wait. The server's max_worker_processes bounds all workers together.",
-        &MAX_WORKERS,
-        1,
-        1000,
-        GucContext::Sighup,
-        none,
-    );
+    for (name, short, long, setting, context) in SWITCHES {
+        GucRegistry::define_bool_guc(name, short, long, setting, context, none);
+    }
+    for (name, short, long, setting, least, most, context, unit) in NUMBERS {
+        GucRegistry::define_int_guc(name, short, long, setting, least, most, context, unit);
+    }
     reserve(c"bulk");
 }
 

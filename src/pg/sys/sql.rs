@@ -149,7 +149,9 @@ impl Cursor {
         // SAFETY: not null, since it has rows.
         let rows = unsafe { &*self.fetched };
         // SAFETY: `next` is below the number of rows.
-        let tuple = unsafe { *rows.vals.add(self.next) };
+        let place = unsafe { rows.vals.add(self.next) };
+        // SAFETY: a place of the array of rows, which SPI fills.
+        let tuple = unsafe { *place };
         self.next += 1;
         Some(CursorRow { tuple, columns: rows.tupdesc, cursor: std::marker::PhantomData })
     }

@@ -55,14 +55,13 @@ impl TableRouter {
             return Ok(());
         }
         let unknown = || Error::UnknownType(resource_type.chars().take(100).collect());
-        let Destination { definitions, create_tables, policy, method, .. } = self.destination;
+        let Destination { definitions, create_tables, policy, ids, .. } = self.destination;
         if resource_table::type_name(definitions, resource_type).map_err(|_| unknown())? != resource_type {
             return Err(unknown());
         }
         // Where others' code runs in the middle of the load it may write to any table: each must have its key, and no id is surely new.
         let no_user_code = self.targets.values().all(|target| matches!(target.writer, TableWriter::Fast(_)));
         let plain = policy == Policy::default();
-        let Destination { expect_new, last_line_wins, ids, .. } = self.destination;
         let key = if no_user_code && plain && ids == IdGuarantee::Any { Key::Later } else { Key::AtOnce };
         let found = match &self.destination.stage {
             Some(StagingTarget { name, policy }) => Some(staging_table::ensure(name, resource_type, *policy)?),
@@ -87,20 +86,35 @@ impl TableRouter {
             self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer: TableWriter::Conflict(Box::new(conflict)) });
             return Ok(());
         }
+        let writer = self.writer(&found, resource_type, sequence, key, no_user_code)?;
+        self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer });
+        Ok(())
+    }
+
+    /// The way into a table for rows that are written over what is there: past the executor where that makes no difference.
+    fn writer(
+        &mut self,
+        found: &Table,
+        resource_type: &str,
+        sequence: pg_sys::Oid,
+        key: Key,
+        no_user_code: bool,
+    ) -> Result<TableWriter, Error> {
+        let Destination { method, expect_new, last_line_wins, ids, .. } = self.destination;
         let meta_source = last_line_wins.map_or(MetaSource::Given, MetaSource::Ordered);
-        let general = |existing| SqlWriter::new(&found, resource_type, sequence, existing, meta_source);
+        let general = |existing| SqlWriter::new(found, resource_type, sequence, existing, meta_source);
         let raising = if ids == IdGuarantee::Any { OnExisting::Overwrite } else { OnExisting::Raise };
         let fast = method == Method::Copy && guc::fast_path();
         let is_checked = ids != IdGuarantee::New { checked: false };
         if ids != IdGuarantee::Any && is_checked && !fast_path_check::has_key(found.oid) {
-            return Err(Error::WrongShape { table: found.plain_name, reason: "it has no plain unique key on id".to_owned() });
+            return Err(Error::WrongShape { table: found.plain_name.clone(), reason: "it has no plain unique key on id".to_owned() });
         }
-        let writer = match fast_path_check::layout(found.oid, key == Key::AtOnce && is_checked) {
+        Ok(match fast_path_check::layout(found.oid, key == Key::AtOnce && is_checked) {
             Ok(layout) if fast => {
                 if let Some(rule) = toast_rule::rule(found.oid, &layout, resource_type) {
                     self.destination.compression.set(resource_type, rule);
                 }
-                let given = HeapTarget::new(&found, layout, sequence, resource_type, &self.waiting)?;
+                let given = HeapTarget::new(found, layout, sequence, resource_type, &self.waiting)?;
                 let expect = FastPathAssumptions {
                     no_user_code,
                     new: expect_new || given.fresh,
@@ -108,14 +122,14 @@ impl TableRouter {
                     ids,
                     found: Rc::clone(&self.destination.found),
                 };
-                TableWriter::Fast(Box::new(FastWriter::open(&found, given, general(raising), key, expect)))
+                TableWriter::Fast(Box::new(FastWriter::open(found, given, general(raising), key, expect)))
             }
             refused => {
                 if let (Err(reason), true) = (refused, fast) {
                     pgrx::debug1!("rows of \"{}\" go the general way: {reason}", found.plain_name);
                 }
                 if key == Key::Later {
-                    ddl::add_key(&found);
+                    ddl::add_key(found);
                 }
                 for target in self.targets.values_mut() {
                     if let TableWriter::Fast(fast) = &mut target.writer {
@@ -123,13 +137,11 @@ impl TableRouter {
                     }
                 }
                 match ids {
-                    IdGuarantee::Once => TableWriter::Once(general(OnExisting::Overwrite), own_rows(&found)),
+                    IdGuarantee::Once => TableWriter::Once(general(OnExisting::Overwrite), own_rows(found)),
                     _ => TableWriter::Sql(general(raising)),
                 }
             }
-        };
-        self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer });
-        Ok(())
+        })
     }
 
     /// The table of a type that is prepared.

@@ -377,6 +377,27 @@ fn raw(line: &[u8]) -> String {
     String::from_utf8_lossy(&line[..end]).replace('\0', "\u{FFFD}")
 }
 
+/// The index of a line's type in its batch: of the one that all lines have, or that it says itself.
+fn type_of_line(config: &EncodeConfig, found: Option<&str>, batch: &mut Batch) -> Result<usize, Fault> {
+    match (config.resource_type.as_deref(), found) {
+        (Some(expected), Some(found)) if found != expected => {
+            Err(Fault::WrongType { expected: expected.to_owned(), found: found.chars().take(100).collect() })
+        }
+        (Some(name), _) | (None, Some(name)) => Ok(batch.type_of(name, || config.compression.get(name))),
+        (None, None) => Err(Fault::NoType),
+    }
+}
+
+/// Adds an id as a varlena of type text: where it begins, and ends.
+fn append_id(ids: &mut Vec<u8>, text: &[u8]) -> Result<(usize, usize), Fault> {
+    ids.try_reserve(text.len() + 8).map_err(|_| Fault::TooLarge)?;
+    ids.resize(ids.len().next_multiple_of(4), 0);
+    let start = ids.len();
+    ids.extend_from_slice(&varlena::header_of(text.len() as u32 + 4));
+    ids.extend_from_slice(text);
+    Ok((start, ids.len()))
+}
+
 fn encode_line(config: &EncodeConfig, line: Line, workspace: &mut Workspace, batch: &mut Batch) -> Result<(), (Fault, usize)> {
     let Workspace { document, compressor, root: known } = workspace;
     if line.bytes.len() > config.max_line {
@@ -389,18 +410,8 @@ fn encode_line(config: &EncodeConfig, line: Line, workspace: &mut Workspace, bat
     let whole = |fault| (fault, 0);
     let mut references = Vec::new();
     let identity = resource_meta::identify(document, root).map_err(whole)?;
-    let resource_type = match (&config.resource_type, identity.resource_type) {
-        (Some(expected), Some(found)) if document.str(found) != expected => {
-            let found = document.str(found).chars().take(100).collect();
-            return Err(whole(Fault::WrongType { expected: expected.clone(), found }));
-        }
-        (Some(expected), _) => batch.type_of(expected, || config.compression.get(expected)),
-        (None, Some(found)) => {
-            let found = document.str(found);
-            batch.type_of(found, || config.compression.get(found))
-        }
-        (None, None) => return Err(whole(Fault::NoType)),
-    };
+    let found = identity.resource_type.map(|found| document.str(found));
+    let resource_type = type_of_line(config, found, batch).map_err(whole)?;
     if let Some((structure, checks)) = config.checks {
         let name = &batch.types[resource_type];
         let found = validate::check(structure, document, root, name, config.from, checks, 1);
@@ -415,12 +426,7 @@ fn encode_line(config: &EncodeConfig, line: Line, workspace: &mut Workspace, bat
         TakeMeta::All { dated } => resource_meta::meta(document, root, &config.created_at_url, dated).map_err(whole)?,
     };
     let text = document.bytes(identity.id);
-    let hash = id_bloom::hash(text);
-    batch.ids.try_reserve(text.len() + 8).map_err(|_| whole(Fault::TooLarge))?;
-    batch.ids.resize(batch.ids.len().next_multiple_of(4), 0);
-    let id = (batch.ids.len(), batch.ids.len() + 4 + text.len());
-    batch.ids.extend_from_slice(&varlena::header_of(text.len() as u32 + 4));
-    batch.ids.extend_from_slice(text);
+    let (hash, id) = (id_bloom::hash(text), append_id(&mut batch.ids, text).map_err(whole)?);
     let name = &batch.types[resource_type];
     let stored = resource_meta::to_stored(config.definitions, document, root, name, config.from, config.stored, &config.created_at_url);
     batch.resources.resize(batch.resources.len().next_multiple_of(8), 0);
@@ -474,8 +480,10 @@ mod tests {
         Rc::new(encode_block(&config, &block, &mut Workspace::default()).unwrap())
     }
 
-    /// What each row is, by its line.
-    fn rows(batch: &Batch) -> Vec<(u64, &str, &str, Vec<u8>, Occurrence, String)> {
+    /// What a row is: its line, type, id, resource, occurrence, and the line itself.
+    type Described<'a> = (u64, &'a str, &'a str, Vec<u8>, Occurrence, String);
+
+    fn rows(batch: &Batch) -> Vec<Described<'_>> {
         let row = |row: &Row| {
             let raw = batch.reject(row, Reason::Fault(Fault::NoId)).raw;
             (row.line, batch.types[row.resource_type].as_str(), batch.id(row), batch.resource(row).to_vec(), row.occurrence, raw)
