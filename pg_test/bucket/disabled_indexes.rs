@@ -197,8 +197,9 @@ fn however_it_ends() {
     // Cancelled: a job of their own puts them back.
     put(&server, "Patient.ndjson", &lines(0, 5000));
     proxy.trouble(Trouble::Stall(10_000), 1);
+    let asked = proxy.asked();
     let answer = load(&mut client, &proxy.host(), json!({"drop-primary-key?": true}));
-    wait_until("it is at work", || value(&mut client, at_work) == "1");
+    wait_until("it is at work", || value(&mut client, at_work) == "1" && proxy.asked() > asked);
     assert_eq!(count(&mut client), "0");
     assert_eq!(value(&mut client, &format!("bulk.cancel('{}')", answer["id"].as_str().unwrap())), "true");
     let other = value(&mut client, "select id from bulk.job where kind = 'indexes'");
@@ -245,8 +246,9 @@ fn however_it_ends() {
     for way in ["hand", "call", "resume"] {
         client.batch_execute("truncate patient, patient_history; delete from bulk.loader_file").unwrap();
         proxy.trouble(Trouble::Stall(10_000), 1);
+        let asked = proxy.asked();
         load(&mut client, &proxy.host(), json!({"drop-primary-key?": true, "prefixes": ["Patient.nd"]}));
-        wait_until("it is at work", || value(&mut client, at_work) == "1");
+        wait_until("it is at work", || value(&mut client, at_work) == "1" && proxy.asked() > asked);
         cluster.stop("immediate");
         cluster.boot();
         client = database.connect();

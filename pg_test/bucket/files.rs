@@ -485,8 +485,10 @@ fn faults() {
     // A cancel ends what hangs, and a new call goes on.
     client.batch_execute("delete from bulk.loader_file; truncate patient").unwrap();
     proxy.trouble(Trouble::Stall(10_000), 1);
+    let asked = proxy.asked();
     let answer = load(&mut client, &proxy.host(), json!({"prefixes": ["Patient.ndjson"]}));
-    wait_until("it is at work", || value(&mut client, "select status from bulk.loader_file") == "in-progress");
+    let state = "select status from bulk.loader_file";
+    wait_until("it is at work", || value(&mut client, state) == "in-progress" && proxy.asked() > asked);
     assert_eq!(status(&mut client, "s3://bucket")["state"], "in-progress");
     assert_eq!(value(&mut client, &format!("bulk.cancel('{}')", answer["id"].as_str().unwrap())), "true");
     wait_until("its worker is gone", || status(&mut client, "s3://bucket")["state"] == "interrupted");
