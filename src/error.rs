@@ -1,5 +1,5 @@
 //! The one error of the crate, by condition. It knows where (source, line, byte, table) and what, never the
-//! content of a resource, and nothing of PostgreSQL: `pg/report.rs` maps each condition to its SQLSTATE.
+//! content of a resource, and nothing of PostgreSQL: `pg::sys::sqlstate` maps each condition to its SQLSTATE.
 
 use std::fmt;
 
@@ -238,7 +238,7 @@ pub enum Error {
     /// What a query of the caller's calls made the transaction writable.
     #[error("the query made the transaction writable: bulk.dump_sql only reads")]
     WriteEnabled,
-    /// Where columns are told apart by name.
+    /// In a format that names columns.
     #[error("column \"{0}\" appears more than once")]
     DuplicateColumn(String),
     /// A type that cannot be read back.
@@ -289,7 +289,7 @@ pub enum Error {
     /// Of a table whose indexes are to be dropped or made.
     #[error("must be owner of table \"{0}\"")]
     NotOwner(String),
-    /// Of an export, whose snapshot may not be waited for by whoever it would wait for.
+    /// Of an export: a session that it would wait for waits for its snapshot.
     #[error("table \"{0}\" is about to be altered")]
     TableBusy(String),
     #[error("a prepared transaction has written to tables that are to be exported: commit it or roll it back")]

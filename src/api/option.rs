@@ -8,11 +8,11 @@ pub use crate::pipeline::load::options::{NONE, checks_named};
 use crate::text::json_members::{boolean, check_keys, object, string, value, whole};
 use serde_json::{Map, Value};
 
-/// What `bulk.dump_sql` can be told. Each key counts for some formats only.
+/// The options of `bulk.dump_sql`. Each key counts for some formats only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpOptions(Map<String, Value>);
 
-/// What `bulk.validate` can be told.
+/// The options of `bulk.validate`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidateOptions {
     /// Invalid resources at which it ends.

@@ -173,7 +173,7 @@ mod tests {
         );
         assert_eq!(changed("{}", Some("{}"), false), "{}");
         assert_eq!(changed(r#"{"a":1,"a":2}"#, Some(r#"{"b":1}"#), false), r#"{"a":2,"b":1}"#);
-        // No key stands twice, for whoever looks before it is stored.
+        // No key occurs twice: validation looks at the document before it is stored.
         let mut document = Document::new();
         let root = parse::parse(&mut document, r#"{"a":1,"b":2}"#, 100).unwrap();
         let Value::Object(span) = Changes::new(Some(r#"{"a":3}"#), false, 100).unwrap().apply(&mut document, root) else { panic!() };

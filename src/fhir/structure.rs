@@ -40,7 +40,7 @@ pub struct Entry {
     /// Which of the shape's elements it is; the types of a choice are one.
     pub slot: u8,
     pub many: bool,
-    /// Whether the element is a choice, told apart by its key (FHIR format).
+    /// Whether the element is a choice, whose type its key says (FHIR format).
     pub choice: bool,
     pub kind: Kind,
 }

@@ -8,7 +8,7 @@ use crate::pg::sys::subtransaction::Failure;
 /// Times that what is to be written down is tried, should a cancel meet it: that was meant for the work.
 const NOTE_TRIES: u32 = 3;
 
-/// Does what is to be written down. It waits for no one for long: whoever holds a job's row must not hold a worker's place.
+/// Runs a transaction that records progress, with a lock timeout of 5 s: a session that locks a job's row must not block a worker.
 pub fn record<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
     let mut tries = 0;
     loop {

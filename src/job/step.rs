@@ -1,4 +1,4 @@
-//! What comes of a step of work on a task.
+//! The outcome of a step of work on a task.
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! A worker's life: one job, task by task, then whatever else waits.
+//! The loop of a background worker: one job, task by task, then other waiting jobs of the same role.
 
 use crate::error::Error;
 use crate::job::record::record;
@@ -97,7 +97,7 @@ fn run_with_slot(job: &Job, open: Open, after_another: bool) -> Result<(), Failu
         return Ok(());
     }
     backend::stop_threads_at_exit();
-    // Whoever comes when enough are at it leaves again.
+    // A worker that comes when the job has enough of them leaves again.
     let seats = job.threads.and_then(|threads| u32::try_from(threads).ok()).unwrap_or(1);
     let seat = match job.threads {
         Some(_) => record(|| Ok((0..seats).map(|seat| Lock::JobSlot(job.number, seat)).find(|seat| seat.take())))?,
@@ -144,7 +144,7 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
             Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err(failure) => {
                 let message = failure.message();
-                // Whoever cancels the job interrupts it.
+                // A cancel of the job interrupts it.
                 let failed = record(|| {
                     let wanted = job::is_wanted(job)?;
                     if wanted { task_progress::end(&task, Some(&message)).map(|()| true) } else { Ok(false) }

@@ -46,7 +46,7 @@ pub fn refusal(failure: &Failure, door: Door) -> Refusal {
     Refusal::new(status, code_of(status), text)
 }
 
-/// The answer to a request that failed with this SQLSTATE, for whoever met it outside of us.
+/// The answer to a request that failed with this SQLSTATE, for an HTTP layer that met the error outside of `bulk.http`.
 pub fn of_outside(sqlstate: &str, message: &str) -> Answer {
     let status = of_sqlstate(sqlstate);
     Refusal::new(status, code_of(status), message).into()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// Whatever is neither the database's nor the store's.
 const OWN: &str = "aidbox";
 
-/// An answer, or what is told as an error.
+/// An answer, or the error that is answered.
 pub type Answer = Result<Value, Value>;
 
 /// What a call can be the cause of is an answer.

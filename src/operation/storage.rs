@@ -71,7 +71,7 @@ pub fn configured(overrides: &Overrides) -> Result<Result<Storage, &'static str>
     let either = |given: &Option<String>, set: fn() -> String| given.clone().unwrap_or_else(set);
     let backend = either(&overrides.provider, guc::storage_backend);
     if matches!(backend.as_str(), "aws" | "gcp" | "azure") {
-        // Whoever may not reach them learns nothing of accounts.
+        // A role without the right to reach them learns nothing of accounts.
         Right::Remote.require()?;
     }
     let named =

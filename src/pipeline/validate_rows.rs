@@ -7,7 +7,7 @@ use crate::pipeline::dump::render::{RenderConfig, Writer};
 use crate::pipeline::dump::stored_rows::{RowBlock, StoredRow};
 use crate::pipeline::parallel_map::BlockTransform;
 
-/// Findings of one resource that are told of.
+/// Most findings of one resource that are recorded.
 const MAX_ISSUES: usize = 10;
 
 /// What is wrong with a stored resource.

@@ -1,4 +1,4 @@
-//! gzip or plain, told by content: one or many members, each to its trailer. Errors of the source pass through unchanged.
+//! gzip or plain, detected by content: one or many members, each to its trailer. Errors of the source pass through unchanged.
 
 use crate::error::SourceFault;
 use crate::store::interrupt::Interrupt;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// How long a sleeper takes to see that it shall stop.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Shared by the threads of one operation and whoever may end it.
+/// Shared by the threads of one operation and the thread that may end it.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<State>);
 

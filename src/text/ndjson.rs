@@ -1,5 +1,5 @@
 //! The lines of an NDJSON stream, cut into blocks of whole lines. Lines end with `\n`; `\r`, blank lines and a byte order
-//! mark are passed over; the last line may lack its end.
+//! mark are skipped; the last line may lack its end.
 
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};

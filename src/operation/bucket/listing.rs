@@ -1,4 +1,4 @@
-//! What is in a bucket: files whose names say what they hold, in the order in which they are loaded, and those that are passed over.
+//! Lists a bucket: files whose names say which type they hold, in the order in which they are loaded, and those that are ignored.
 
 use crate::error::{Error, SourceFault};
 use crate::fhir::definitions;
@@ -12,7 +12,7 @@ use crate::store::object::object_store::Object;
 use crate::text::file_name;
 use std::collections::{BTreeSet, HashMap};
 
-/// Files of other names that are told by name.
+/// Ignored files that the answer names.
 const MOST_IGNORED: usize = 1000;
 /// How much longer a file is inflated: text of FHIR in gzip.
 const INFLATION: u64 = 12;

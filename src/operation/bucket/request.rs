@@ -1,4 +1,4 @@
-//! What `load-from-bucket` can be told.
+//! The parameters of `load-from-bucket`.
 
 use crate::error::Error;
 use crate::operation::bucket_access;

@@ -21,7 +21,7 @@ pub fn status(given: &Map<String, Value>) -> Result<Answer, Error> {
         Ok(bucket) => bucket,
         Err(error) => return refusal(error, None),
     };
-    // What it is called in the file system is told to nobody who may not look there.
+    // Its canonical path is not shown to roles that may not list it.
     let called = bucket.url();
     let bucket = bucket.canonical().unwrap_or(bucket);
     let (name, directory) = listing::written(&bucket, "");

@@ -85,7 +85,7 @@ fn file(job: &Job, load: &BucketLoad, task: &mut Task) -> Result<Step, Failure> 
     };
     let (message, error) = loader_error::of(&failure, &load.bucket);
     transaction::run(None, || {
-        // Whoever cancels the job interrupts it.
+        // A cancel of the job interrupts it.
         if !job::is_wanted(job)? {
             return Ok(Step::Unwanted);
         }

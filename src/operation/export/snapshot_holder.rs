@@ -50,7 +50,7 @@ fn begin(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
     }
     slot::leave_place()?;
     transaction::run(None, || files::begin_anew(job, task))?;
-    // Whoever is still at a task of before sees that it is gone, and finds none to go on with.
+    // A worker that is still at an earlier task sees that it is gone, and finds no other.
     while transaction::run(None, || scheduler::workers(job.number))? > 1 {
         if !transaction::run(None, || job::is_wanted(job))? {
             return Ok(Step::Unwanted);

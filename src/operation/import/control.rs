@@ -1,4 +1,4 @@
-//! What a session can be told, and what is answered: the table of states of the 2019 page.
+//! Actions on an import session and their answers: the table of states of the 2019 page.
 
 use crate::error::Error;
 use crate::fhir::definitions;

@@ -5,7 +5,7 @@ use crate::pipeline::load::options::OPTIONS;
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
 
-/// What is asked for. Errors of a request are told in a sentence.
+/// A request to import. Its errors are sentences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub id: Option<String>,

@@ -20,11 +20,11 @@ pub const START: &str = "aidbox.bulk/import-start";
 
 const PARAMETERS: &[&str] = &["format", "meta", "on-conflict", "input", "id_prefix"];
 const ERRORS_PARAMETERS: &[&str] = &["omit-resources?"];
-/// Lines that may be rejected: all are told.
+/// `max-errors`: no bound, all rejected lines are returned.
 const MOST_ERRORS: u32 = u32::MAX;
-/// Bytes of rejected lines that are told at once.
+/// Most bytes of rejected lines in one answer.
 const MOST_TOLD: i64 = 32 << 20;
-/// Of JSON that is told as it is.
+/// Most bytes of a JSON value that is quoted as it is.
 const MOST_DEPTH: usize = 1000;
 
 /// Starts a session, unless one is under way.

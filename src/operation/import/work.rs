@@ -147,7 +147,7 @@ fn input(job: &Job, import: &Import, task: &mut Task) -> Result<Step, Failure> {
             task.tries = 0;
         }
         if let Error::Rejected { first, .. } = &error {
-            // What an earlier try told of the same lines is told once.
+            // Lines that an earlier try recorded are recorded once.
             transaction::run(None, || {
                 task_progress::forget_findings(job, task)?;
                 LoadErrors::of_input(&job.id, task.ordinal).reject_behind(task_claim::lines_before(job, task)?, first)

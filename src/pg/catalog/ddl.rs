@@ -1,5 +1,5 @@
 //! Creates a resource type's table with what it needs (its history, the enum of statuses, the sequence of versions), once,
-//! whoever else is doing the same.
+//! also if several sessions do so at once.
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};

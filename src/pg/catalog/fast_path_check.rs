@@ -21,7 +21,7 @@ pub struct Layout {
     pub count: usize,
 }
 
-/// Why a table takes the general way; otherwise its layout. Where rows are looked for it needs its key.
+/// `Ok` with the table's layout if heap inserts equal INSERT here, `Err` with the reason if they do not. `needs_key`: ids are probed, which takes the key.
 pub fn layout(table: pg_sys::Oid, needs_key: bool) -> Result<Layout, String> {
     // SAFETY: the oid of a table that was looked up in this statement.
     let relation = unsafe { PgRelation::with_lock(table, pg_sys::RowExclusiveLock as i32) };
@@ -82,7 +82,7 @@ pub fn layout(table: pg_sys::Oid, needs_key: bool) -> Result<Layout, String> {
     Ok(layout)
 }
 
-/// Whether ids are unique by themselves: what INSERT … ON CONFLICT (id) takes, so the straight way must take it too. It also takes an index of
+/// Whether ids are unique by themselves: what INSERT … ON CONFLICT (id) infers, so the fast path must accept it too. It also takes an index of
 /// another collation or operators than the column's own, by which no row would be found; and where different ids can be equal, they are
 /// told apart by their bytes here.
 pub fn has_key(table: pg_sys::Oid) -> bool {

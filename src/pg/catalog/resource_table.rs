@@ -107,7 +107,7 @@ pub fn lookup(resource_type: &str) -> Result<Option<Table>, Error> {
 pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
     let name = resource_type.to_ascii_lowercase();
     let mut found = find(&name);
-    // Until the name still means the table that was locked, as PostgreSQL does; whoever renames that fast, time and again, is refused below.
+    // Until the name still means the table that was locked, as PostgreSQL does; a table that is renamed again and again is refused below.
     for _ in 0..100 {
         let Some(oid) = found else { return Ok(None) };
         // SAFETY: any oid may be locked.

@@ -9,8 +9,8 @@ use pgrx::pg_sys;
 /// in that time must not be drawn again.
 const DISTANCE: i64 = 10_000;
 
-/// Takes so many versions that follow one another, for whoever gives them out: the one before the first. None where that cannot be, for want of
-/// the right to move the sequence, or because it is another than we make, or would be used up by a thousandth. Whoever else moves it waits
+/// Reserves `count` consecutive versions: the one before the first. None if they cannot be reserved: without
+/// the right to move the sequence, if it is not as this extension creates it, or if a thousandth of it would be used up. Others that move it wait
 /// to the transaction's end.
 pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result<Option<i64>, Error> {
     ddl::lock(schema, ddl::SEQUENCE);
@@ -26,7 +26,7 @@ pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result
 }
 
 /// Sees to it that the sequence never gives `version` or what is below.
-/// Whoever else does it waits to the transaction's end.
+/// Others that move it wait to the transaction's end.
 pub fn move_past(sequence: pg_sys::Oid, schema: pg_sys::Oid, version: i64) -> Result<(), Error> {
     ddl::lock(schema, ddl::SEQUENCE);
     sql::run(

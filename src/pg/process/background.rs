@@ -1,6 +1,6 @@
-//! Processes that work for us: how they are asked for, at the end of a transaction and only if it commits, and how they begin.
+//! Background workers: how they are requested at a transaction's commit, or at once, and how they begin.
 //!
-//! At a commit an ERROR would end the whole cluster, so what is to be done then is prepared before and allocates nothing.
+//! An ERROR at commit is a PANIC, so what happens then is prepared before and allocates nothing.
 
 use crate::pg::process::backlog;
 use crate::pg::sys::padded::Padded;
@@ -42,7 +42,7 @@ struct Wanted<T> {
     what: T,
 }
 
-/// A process that works, told apart from a later one of the same number.
+/// A process, distinguished from a later one with the same pid.
 struct Sleeper {
     process: c_int,
     entry: *mut pg_sys::PGPROC,
@@ -231,7 +231,7 @@ pub fn enter() -> Launch {
     launch
 }
 
-/// Takes up changes of the configuration that the server was told of. Between transactions.
+/// Rereads the configuration after a SIGHUP. Call it between transactions.
 pub fn reload_configuration() {
     // SAFETY: reads a flag that a signal handler sets.
     if unsafe { pg_sys::ConfigReloadPending } != 0 {

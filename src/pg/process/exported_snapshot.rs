@@ -1,7 +1,7 @@
 //! One snapshot for several processes: one keeps it in a transaction that stays open, others look through it in short ones.
 //!
-//! Where it is found no table says, since whoever keeps it can commit nothing: its name is made of the keeper's transaction, which `pg_locks`
-//! shows with the lock that the keeper holds.
+//! No table says where it is, since the process that holds it cannot commit: its name is made of that process's transaction, which `pg_locks`
+//! shows with the lock that it holds.
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Oids};
@@ -63,7 +63,7 @@ pub fn find(job: i64) -> Result<Option<String>, Error> {
     Ok(found.into_iter().flatten().next().and_then(name))
 }
 
-/// Locks tables that the keeper has locked already. Whoever waits to alter one waits for the keeper, who waits for us: so nobody is waited for.
+/// Locks tables that the holder of the snapshot has locked already. A session that waits to alter one waits for the holder, which waits for this process: so the lock is not waited for.
 fn lock_at_once(tables: &Oids) -> Result<(), Error> {
     // SAFETY: any oid may be locked.
     let is_ours = |&table: &pg_sys::Oid| unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::AccessShareLock as i32) };

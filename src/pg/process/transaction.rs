@@ -1,4 +1,4 @@
-//! Transactions of a worker: the work of one, as the role that asked for it, and what is to know when it fails.
+//! Runs a worker's transaction as the job's role and returns why it failed.
 
 use crate::error::Error;
 use crate::pg::sys::subtransaction::{Failure, failure, with_true_state};

@@ -122,7 +122,7 @@ impl Nested {
         Ok(Some(slot))
     }
 
-    /// Counts what was read, for whoever watches.
+    /// Counts what was read, for `pg_stat_progress_copy`.
     pub fn show(&mut self, rows: u64, bytes: u64) {
         // SAFETY: as in `columns`.
         if let Some(state) = unsafe { self.state.as_mut() } {

@@ -1,5 +1,5 @@
-//! Indexes that a load of buckets takes off its tables, and puts back when it is through. What puts one back is written down in the
-//! transaction that drops it, so none is ever lost.
+//! Indexes that a load of buckets drops from its tables and creates again at its end. The statements for that are stored in the
+//! transaction that drops one, so none is ever lost.
 
 use crate::error::Error;
 use crate::pg::catalog::ddl;
@@ -159,7 +159,7 @@ pub fn restore_task(task: &Task) -> Result<(), Error> {
 
 /// Puts an index back, as the owner of its table, if that is who it was. `task` is whose work that is.
 pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
-    // Before the row is waited for: whoever has it may wait for what we have.
+    // Checked before the row is waited for: the session that holds it may wait for this one.
     if task.is_none() && job_report::is_held(name, None)? {
         return Ok(Restored::Held);
     }

@@ -1,4 +1,4 @@
-//! What exports have written: their runs, each with a folder of its own, and the files in those.
+//! Runs of exports, each with a folder of its own, and the files in it.
 
 use crate::error::Error;
 use crate::pg::catalog::ddl;

@@ -1,4 +1,4 @@
-//! A job as it is written down: entered with its tasks, begun, ended.
+//! The jobs table: a job is entered with its tasks, begun, ended.
 
 use crate::error::Error;
 use crate::pg::process::background::{self, Launch};
@@ -80,12 +80,12 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
     Ok(Some((id, number)))
 }
 
-/// Tells whoever listens that a job has another state.
+/// Notifies listeners (`bulk_job`) that a job's state changed.
 pub fn tell(id: &str) -> Result<(), Error> {
     owner_sql::run("select pg_notify('bulk_job', $1)", &[id.into()])
 }
 
-/// The database, told apart from its copies: a copy does not go on with jobs by itself.
+/// Identifies the database, so that a copy of it does not resume jobs by itself.
 pub fn database_identity() -> String {
     // SAFETY: reads what the server knows of itself.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
@@ -94,7 +94,7 @@ pub fn database_identity() -> String {
 }
 
 pub fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
-    // Without a number for the transaction: whoever keeps a snapshot must go on seeing what is new by `look`.
+    // Assigns no transaction id: the process that holds a snapshot must go on seeing what is committed by `select_latest`.
     let may_login =
         owner_sql::select_latest("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
     Ok(Launch { job, database: backend::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })

@@ -1,4 +1,4 @@
-//! What users do with jobs: how one stands, and it is stopped, gone on with, taken over.
+//! User actions on jobs: status, cancel, pause, resume, take over an index restore.
 
 use crate::error::Error;
 use crate::pg::catalog::ddl;
@@ -106,7 +106,7 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Has a job that is stopped, failed or interrupted gone on with, where it was; false when it is in no such state any more.
+/// Resumes a job that is stopped, failed or interrupted, from where it was; false if it is in no such state any more.
 pub fn resume(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bool, Error> {
     let session_role = owner_sql::query(
         "update bulk.job_entry j set state = 'waiting', origin = $2, finished = null, message = null from pg_roles r \

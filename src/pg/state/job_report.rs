@@ -1,4 +1,4 @@
-//! What there is to say of jobs, and of the work that they have open.
+//! What jobs report: their state, counts and open tasks.
 
 use crate::error::Error;
 use crate::pg::state::job::database_identity;
@@ -7,7 +7,7 @@ use pgrx::JsonB;
 use serde_json::Value;
 
 /// Whether an index is one that another job does without and puts back: its name is a task's, other than this. One whose workers are gone
-/// does not count, nor one that waits for them in vain; before whoever asks by hand, none that waits.
+/// does not count, nor one that cannot get workers; for `bulk.restore_indexes`, no waiting job counts.
 pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
     let found = owner_sql::query(
         "select from bulk.job_file_entry f join bulk.job_entry j on j.number = f.job where f.phase = 1 and f.source = $1 \

@@ -1,5 +1,5 @@
-//! What the extension writes down of its work: jobs and the lines that they rejected. The tables belong to the extension's owner; callers
-//! only read them, each what is theirs.
+//! Foreground loads as jobs, and the table of rejected lines. The tables belong to the extension's owner; callers only read them, each
+//! what is theirs.
 
 use crate::error::{Error, Reason, Reject};
 use crate::pg::sys::{memory_context, owner_sql, sqlstate, switch_user};

@@ -1,4 +1,4 @@
-//! The files of buckets as they are written down: which are there, which are taken by a job, what became of each.
+//! The table of buckets' files: which are known, which job loads them, and the outcome of each.
 
 use crate::error::Error;
 use crate::pg::catalog::ddl;

@@ -1,4 +1,4 @@
-//! Workers for jobs: started where there is room and something to do, and for those whose workers are gone.
+//! Starts workers for jobs: where there is room and a task to do, and for jobs whose workers are gone.
 
 use crate::error::Error;
 use crate::pg::process::{background, backlog};
@@ -57,7 +57,7 @@ pub fn start_waiting() -> Result<(), Error> {
     Ok(())
 }
 
-/// Has interrupted jobs wait for workers, whoever asked for them: a server that was down is there again. A bucket waits to be called for again.
+/// Lets interrupted jobs of all roles wait for workers, after the server was down. Loads of buckets wait for the next call.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = owner_sql::query(
         "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and origin = $1 \

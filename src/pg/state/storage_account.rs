@@ -1,4 +1,4 @@
-//! Accounts at stores: kept in a table that people read, their secrets in one that only the extension does.
+//! Accounts at stores: a table that roles may read, and a table of their secrets that only the extension reads.
 
 use crate::error::Error;
 use crate::pg::sys::{guc, owner_sql};

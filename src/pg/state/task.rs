@@ -1,4 +1,4 @@
-//! A task of a job as it is written down.
+//! A task of a job, as the tasks table holds it.
 
 use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint};
 

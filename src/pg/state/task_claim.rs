@@ -1,6 +1,6 @@
-//! The tasks of jobs as workers claim them, one by one or all together, and divide them.
+//! Claims tasks for a worker, one by one or all of a job, and divides them.
 //!
-//! Who works on what is known by locks alone (`lock`): a task that is in progress and whose lock is free is interrupted.
+//! Advisory locks alone say who works on what (`advisory_lock`): a task that is in progress and whose lock is free is interrupted.
 
 use crate::error::Error;
 use crate::pg::state::job::{self, Job};

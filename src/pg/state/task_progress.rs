@@ -1,4 +1,4 @@
-//! How far the tasks of jobs are: advanced step by step, begun again, ended.
+//! Progress of tasks: advanced in the transaction that did the work, tried again, ended.
 
 use crate::error::Error;
 use crate::pg::state::job::Job;

@@ -15,7 +15,7 @@ pub enum Lock {
     JobSlot(i64, u32),
     /// One of the places that `bulk.max_workers` gives.
     WorkerSlot(u32),
-    /// The snapshot of a job, by its number; whoever keeps it has it.
+    /// The snapshot of a job, by its number; the process that holds the snapshot has it.
     Snapshot(i64),
 }
 

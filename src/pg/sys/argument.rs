@@ -22,7 +22,7 @@ impl FromDatum for Json {
     }
 }
 
-// SAFETY: a null is told from the datum, which is otherwise of the type that the function's SQL declares.
+// SAFETY: a null is known by its flag; any other datum is of the type that the function's SQL declares.
 unsafe impl<'fcx> ArgAbi<'fcx> for Json {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Json {
         // SAFETY: as above.

@@ -56,7 +56,7 @@ impl Scope {
         Scope(node)
     }
 
-    /// The end without an error. After one the node stays linked, for the raising at the function's end; whoever catches that
+    /// The end without an error. After one the node stays linked, for the rethrow at the function's end; the handler that catches that
     /// sets the stack back, as always.
     fn leave(self) {
         let node = self.0;

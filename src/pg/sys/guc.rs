@@ -476,7 +476,7 @@ pub fn lift_timeouts() {
     }
 }
 
-/// Sets what `taken_over` gave, for the rest of the session. Others than those are passed over.
+/// Sets what `taken_over` returned, for the rest of the session. Other settings are skipped.
 pub fn take_over(settings: &BTreeMap<String, String>) {
     for name in TAKEN_OVER {
         let value = settings.get(name.to_string_lossy().as_ref()).and_then(|value| CString::new(value.as_str()).ok());

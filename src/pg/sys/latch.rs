@@ -1,4 +1,4 @@
-//! Waiting on the main thread: for a thread's event, a signal's latch and the postmaster's death together, without ticks.
+//! Waits on the main thread for a thread's event, the process's latch and the postmaster's death together, without polling.
 
 use crate::error::Error;
 use crate::pipeline::wait_control::WaitControl;

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Runs `work` with `context` current. After an ERROR whoever catches it sets the context back, as always.
+/// Runs `work` with `context` current. After an ERROR the handler that catches it resets the context.
 pub fn within<T>(context: pg_sys::MemoryContext, work: impl FnOnce() -> T) -> T {
     // SAFETY: reads a backend variable.
     let before = unsafe { pg_sys::CurrentMemoryContext };

@@ -1,4 +1,4 @@
-//! Work on the extension's own tables, which only it writes: as their owner, whoever calls.
+//! Statements on the extension's own tables, which only it writes: run as their owner, whichever role calls.
 
 use crate::error::Error;
 use crate::pg::sys::sql::{self, Row};
@@ -54,8 +54,8 @@ pub fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<(), Error> {
     query(statement, arguments, |_| Ok(())).map(drop)
 }
 
-/// Whether the extension is there, and nobody is about to drop it: a worker may outlive it. Until the transaction's end it stays, whoever
-/// drops it waits. That is not waited for: whoever drops it may wait for one who waits for us.
+/// Whether the extension exists and is not being dropped: a worker may outlive it. It stays to the transaction's end; a session that
+/// drops it waits. The lock is not waited for: the session that drops it may wait for this one.
 pub fn is_there() -> bool {
     let select_latest = || {
         // SAFETY: a catalog select_latest-up.

@@ -33,7 +33,7 @@ impl Failure {
         }
     }
 
-    /// What happened, for whoever asked for the work.
+    /// The error's message.
     pub fn message(&self) -> String {
         match self {
             Failure::Ours(error) => error.to_string(),
@@ -73,7 +73,7 @@ impl Failure {
         matches!(self, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "57014")
     }
 
-    /// Whether whoever cancels, or the server's end, is the cause.
+    /// Whether a cancel or the server's shutdown is the cause.
     fn is_the_end(&self) -> bool {
         matches!(self, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate).starts_with("57"))
     }

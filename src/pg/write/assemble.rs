@@ -1,4 +1,4 @@
-//! What a load is made of, by its options and this session's settings.
+//! Assembles a load from its options and this session's settings: how its sources are reached, its lines encoded, its rows stored.
 
 use crate::error::Error;
 use crate::fhir::format::Format;

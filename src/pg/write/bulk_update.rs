@@ -1,4 +1,4 @@
-//! Rows that are there already: one UPDATE a batch, for tables where it does what INSERT … ON CONFLICT would (see `eligible`). It spares
+//! Updates existing rows by one UPDATE a batch, for tables where it equals INSERT … ON CONFLICT (see `fast_path_check`). It saves
 //! the look-up before, the lock of every row and the record of that lock.
 
 use crate::error::Error;

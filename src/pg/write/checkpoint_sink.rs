@@ -1,4 +1,4 @@
-//! The rows of an import: group after group, each in a transaction of its own, with how far the source is loaded, the counts and the lines
+//! The sink of an import: group after group of rows, each in a transaction of its own, with the checkpoint, the counts and the lines
 //! that were rejected.
 
 use crate::error::{Error, Reject};

@@ -1,5 +1,5 @@
-//! Rows written with regard for what is there: versions that are overwritten go to the history, or ids that exist are refused or passed
-//! over. Every line counts, also one that a later line of the batch replaces: the lines of one id go one after another.
+//! Writes rows where existing rows matter: overwritten versions go to the history, or ids that exist are refused or skipped.
+//! Every line counts, also one that a later line of the batch replaces: the lines of one id go one after another.
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
@@ -102,7 +102,7 @@ impl ConflictWriter {
     }
 
     /// Ids that exist are overwritten, their versions copied before. What others insert in the meantime exists at the next look. Returns how
-    /// many lines are passed over.
+    /// many lines are skipped.
     fn overwrite(&self, batch: &Batch, round: Vec<&Row>) -> Result<u64, Error> {
         let mut skipped = 0;
         let mut rest = round;

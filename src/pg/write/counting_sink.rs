@@ -1,4 +1,4 @@
-//! What is told of a source that is loaded within one transaction.
+//! Counts the lines of a source that is loaded within one transaction.
 
 use crate::error::Error;
 use crate::pg::state::job::{self, Job};

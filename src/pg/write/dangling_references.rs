@@ -1,4 +1,4 @@
-//! References that lead nowhere.
+//! Finds references to resources that do not exist.
 
 use crate::error::{Error, Fault, Reason};
 use crate::fhir::definitions::Definitions;

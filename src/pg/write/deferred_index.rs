@@ -1,4 +1,4 @@
-//! Index entries that are still to be made: those of a table whose only index is its key. They wait until there are many and go in the key's
+//! Deferred index entries, of a table whose only index is its key. They are kept until there are many and inserted in the key's
 //! order, so that one leaf of the index after another is filled and not now this, now that.
 
 use crate::pg::catalog::fast_path_check::Layout;

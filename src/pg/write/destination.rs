@@ -15,15 +15,15 @@ pub struct Destination {
     pub create_tables: bool,
     pub policy: Policy,
     pub method: Method,
-    /// Told to the encode threads for tables that rows go straight into.
+    /// TOAST rules for the encode threads, of tables that the fast path writes.
     pub compression: Rules,
     /// The table that takes the place of the one type's.
     pub stage: Option<StagingTarget>,
-    /// Types of which the caller was told that their history cannot be read.
+    /// Types for which the NOTICE about an unreadable history has been sent.
     pub said: Rc<RefCell<HashSet<String>>>,
-    /// Where lines come in any order, how it is told.
+    /// Which line of an id wins, where lines come in any order.
     pub last_line_wins: Option<LastLineWins>,
-    /// Whether ids are taken for new without a look: one that is not is an ERROR of the key's, 23505. For whoever can begin again.
+    /// Whether ids are assumed to be new and not probed: one that exists is an ERROR 23505. For callers that can begin again.
     pub expect_new: bool,
     pub ids: IdGuarantee,
     /// Rows that were looked for, and were there before.

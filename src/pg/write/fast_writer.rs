@@ -1,4 +1,4 @@
-//! The straight way into a table: new rows into its heap, rows that exist by one UPDATE a batch. A table that the load itself makes
+//! The fast path into a table: new rows by heap inserts, existing rows by one UPDATE a batch. A table that the load itself creates
 //! gets its key last: building an index costs half of what filling it row by row does.
 
 use crate::error::Error;
@@ -26,7 +26,7 @@ pub struct FastPathAssumptions {
     pub no_user_code: bool,
     /// Whether ids that this load has not stored itself are new.
     pub new: bool,
-    /// Where lines come in any order, how it is told.
+    /// Which line of an id wins, where lines come in any order.
     pub last_line_wins: Option<LastLineWins>,
     pub ids: IdGuarantee,
     /// Counts rows that were there.
@@ -52,7 +52,7 @@ pub struct FastWriter {
     history: Option<(pg_sys::Oid, String)>,
     /// The table, while it has no key yet: this load made it, so nobody else sees it.
     index_pending: Option<Table>,
-    /// Rows whose ids perhaps stood before, which cannot be told without the key. In the order of their lines.
+    /// Rows whose ids may have occurred before, which cannot be probed without the key. In the order of their lines.
     deferred: Vec<Batch>,
 }
 

@@ -74,7 +74,7 @@ impl BatchSink for StrictSink {
     }
 }
 
-/// What PostgreSQL refuses is told apart from what it takes.
+/// Stores the rows that PostgreSQL accepts and records those that it refuses.
 #[derive(Debug)]
 pub struct TolerantSink {
     destination: Destination,

@@ -1,5 +1,5 @@
 //! New rows straight into a table's heap, many at a time, as COPY does it (commands/copyfrom.c), but without
-//! its parsing. Only for tables where that is exactly what INSERT would do, see `eligible`.
+//! its parsing. Only for tables where that equals INSERT, see `fast_path_check`.
 
 use crate::error::Error;
 use crate::pg::catalog::fast_path_check::{self, Layout};
@@ -58,7 +58,7 @@ impl HeapTarget {
     }
 }
 
-/// A table that is open for writing. Whoever makes it closes it, unless an ERROR does.
+/// A table that is open for writing. The caller closes it; after an ERROR the transaction's end does.
 #[derive(Debug)]
 pub struct HeapWriter {
     layout: Layout,

@@ -1,5 +1,5 @@
-//! The general way of writing rows: one `insert … select … on conflict` a batch and table, through SPI. It works on whatever
-//! table there is: triggers, partitions, foreign keys, row security; and it is the way for rows that exist.
+//! Writes rows by one `insert … select … on conflict` a batch and table, through SPI. It works on any kind of
+//! table: with triggers, partitions, foreign keys, row security; and for rows that exist.
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};

@@ -17,7 +17,7 @@ const MARK: &str = "stage of bulk.load: ";
 #[derive(Debug)]
 pub struct StagingTable {
     pub table: Table,
-    /// As FHIR spells it, or whoever made the type.
+    /// As FHIR spells it, or as the type was created.
     pub resource_type: String,
     pub policy: Policy,
 }
@@ -129,7 +129,7 @@ fn open_oid(oid: pg_sys::Oid) -> Result<Option<StagingTable>, Error> {
     Ok(Some(StagingTable { table: resource_table::describe(oid)?, resource_type, policy }))
 }
 
-/// Whether a table is of the current user, or of a role that it is a member of, and nobody's code runs when it is read or written. Whoever may create tables
+/// Whether a table is of the current user, or of a role that it is a member of, and no code of a user runs when it is read or written. A role that may create tables
 /// could else lay one where another looks for a stage; what a superuser may do with others' tables does not count.
 fn is_plain_and_own(oid: pg_sys::Oid) -> bool {
     // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.

@@ -1,4 +1,4 @@
-//! Where rows of a load go: the straight way where a table allows it, else the general way; with regard for what is there, the careful way.
+//! Routes a load's rows: by the fast path where a table allows it, else by INSERT … ON CONFLICT; by the conflict writer where existing rows matter.
 
 use crate::error::{Error, Fault, Reason};
 use crate::pg::catalog::ddl::{self, Key};
@@ -49,7 +49,7 @@ impl TableRouter {
         TableRouter { destination, targets: HashMap::new(), waiting: DeferredBytes::default() }
     }
 
-    /// Finds or creates a type's table. The name must be as FHIR, or whoever made the type, spells it.
+    /// Finds or creates a type's table. The name must be spelled as FHIR, or the type's creator, spells it.
     pub fn prepare(&mut self, resource_type: &str) -> Result<(), Error> {
         if self.targets.contains_key(resource_type) {
             return Ok(());

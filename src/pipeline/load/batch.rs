@@ -82,7 +82,7 @@ pub struct EncodeConfig {
     /// Of each row this and its offset is the version; None leaves versions to the sequence.
     pub versions: Option<i64>,
     pub compression: Rules,
-    /// Lines of a block that need to be told of when they are rejected; the load fails before there are more.
+    /// Rejected lines of a block that are recorded; the load fails before there are more.
     pub reject_limit: usize,
     /// Whether a batch keeps its lines, for rows that PostgreSQL may reject.
     pub keep_lines: bool,

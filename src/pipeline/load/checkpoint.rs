@@ -1,4 +1,4 @@
-//! How far a source has been loaded, so that reading can go on there: told with the rows, kept with them.
+//! How far a source has been loaded, so that reading can resume there. It comes with the rows and is stored in their transaction.
 
 use crate::error::SourceFault;
 use crate::store::inflate::{self, Inflated, Members, Restart};
@@ -78,13 +78,13 @@ impl SourceReader {
         Ok(SourceReader { blocks: Blocks::resume(reader, block, line, position), members, sent, ranged, identity, last: position })
     }
 
-    /// What is known of the source, if parts of it can be read for themselves and told from another's: it is plain text, and not short.
+    /// The identity of the source if ranges of it can be read by themselves: it is plain text, and long enough.
     pub fn divisible(&self, least: u64) -> Option<&Identity> {
         let is_long = self.identity.length.is_some_and(|length| length >= least);
         (self.members.is_none() && self.ranged && self.identity.is_telling() && is_long).then_some(&self.identity)
     }
 
-    /// Where the blocks so far end. None within a line that is passed over.
+    /// Where the blocks so far end. None within a line that is skipped.
     pub fn checkpoint(&mut self) -> Option<Checkpoint> {
         let position = self.blocks.position()?;
         let restart = match &self.members {

@@ -1,4 +1,4 @@
-//! What a load can be told: the keys of `options`, of a request's body and of an import.
+//! The options of a load: the keys of `options`, of a request's body and of an import.
 
 use crate::error::Error;
 use crate::fhir::validate::Checks;
@@ -11,7 +11,7 @@ use crate::text::json_members::{boolean, check_keys, milliseconds, object, strin
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// What a load can be told.
+/// The options of a load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Whether a missing table of an R4 type is created.

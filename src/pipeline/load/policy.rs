@@ -10,9 +10,9 @@ pub enum OnConflict {
     Overwrite,
     /// The line ends the load.
     Error,
-    /// The line is passed over.
+    /// The line is skipped.
     Skip,
-    /// The line is stored over it if its `meta.lastUpdated` is later, else passed over.
+    /// The line is stored over it if its `meta.lastUpdated` is later, else skipped.
     Newer,
 }
 

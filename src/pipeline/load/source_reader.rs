@@ -42,7 +42,7 @@ pub struct LoadInput {
     pub confirm: bool,
 }
 
-/// For a source that would better be loaded in parts: nothing of it is loaded, and what is known of it is told.
+/// Set for a source that may be loaded in ranges: then nothing is loaded, and its identity is returned here.
 #[derive(Debug, Clone)]
 pub struct Division {
     /// Bytes from which on a source is one.

@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// Sends what is built of a request, with a body or none; one that is empty is a body, whose length is told.
+/// Sends what is built of a request, with a body or none; an empty body is sent with its length.
 pub fn send(agent: &ureq::Agent, request: Builder, body: Option<&[u8]>) -> Result<Response<Body>, SourceFault> {
     let unsupported = |_| SourceFault::Unsupported;
     match body {

@@ -138,7 +138,7 @@ mod tests {
                 let answer = answers.iter().find(|(line, _)| head.starts_with(&format!("{} ", line.to_lowercase())));
                 let (status, body) = answer.map_or(("404 Not Found", ""), |(_, body)| ("200 OK", body));
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-                // Before the answer: whoever has it looks at once.
+                // Counted before the answer is sent, since the caller looks at once.
                 seen.lock().unwrap().push(head);
                 client.write_all(answer.as_bytes()).unwrap();
             }

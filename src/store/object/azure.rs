@@ -99,7 +99,7 @@ struct Properties {
     modified: Option<String>,
 }
 
-/// What a server refuses; that an object is not there is told as everywhere.
+/// A refusal of the server; a missing object is `NoSuchKey`, as with every store.
 fn refusal(response: &Response<Body>, of_object: bool) -> SourceFault {
     let status = response.status().as_u16();
     let code = connector::code(response).filter(|_| status != 404 || !of_object);

@@ -192,7 +192,7 @@ impl ResumableUpload<'_> {
         format!("{}/upload/storage/v1/b/{}/o?uploadType={kind}&name={}", self.store.host, self.store.bucket, uri_encode(&self.key, true))
     }
 
-    /// `total` is told with the last part.
+    /// `total` is sent with the last part.
     fn send(&mut self, part: &[u8], total: Option<u64>) -> Result<(), SourceFault> {
         let session = match &self.session {
             Some(session) => session.clone(),

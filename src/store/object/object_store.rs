@@ -46,7 +46,7 @@ pub trait Store: Debug + Send + Sync {
         Ok(())
     }
 
-    /// A URL under which whoever has it reads the object for some time.
+    /// A signed URL by which anyone reads the object for some time.
     fn signed_url(&self, key: &str, expires: Duration) -> Result<Url, SourceFault>;
 }
 

@@ -352,7 +352,7 @@ fn read<T: for<'a> Deserialize<'a>>(response: Response<Body>) -> Result<T, Sourc
     quick_xml::de::from_str(&text(response)?).map_err(|_| client::unknown())
 }
 
-/// What a server refuses; one that sends no reason is told by its status.
+/// A refusal of the server; without a code it is named by its status.
 fn refusal(status: u16, text: &str) -> SourceFault {
     let code = match quick_xml::de::from_str::<Refusal>(text) {
         Ok(Refusal { code }) => code.chars().filter(char::is_ascii_graphic).take(100).collect(),

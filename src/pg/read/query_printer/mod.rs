@@ -33,7 +33,7 @@ pub struct Printer {
     pen: Pen,
 }
 
-/// Settings under which what is printed is read back as the same value, whoever reads it.
+/// Settings under which what is printed is read back as the same value under any settings.
 const UNAMBIGUOUS: [(&CStr, &CStr); 6] = [
     (c"datestyle", c"ISO"),
     (c"intervalstyle", c"postgres"),
