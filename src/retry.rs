@@ -8,7 +8,7 @@ use std::time::Duration;
 /// at once or in time. <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 const TRANSIENT_STATES: [&str; 3] = ["40001", "40P01", "55P03"];
 
-/// Tries of a transaction beside others, before it is tried while nobody else writes to its tables.
+/// Tries of a transaction beside others that may conflict, before it is tried while nobody else writes to its tables.
 pub const TRIES_BESIDE_OTHERS: u32 = 3;
 
 /// Whether a statement that failed with this SQLSTATE may succeed when its transaction is tried again.

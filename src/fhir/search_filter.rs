@@ -335,6 +335,7 @@ mod tests {
     }
 
     #[test]
+    // A table of cases.
     #[allow(clippy::too_many_lines)]
     fn resources_are_chosen() {
         let observation = r#"{"id": "o", "meta": {"lastUpdated": "2021-06-10T08:26:10.5Z"}, "status": "final",

@@ -344,6 +344,7 @@ mod tests {
     }
 
     #[test]
+    // A table of cases.
     #[allow(clippy::too_many_lines)]
     fn what_is_wrong_is_found_where_it_is() {
         for (resource_type, text, expected) in [

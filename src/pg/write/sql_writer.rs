@@ -68,9 +68,9 @@ impl SqlWriter {
                 sql::regclass(self.sequence),
                 // SAFETY: a datum of this type, in SPI's memory, which lives to the end of the closure.
                 unsafe { DatumWithOid::new(ids(batch, rows), pg_sys::TEXTARRAYOID) },
-                // SAFETY: as above.
+                // SAFETY: an array of jsonb, in SPI's memory too.
                 unsafe { DatumWithOid::new(resources(batch, rows), pg_sys::JSONBARRAYOID) },
-                // SAFETY: as above.
+                // SAFETY: an array of booleans, in SPI's memory too.
                 unsafe { DatumWithOid::new(repeats(rows), pg_sys::BOOLARRAYOID) },
             ];
             if self.meta_source != MetaSource::Given {
