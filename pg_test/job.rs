@@ -235,10 +235,10 @@ fn refused() {
         assert_eq!(failure(&mut other, &format!("select {call}('{id}')")).code, "42501");
     }
     assert_eq!(value(&mut other, "select count(*) from bulk.resume_interrupted()"), "0");
-    for relation in ["job", "job_file", "progress", "job_entry", "job_file_entry", "load_error"] {
+    for relation in ["job", "job_file", "progress", "load_error"] {
         assert_eq!(value(&mut other, &format!("select count(*) from bulk.{relation}")), "0", "{relation}");
     }
-    assert_eq!(failure(&mut other, "select * from bulk.job_plan").code, "42501");
+    assert_eq!(failure(&mut other, "select * from bulk_internal.job_spec").code, "42501");
     client.batch_execute(&format!("grant bulk_admin to {name}")).unwrap();
     assert_eq!(value(&mut other, &format!("bulk.wait('{id}')")), "done");
 }
@@ -719,7 +719,7 @@ fn restored() {
     is_gone(pid);
     drop(holder);
     // One that waits: its place is taken by nobody, but it cannot be known.
-    client.batch_execute("insert into bulk.job_entry select 'waits', nextval('bulk.job_number'), kind, role, session_role, origin, 'waiting' from bulk.job_entry limit 1; insert into bulk.job_plan select e.number, p.plan from bulk.job_entry e, bulk.job_plan p where e.id = 'waits' limit 1").unwrap();
+    client.batch_execute("insert into bulk_internal.job (id, kind, role, session_role, database_identity, state) select 'waits', kind, role, session_role, database_identity, 'waiting' from bulk_internal.job limit 1; insert into bulk_internal.job_spec select e.number, p.spec from bulk_internal.job e, bulk_internal.job_spec p where e.id = 'waits' limit 1").unwrap();
     let dump = checked(cluster.client("pg_dump", &database.name).args(["--no-sync"])).stdout;
     client.batch_execute("select pg_sleep(0)").unwrap();
     cluster.connect("postgres", "postgres").batch_execute("create database copy").unwrap();

@@ -302,6 +302,11 @@ pub enum Error {
     KeyNeeded(String),
     #[error("no file of bucket \"{0}\" is known")]
     UnknownBucket(String),
+    #[error("bucket \"{bucket}\" is on several servers: {}", endpoints.join(", "))]
+    AmbiguousBucket { bucket: String, endpoints: Vec<String> },
+    /// Of a bucket load whose account changed meanwhile.
+    #[error("bucket \"{bucket}\" was listed on {listed}, and its account leads to {found} now")]
+    OtherServer { bucket: String, listed: String, found: String },
     /// What a worker finds when the row of its file was deleted.
     #[error("the file is not wanted any more")]
     FileForgotten,

@@ -43,8 +43,16 @@ mod pg;
 mod module {
     pgrx::pg_module_magic!(name, version);
 
-    pgrx::extension_sql_file!("../sql/install/10_functions.sql", name = "functions");
-    pgrx::extension_sql_file!("../sql/install/20_tables.sql", name = "tables", requires = ["functions"]);
+    pgrx::extension_sql_file!("../sql/install/10_schemas.sql", name = "schemas");
+    pgrx::extension_sql_file!("../sql/install/20_job.sql", name = "job", requires = ["schemas"]);
+    pgrx::extension_sql_file!("../sql/install/30_load.sql", name = "load", requires = ["job"]);
+    pgrx::extension_sql_file!("../sql/install/40_http.sql", name = "http", requires = ["load"]);
+    pgrx::extension_sql_file!("../sql/install/50_import.sql", name = "import", requires = ["http"]);
+    pgrx::extension_sql_file!("../sql/install/60_bucket.sql", name = "bucket", requires = ["import"]);
+    pgrx::extension_sql_file!("../sql/install/70_export.sql", name = "export", requires = ["bucket"]);
+    pgrx::extension_sql_file!("../sql/install/80_storage.sql", name = "storage", requires = ["export"]);
+    pgrx::extension_sql_file!("../sql/install/90_dump.sql", name = "dump", requires = ["storage"]);
+    pgrx::extension_sql_file!("../sql/install/99_guard.sql", name = "guard", requires = ["dump"]);
 
     /// Called when a backend loads the library.
     #[pgrx::pg_guard]

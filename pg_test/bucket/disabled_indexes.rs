@@ -147,7 +147,7 @@ fn duplicates() {
     assert_eq!(value(&mut client, "select bool_and(status = 'restored' and message is null) from bulk.disabled_index"), "true");
     // For another owner than it was nothing is run; nor where the name is taken.
     let name = &database.name;
-    client.batch_execute(&format!("update bulk.disabled_index set status = 'disabled' where indexname = 'patient_ts'; drop index patient_ts; create role other_{name}")).unwrap();
+    client.batch_execute(&format!("update bulk_internal.disabled_index set status = 'disabled' where indexname = 'patient_ts'; drop index patient_ts; create role other_{name}")).unwrap();
     client
         .batch_execute(&format!("grant create, usage on schema public to other_{name}; alter table patient owner to other_{name}"))
         .unwrap();
@@ -241,7 +241,7 @@ fn however_it_ends() {
         let message = "select message from bulk.disabled_index where indexname = 'patient_birth' and status = 'disabled'";
         assert!(value(&mut client, message).contains("function plain(text) does not exist"));
     }
-    client.batch_execute("reset search_path; drop index if exists patient_birth; delete from bulk.disabled_index").unwrap();
+    client.batch_execute("reset search_path; drop index if exists patient_birth; delete from bulk_internal.disabled_index").unwrap();
     // Crashed, and put back by hand, by whoever asks; by the next call; or by going on.
     for way in ["hand", "call", "resume"] {
         client.batch_execute("truncate patient, patient_history; delete from bulk.loader_file").unwrap();
@@ -323,13 +323,13 @@ fn refused() {
             "create function peek(resource jsonb) returns text language plpgsql immutable as \
                 $$begin return coalesce(current_setting('bulk.peek', true), current_user); end$$; \
              create index patient_peek on patient (peek(resource)); \
-             create role admin_{name}; grant bulk_admin to admin_{name}; update bulk.loader_file set job = job"
+             create role admin_{name}; grant bulk_admin to admin_{name}; update bulk_internal.loader_file set job = job"
         ))
         .unwrap();
     client.batch_execute("begin").unwrap();
     let answer = call(&mut client, &json!({"bucket": directory.path(), "disable-idx?": true}));
     assert_eq!(value(&mut client, &format!("bulk.cancel('{}')", answer["id"].as_str().unwrap())), "true");
-    client.batch_execute("update bulk.job_entry set state = 'cancelled' where kind = 'indexes'; commit").unwrap();
+    client.batch_execute("update bulk_internal.job set state = 'cancelled' where kind = 'indexes'; commit").unwrap();
     client.batch_execute(&format!("set role admin_{name}")).unwrap();
     assert_eq!(
         value(&mut client, "select string_agg(r, ' ' order by r) from bulk.restore_indexes() r"),

@@ -90,11 +90,11 @@ fn each_once() {
         method(&mut client, "load-from-bucket", r#"{"bucket": "s3://bucket", "thread": 1}"#).contains(r#"unrecognized option \"thread\""#)
     );
     // The secret stands nowhere, and nothing of it is left.
-    assert_eq!(value(&mut client, "select count(*) from bulk.job_secret"), "0");
+    assert_eq!(value(&mut client, "select count(*) from bulk_internal.job_secret"), "0");
     assert_eq!(
         value(
             &mut client,
-            "select count(*) from bulk.job_entry j join bulk.job_plan p on p.job = j.number where j::text || p::text ~ 'SECRET'"
+            "select count(*) from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number where j::text || p::text ~ 'SECRET'"
         ),
         "0"
     );
@@ -229,7 +229,7 @@ fn whole() {
     );
     assert_eq!(value(&mut client, "select count(*) from patient"), "20");
     // A table without a key would not tell them apart.
-    client.batch_execute("create table basic (like patient including defaults); truncate bulk.loader_file").unwrap();
+    client.batch_execute("create table basic (like patient including defaults); truncate bulk_internal.loader_file").unwrap();
     put(&server, "Basic.ndjson", b"{\"id\": \"b\"}\n{\"id\": \"b\"}\n");
     let answer = load(&mut client, &server.host(), json!({"prefixes": ["Basic"]}));
     done(&mut client, &answer);
@@ -249,7 +249,7 @@ fn upsert() {
         (from..to).map(|n| format!("{{\"id\": \"p-{n}\", \"active\": true}}\n")).collect::<String>().into()
     };
     for trigger in [false, true] {
-        client.batch_execute("drop table if exists patient, patient_history; truncate bulk.loader_file").unwrap();
+        client.batch_execute("drop table if exists patient, patient_history; truncate bulk_internal.loader_file").unwrap();
         client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
         if trigger {
             client
@@ -288,7 +288,7 @@ fn upsert() {
         );
     }
     // Files that bring the same resources at the same time: one of each stays.
-    client.batch_execute("drop table patient, patient_history; truncate bulk.loader_file").unwrap();
+    client.batch_execute("drop table patient, patient_history; truncate bulk_internal.loader_file").unwrap();
     for n in 0..12 {
         let mut ids: Vec<u32> = (0..4000).collect();
         if n % 2 == 1 {
@@ -425,7 +425,7 @@ fn faults() {
     let content = lines(0, 20_000);
     let packed = gzip(&content);
     let round = |client: &mut Client, packs: bool, trouble: Trouble, times: usize, more: Value| {
-        client.batch_execute("drop table if exists patient, patient_history; truncate bulk.loader_file").unwrap();
+        client.batch_execute("drop table if exists patient, patient_history; truncate bulk_internal.loader_file").unwrap();
         let _ = fs::remove_file(server.bucket("bucket").join("Patient.ndjson"));
         let _ = fs::remove_file(server.bucket("bucket").join("Patient.ndjson.gz"));
         put(&server, if packs { "Patient.ndjson.gz" } else { "Patient.ndjson" }, if packs { &packed } else { &content });
@@ -459,7 +459,7 @@ fn faults() {
         assert_eq!(see(Trouble::Lie(-last), 100, json!({})), (format!("error aidbox {code}"), 3));
     }
     // An object that changes while it is read: what is loaded is one content or the other.
-    client.batch_execute("drop table if exists patient, patient_history; truncate bulk.loader_file").unwrap();
+    client.batch_execute("drop table if exists patient, patient_history; truncate bulk_internal.loader_file").unwrap();
     let path = server.bucket("bucket").join("Patient.ndjson");
     let _ = fs::remove_file(server.bucket("bucket").join("Patient.ndjson.gz"));
     put(&server, "Patient.ndjson", &content);

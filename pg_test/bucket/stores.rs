@@ -263,7 +263,7 @@ fn accounts() {
     let dump = String::from_utf8_lossy(&dump);
     assert!(dump.contains("service-account-email") && !dump.contains("TOPSECRET"));
     client.batch_execute(&format!("create role admin_{name}; grant bulk_admin to admin_{name}; set role admin_{name}")).unwrap();
-    assert_eq!(failure(&mut client, "select * from bulk.storage_secret").code, "42501");
+    assert_eq!(failure(&mut client, "select * from bulk_internal.storage_secret").code, "42501");
     assert_eq!(value(&mut client, "select count(*) from bulk.storage_account"), "4");
     set(&mut client, &all[2]);
     client.batch_execute("select bulk.drop_account('AzureAccount', 'z')").unwrap();
@@ -273,18 +273,20 @@ fn accounts() {
         "bulk.drop_account('AwsAccount', 'a')",
         "bulk.set_account('{}')",
         "count(*) from bulk.storage_account",
-        "count(*) from bulk.storage_secret",
+        "count(*) from bulk_internal.storage_secret",
     ] {
         assert_eq!(failure(&mut client, &format!("select {refused}")).code, "42501", "{refused}");
     }
     client.batch_execute(&format!("reset role; grant pg_read_all_data, pg_write_all_data to plain_{name}; set role plain_{name}")).unwrap();
-    assert_eq!(value(&mut client, "select count(*) from bulk.storage_secret"), "0");
-    assert_eq!(value(&mut client, "select count(*) from bulk.job_secret"), "0");
-    client.batch_execute("update bulk.storage_account set account = '{}'; delete from bulk.storage_account").unwrap();
-    assert_eq!(failure(&mut client, "insert into bulk.storage_account values ('AwsAccount', 'mine', '{}')").code, "42501");
+    assert_eq!(value(&mut client, "select count(*) from bulk_internal.storage_secret"), "0");
+    assert_eq!(value(&mut client, "select count(*) from bulk_internal.job_secret"), "0");
+    for refused in ["update bulk_internal.storage_account set account = '{}'", "delete from bulk_internal.storage_account"] {
+        assert_eq!(failure(&mut client, refused).code, "42501", "{refused}");
+    }
+    assert_eq!(failure(&mut client, "insert into bulk_internal.storage_account values ('AwsAccount', 'mine', '{}')").code, "42501");
     client.batch_execute("reset role").unwrap();
     assert_eq!(value(&mut client, "select count(*) from bulk.storage_account where account <> '{}'"), "3");
-    assert_eq!(value(&mut client, "select count(*) from bulk.storage_secret"), "3");
+    assert_eq!(value(&mut client, "select count(*) from bulk_internal.storage_secret"), "3");
     restored(&database, &dump);
 }
 

@@ -162,7 +162,7 @@ fn starts() {
         assert_eq!(act(&mut nobody, "files", action).0, 403, "{action}");
     }
     assert_eq!(status_of(&mut nobody, "import_status", "files").0, 403);
-    assert_eq!(failure(&mut nobody, "select * from bulk.job_secret").code, "42501");
+    assert_eq!(failure(&mut nobody, "select * from bulk_internal.job_secret").code, "42501");
     client.batch_execute(&format!("grant bulk_admin to {name}")).unwrap();
     assert_eq!(act(&mut nobody, "files", "abort").0, 406);
     assert_eq!(failure(&mut client, "begin read only; select bulk.import('{}')").code, "25006");
@@ -226,12 +226,12 @@ fn status() {
     let secret = |client: &mut Client| {
         value(
             client,
-            "select string_agg(j.id, ' ' order by j.id) from bulk.job_secret s join bulk.job_entry j on j.number = s.job where s.secret::text ~ 'SECRET'",
+            "select string_agg(j.id, ' ' order by j.id) from bulk_internal.job_secret s join bulk_internal.job j on j.number = s.job where s.secret::text ~ 'SECRET'",
         )
     };
     assert_eq!(secret(&mut client), "new run");
-    for table in ["job_entry", "job_plan", "job_file_entry", "load_error"] {
-        assert_eq!(value(&mut client, &format!("select count(*) from bulk.{table} t where t::text ~ 'SECRET'")), "0", "{table}");
+    for table in ["job", "job_spec", "task", "task_source", "load_error"] {
+        assert_eq!(value(&mut client, &format!("select count(*) from bulk_internal.{table} t where t::text ~ 'SECRET'")), "0", "{table}");
     }
     let activity =
         "select count(*) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database() and query ~ 'SECRET'";
@@ -863,11 +863,11 @@ fn together() {
         assert_eq!(counts(&mut own, &id), "done 16000 16000 0 0");
         // Its own four, and nobody's secrets.
         assert_eq!(value(&mut own, "select count(*) from bulk.job"), "4");
-        assert_eq!(failure(&mut own, "select * from bulk.job_secret").code, "42501");
+        assert_eq!(failure(&mut own, "select * from bulk_internal.job_secret").code, "42501");
     }
     let distinct = (8000 - 8000 / 7).to_string();
     assert_eq!(value(&mut client, "select count(*) || ' ' || count(distinct txid) from patient"), format!("{distinct} {distinct}"));
-    assert_eq!(value(&mut client, "select count(*) from bulk.job_secret"), "0");
+    assert_eq!(value(&mut client, "select count(*) from bulk_internal.job_secret"), "0");
     wait_until("no worker is left", || {
         value(&mut client, "select count(*) from pg_stat_activity where backend_type = 'bulk worker'") == "0"
     });

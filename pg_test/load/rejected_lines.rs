@@ -268,12 +268,13 @@ fn rights() {
     }
     assert_eq!(value(&mut owner, "select role from bulk.job"), format!("Owner {name}"));
     for statement in [
-        "insert into bulk.job_entry (id, kind, role, session_role, state) values ('x', 'load', 'postgres', 'postgres', 'done')",
-        "update bulk.job set role = 'postgres'",
+        "insert into bulk_internal.job (id, kind, role, session_role, state) values ('x', 'load', 'postgres', 'postgres', 'done')",
+        "update bulk.job set message = 'x'",
         "delete from bulk.job",
-        "insert into bulk.load_error values ('x', 'x', 1, 1, null, null, 'x', 'x', null, null)",
-        "delete from bulk.load_error",
-        "truncate bulk.load_error",
+        "update bulk_internal.job set role = 'postgres'",
+        "insert into bulk_internal.load_error values ('x', 'x', 1, 1, null, null, 'x', 'x', null, null)",
+        "delete from bulk_internal.load_error",
+        "truncate bulk_internal.load_error",
     ] {
         assert_eq!(failure(&mut owner, statement).code, "42501", "{statement}");
     }
@@ -283,7 +284,11 @@ fn rights() {
     owner.batch_execute(&format!("select bulk.load('{}', 'Patient', options => '{options}')", secret.url())).unwrap();
     let request = value(&mut owner, "select request from bulk.job where id = bulk.last_load_id()");
     assert!(request.contains("\"retries\": 2") && !request.contains("SECRET"), "{request}");
-    database.connect_as(&format!("admin_{name}")).batch_execute("delete from bulk.job").unwrap();
+    database.connect_as(&format!("other_{name}")).batch_execute("select bulk.purge_jobs('0')").unwrap();
+    let mut admin = database.connect_as(&format!("admin_{name}"));
+    assert_eq!(failure(&mut admin, "delete from bulk.job").code, "42501");
+    assert_eq!(value(&mut admin, "bulk.purge_jobs()"), "0");
+    assert_eq!(value(&mut admin, "bulk.purge_jobs('0')"), "2");
     assert_eq!(value(&mut client, seen), "0 0");
     // A role that is gone hides its jobs from all but administrators, and breaks nothing.
     owner.batch_execute(&format!("select {}", load(&secret, Some("Patient"), "{}"))).unwrap();

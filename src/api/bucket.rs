@@ -1,7 +1,7 @@
-//! `bulk.load_from_bucket`, its status, `bulk.restore_indexes` and `bulk.storage_healthcheck`.
+//! `bulk.load_from_bucket`, its status, `bulk.forget_file`, `bulk.restore_indexes` and `bulk.storage_healthcheck`.
 
 use crate::error::Error;
-use crate::operation::bucket::{status, submit};
+use crate::operation::bucket::{forget, status, submit};
 use crate::operation::loader_error::{self, Answer};
 use crate::operation::storage;
 use crate::pg::state::disabled_index::{self, Restored};
@@ -32,6 +32,12 @@ fn load_from_bucket(_version: Matched, params: Option<Json>) -> JsonB {
 #[pg_extern(sql = false)]
 fn load_from_bucket_status(_version: Matched, params: Option<Json>) -> JsonB {
     answer(params, status::status)
+}
+
+#[pg_extern(sql = false)]
+fn forget_file(_version: Matched, bucket: &str, file: &str) -> bool {
+    backend::require_writable(c"bulk.forget_file");
+    sqlstate::ok(forget::file(bucket, file))
 }
 
 #[pg_extern(sql = false)]

@@ -2,9 +2,11 @@
 
 use crate::error::Error;
 use crate::operation::export::cleanup;
+use crate::pg::state::enums::State;
 use crate::pg::state::{job, job_control, scheduler};
+use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::version::Matched;
-use crate::pg::sys::{backend, latch, sqlstate};
+use crate::pg::sys::{backend, guc, latch, random, sqlstate};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -14,10 +16,28 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mi
 /// Between two tries to start what waits.
 const KICK: Duration = Duration::from_secs(1);
 
-/// What the view of jobs compares.
+/// `bulk_internal.database_identity`.
 #[pg_extern(sql = false)]
 fn database_identity(_version: Matched) -> String {
     job::database_identity()
+}
+
+/// `bulk_internal.random_number`.
+#[pg_extern(sql = false)]
+fn random_number(_version: Matched) -> i64 {
+    random::number()
+}
+
+/// `bulk_internal.lock_class`; null for an unknown name.
+#[pg_extern(sql = false)]
+fn lock_class(_version: Matched, what: &str) -> Option<i32> {
+    Lock::class(what)
+}
+
+/// `bulk_internal.committed_state`; null where there is no such job.
+#[pg_extern(sql = false)]
+fn committed_state(_version: Matched, number: i64) -> Option<&'static str> {
+    sqlstate::ok(job::committed_state(number)).map(State::word)
 }
 
 #[pg_extern(sql = false)]
@@ -34,6 +54,12 @@ fn cancel(_version: Matched, id: &str) -> bool {
 }
 
 #[pg_extern(sql = false)]
+fn purge_jobs(_version: Matched, older_than: Option<Interval>) -> i64 {
+    backend::require_writable(c"bulk.purge_jobs");
+    sqlstate::ok(job_control::purge(older_than.unwrap_or_else(guc::keep_jobs)))
+}
+
+#[pg_extern(sql = false)]
 fn resume_interrupted(_version: Matched) -> SetOfIterator<'static, String> {
     backend::require_writable(c"bulk.resume_interrupted");
     let resumed = sqlstate::ok(scheduler::start_waiting().and_then(|()| scheduler::resume_interrupted()));
@@ -41,7 +67,7 @@ fn resume_interrupted(_version: Matched) -> SetOfIterator<'static, String> {
 }
 
 #[pg_extern(sql = false, name = "wait")]
-fn wait_for(_version: Matched, id: Option<&str>, timeout: Option<Interval>) -> String {
+fn wait_for(_version: Matched, id: Option<&str>, timeout: Option<Interval>) -> &'static str {
     // Of a standby's jobs the workers are elsewhere.
     backend::require_primary(c"bulk.wait");
     let id = sqlstate::ok(id.ok_or(Error::Null("id")));
@@ -49,16 +75,16 @@ fn wait_for(_version: Matched, id: Option<&str>, timeout: Option<Interval>) -> S
         let microseconds = timeout.as_micros();
         Duration::from_micros(u64::try_from(microseconds.max(0)).unwrap_or(u64::MAX))
     });
-    sqlstate::ok(wait_for_end(id, patience))
+    sqlstate::ok(wait_for_end(id, patience)).word()
 }
 
-fn wait_for_end(id: &str, patience: Option<Duration>) -> Result<String, Error> {
+fn wait_for_end(id: &str, patience: Option<Duration>) -> Result<State, Error> {
     latch::require_fresh_snapshots()?;
     let began = Instant::now();
     let mut kick = began;
     loop {
         let standing = job_control::standing(id)?;
-        if !matches!(standing.state.as_str(), "waiting" | "in-progress") {
+        if !standing.state.is_open() {
             return Ok(standing.state);
         }
         if standing.is_ours {
@@ -68,7 +94,7 @@ fn wait_for_end(id: &str, patience: Option<Duration>) -> Result<String, Error> {
         if left == Some(Duration::ZERO) {
             return Ok(standing.state);
         }
-        if standing.state == "waiting" && kick.elapsed() >= KICK {
+        if standing.state == State::Waiting && kick.elapsed() >= KICK {
             kick = Instant::now();
             scheduler::start_waiting()?;
         }

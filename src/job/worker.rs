@@ -17,8 +17,16 @@ use crate::retry::Backoff;
 
 /// What a verb does with the tasks of a job.
 pub trait Operation {
-    /// Does a task, or a step of it. `after_another`: this process worked on another job before, whose cancel may arrive late.
-    fn task(&mut self, job: &Job, task: &mut Task, after_another: bool) -> Result<Step, Failure>;
+    /// Does a task, or a step of it. After a failure, at whatever point, the task can be claimed and done again from what is recorded of it.
+    fn task(&mut self, job: &Job, task: &mut Task) -> Result<Step, Failure>;
+
+    /// Records that a task failed, and ends it.
+    ///
+    /// # Errors
+    /// As `owner_sql::query`.
+    fn fail(&self, _job: &Job, task: &Task, failure: &Failure) -> Result<(), Error> {
+        task_progress::end(task, Some(&failure.message()))
+    }
 
     /// Of a job whose tasks are one transaction: what does them. One worker does it, from the beginning.
     fn as_one_transaction(&self) -> Option<&dyn OneTransaction> {
@@ -77,7 +85,7 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
         let job = record(|| job::open(number))?;
         next = None;
         if let Some(job) = job {
-            run_with_slot(&job, open, !done.is_empty())?;
+            run_with_slot(&job, open, LateCancel { may_come: !done.is_empty() })?;
             background::forget_cancel();
             done.push(number);
             if let Some(role) = job.role
@@ -92,18 +100,18 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
 }
 
 /// Works on a job, whose lock says so.
-fn run_with_slot(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
+fn run_with_slot(job: &Job, open: Open, late_cancel: LateCancel) -> Result<(), Failure> {
     if !record(|| Ok(Lock::Job(job.number).take()))? {
         return Ok(());
     }
     backend::stop_threads_at_exit();
     // A worker that comes when the job has enough of them leaves again.
-    let seats = job.threads.and_then(|threads| u32::try_from(threads).ok()).unwrap_or(1);
+    let seats = job.threads.and_then(|threads| u16::try_from(threads).ok()).unwrap_or(1);
     let seat = match job.threads {
         Some(_) => record(|| Ok((0..seats).map(|seat| Lock::JobSlot(job.number, seat)).find(|seat| seat.take())))?,
         None => None,
     };
-    let worked = if seat.is_some() || job.threads.is_none() { work(job, open, after_another) } else { Ok(()) };
+    let worked = if seat.is_some() || job.threads.is_none() { work(job, open, late_cancel) } else { Ok(()) };
     record(|| {
         seat.into_iter().for_each(Lock::release);
         Lock::Job(job.number).release();
@@ -112,7 +120,7 @@ fn run_with_slot(job: &Job, open: Open, after_another: bool) -> Result<(), Failu
     worked
 }
 
-fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
+fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<(), Failure> {
     let opened = JobSpec::from_json(job.spec.clone()).and_then(|spec| Ok((open(&spec)?, spec)));
     let (mut operation, spec) = match opened {
         Ok(opened) => opened,
@@ -130,24 +138,24 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
         };
     }
     if let Some(operation) = operation.as_one_transaction() {
-        return all_at_once(job, operation);
+        return all_at_once(job, operation, late_cancel);
     }
     while let Some(mut task) = record(|| if job::is_wanted(job)? { task_claim::claim(job) } else { Ok(None) })? {
         background::report_activity(Some(&job::activity(job, &task)));
         background::reload_configuration();
-        let done = operation.task(job, &mut task, after_another);
+        let done = operation.task(job, &mut task);
         background::report_activity(None);
         let ended = match done {
             Ok(Step::Done | Step::More) => record(|| task_progress::end(&task, None)),
             Ok(Step::TooMany(most)) => record(|| task_progress::end(&task, Some(&format!("more than {most} resources are invalid")))),
             Ok(Step::Ended | Step::Unwanted) => Ok(()),
             Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
+            Err(failure) if late_cancel.is_met(job, &failure)? => Ok(()),
             Err(failure) => {
-                let message = failure.message();
                 // A cancel of the job interrupts it.
                 let failed = record(|| {
                     let wanted = job::is_wanted(job)?;
-                    if wanted { task_progress::end(&task, Some(&message)).map(|()| true) } else { Ok(false) }
+                    if wanted { operation.fail(job, &task, &failure).map(|()| true) } else { Ok(false) }
                 })?;
                 if failed {
                     background::log(format!("job {} of bulk failed on {}", job.id, task.source));
@@ -156,7 +164,7 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
             }
         };
         record(|| {
-            Lock::Part(task.number).release();
+            Lock::Task(task.number).release();
             Ok(())
         })?;
         ended?;
@@ -164,8 +172,23 @@ fn work(job: &Job, open: Open, after_another: bool) -> Result<(), Failure> {
     record(|| job::end(job))
 }
 
+/// The one rule for a cancel that arrives while its job is wanted: in a process that did another job before, the first may have been meant for
+/// that one, and the task is claimed and done again. Any other fails the task.
+struct LateCancel {
+    may_come: bool,
+}
+
+impl LateCancel {
+    /// Whether a failure is such a cancel. It is none a second time.
+    fn is_met(&mut self, job: &Job, failure: &Failure) -> Result<bool, Failure> {
+        let met = self.may_come && failure.is_cancel() && record(|| job::is_wanted(job))?;
+        self.may_come &= !met;
+        Ok(met)
+    }
+}
+
 /// A job that is one transaction: one worker does it, from the beginning.
-fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure> {
+fn all_at_once(job: &Job, operation: &dyn OneTransaction, mut late_cancel: LateCancel) -> Result<(), Failure> {
     let Some(mut tasks) = record(|| task_claim::claim_all(job))? else { return record(|| job::end(job)) };
     if let Some(first) = tasks.first() {
         background::report_activity(Some(&job::activity(job, first)));
@@ -180,10 +203,14 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure>
                 if let Some(task) = at.and_then(|at| tasks.get(at)) {
                     record(|| task_progress::record_wait(task, &failure.whole_message()))?;
                 }
-                if !retry::back_off(job, Backoff::QUICK, conflicts)? {
-                    break None;
+                match retry::back_off(job, Backoff::QUICK, conflicts) {
+                    Ok(true) => {}
+                    Ok(false) => break None,
+                    Err(failure) if late_cancel.is_met(job, &failure)? => {}
+                    Err(failure) => break Some((at, failure)),
                 }
             }
+            Err((_, failure)) if late_cancel.is_met(job, &failure)? => {}
             Err((at, failure)) => break Some((at, failure)),
         }
         tasks.iter_mut().for_each(|task| task.progress = Progress::default());
@@ -201,7 +228,7 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction) -> Result<(), Failure>
         job::end(job)
     });
     record(|| {
-        tasks.iter().for_each(|task| Lock::Part(task.number).release());
+        tasks.iter().for_each(|task| Lock::Task(task.number).release());
         Ok(())
     })?;
     noted

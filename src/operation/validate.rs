@@ -10,6 +10,7 @@ use crate::job::worker::Operation;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::process::{background, transaction};
 use crate::pg::read::cursor_scan::{self, Filter, When};
+use crate::pg::state::enums::{JobKind, TaskKind};
 use crate::pg::state::job::{self, Job, NewJob};
 use crate::pg::state::load_error::LoadErrors;
 use crate::pg::state::task::{NewTask, Task};
@@ -51,16 +52,16 @@ pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Re
     let spec = JobSpec::new(guc::taken_over(), &validate)?;
     let tasks: Vec<NewTask> = tables
         .iter()
-        .map(|(resource_type, table)| NewTask { source: table.name.clone(), resource_type: Some(resource_type.clone()) })
+        .map(|(resource_type, table)| NewTask::new(TaskKind::Table, table.name.clone(), Some(resource_type.clone())))
         .collect();
     let new_job =
-        NewJob { id: None, kind: "validate", request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
+        NewJob { id: None, kind: JobKind::Validate, request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
     job::enter(new_job)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 
 impl Operation for Validate {
-    fn task(&mut self, job: &Job, task: &mut Task, after_another: bool) -> Result<Step, Failure> {
-        let (mut tries, mut cancels) = (0, u32::from(after_another));
+    fn task(&mut self, job: &Job, task: &mut Task) -> Result<Step, Failure> {
+        let mut tries = 0;
         loop {
             background::reload_configuration();
             let before = task.clone();
@@ -78,11 +79,6 @@ impl Operation for Validate {
                     if !retry::back_off(job, Backoff::QUICK, tries)? {
                         return Ok(Step::Unwanted);
                     }
-                }
-                // It may have been meant for the job before.
-                Err(failure) if failure.is_cancel() && cancels > 0 => {
-                    cancels -= 1;
-                    *task = before;
                 }
                 ended => return ended,
             }

@@ -69,7 +69,43 @@ pub struct AzureContainer {
     pub host: Option<String>,
 }
 
+/// Domains of Amazon S3: all its hosts below one of them lead to the same buckets.
+const AMAZON: [&str; 2] = ["amazonaws.com", "amazonaws.com.cn"];
+/// The server of accounts that name none.
+pub const AMAZON_SERVER: &str = AMAZON[0];
+const GOOGLE: &str = "storage.googleapis.com";
+
+/// The domain of Amazon's that a host is, or is in.
+pub fn amazon_domain(host: &str) -> Option<&'static str> {
+    AMAZON.into_iter().find(|domain| host == *domain || host.ends_with(&format!(".{domain}")))
+}
+
+/// A server as it is told apart from others: `host`, `host:port` or `host/path`, in small letters.
+fn server(url: &str) -> String {
+    url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/').to_ascii_lowercase()
+}
+
+impl AwsAccount {
+    /// The server, whoever asks it: of all hosts of Amazon's their domain.
+    pub fn server(&self) -> String {
+        let host = self.host.as_deref().map(server).unwrap_or_default();
+        if host.is_empty() { AMAZON_SERVER.to_owned() } else { amazon_domain(&host).map_or(host, str::to_owned) }
+    }
+}
+
+impl GcpAccount {
+    /// The server, whoever asks it.
+    pub fn server(&self) -> String {
+        self.host.as_deref().map(server).filter(|host| !host.is_empty()).unwrap_or_else(|| GOOGLE.to_owned())
+    }
+}
+
 impl AzureContainer {
+    /// The storage account, whoever asks it: as `endpoint`, without its scheme.
+    pub fn server(&self) -> String {
+        server(&self.endpoint())
+    }
+
     /// The URL of the storage account.
     pub fn endpoint(&self) -> String {
         match &self.host {
@@ -115,6 +151,29 @@ impl fmt::Debug for AwsAccount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_known_by_one_name() {
+        let aws = |host: Option<&str>| AwsAccount {
+            region: "eu-west-1".to_owned(),
+            access_key_id: "key".to_owned(),
+            secret_access_key: "secret".to_owned(),
+            session_token: None,
+            host: host.map(str::to_owned),
+            path_style: None,
+            use_ssl: None,
+        };
+        for (host, name) in [
+            (None, "amazonaws.com"),
+            (Some(""), "amazonaws.com"),
+            (Some("s3.eu-west-1.amazonaws.com"), "amazonaws.com"),
+            (Some("amazonaws.com.cn"), "amazonaws.com.cn"),
+            (Some("http://MinIO.example.org:9000/"), "minio.example.org:9000"),
+            (Some("myamazonaws.com"), "myamazonaws.com"),
+        ] {
+            assert_eq!(aws(host).server(), name, "{host:?}");
+        }
+    }
 
     #[test]
     fn urls_of_azure_name_containers_and_keys() {

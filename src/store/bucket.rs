@@ -1,6 +1,7 @@
 //! A bucket by its URL: what it is called, where its objects are, and the store that it is.
 
 use crate::error::{Error, SourceFault};
+use crate::store::account::{AMAZON_SERVER, Accounts, AwsAccount, AzureContainer, GcpAccount};
 use crate::store::file;
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client_config::ClientConfig;
@@ -14,6 +15,17 @@ use crate::store::redact::redact;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use url::Url;
+
+/// Where a bucket really is, whoever's account reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketPlace {
+    /// `s3`, `gs`, `az`, `local`.
+    pub store: &'static str,
+    /// The server; of Azure the storage account; empty for a directory.
+    pub endpoint: String,
+    /// Of the bucket; empty for a directory, of which the files' paths are whole.
+    pub name: String,
+}
 
 /// Where objects are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +73,39 @@ impl Bucket {
         let has_query = key.split_once('?').is_some_and(|(_, rest)| rest.contains('='));
         let bucket = Bucket::named(scheme, name)?;
         (!key.is_empty() && !has_query).then(|| (bucket, key.to_owned()))
+    }
+
+    /// Where it is, reached by these accounts.
+    pub fn place(&self, accounts: &Accounts) -> BucketPlace {
+        let endpoint = match self {
+            Bucket::S3(_) => accounts.aws.as_ref().map_or_else(|| AMAZON_SERVER.to_owned(), AwsAccount::server),
+            Bucket::Gcs(_) => accounts.gcp.as_ref().map(GcpAccount::server).unwrap_or_default(),
+            Bucket::Azure(name) => {
+                let container = accounts.azure.iter().find(|container| container.container == *name);
+                container.map(AzureContainer::server).unwrap_or_default()
+            }
+            Bucket::Directory(_) => String::new(),
+        };
+        self.place_on(&endpoint)
+    }
+
+    /// Where it is, on a server of this name.
+    pub fn place_on(&self, endpoint: &str) -> BucketPlace {
+        let (store, name) = match self {
+            Bucket::S3(name) => ("s3", name.as_str()),
+            Bucket::Gcs(name) => ("gs", name.as_str()),
+            Bucket::Azure(name) => ("az", name.as_str()),
+            Bucket::Directory(_) => ("local", ""),
+        };
+        BucketPlace { store, endpoint: endpoint.to_owned(), name: name.to_owned() }
+    }
+
+    /// An object of it as `bulk.loader_file` names it: its key, or its whole path.
+    pub fn file(&self, key: &str) -> String {
+        match self {
+            Bucket::Directory(path) => path.join(key).display().to_string(),
+            _ => key.to_owned(),
+        }
     }
 
     /// Its URL as people see it.

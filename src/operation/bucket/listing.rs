@@ -6,7 +6,6 @@ use crate::operation::bucket::request::{Params, Scheduler};
 use crate::pg::catalog::resource_table;
 use crate::pipeline::blocking;
 use crate::pipeline::wait_control::WaitControl;
-use crate::store::bucket::Bucket;
 use crate::store::net::client_config::ClientConfig;
 use crate::store::object::object_store::Object;
 use crate::text::file_name;
@@ -136,14 +135,6 @@ fn instant(object: &Object) -> String {
     match httpdate::parse_http_date(&text).ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()) {
         Some(since) => format!("{:020}", since.as_secs()),
         None => text,
-    }
-}
-
-/// How a file is written down: the bucket, the file of a key.
-pub fn written(bucket: &Bucket, key: &str) -> (String, String) {
-    match bucket {
-        Bucket::Directory(path) => ("local".to_owned(), path.join(key).display().to_string()),
-        bucket => (bucket.url(), key.to_owned()),
     }
 }
 

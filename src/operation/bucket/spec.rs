@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BucketLoad {
     pub bucket: Bucket,
+    /// The server that the bucket was on when it was listed, as `BucketPlace` has it.
+    pub endpoint: String,
     /// Whether lines are in FHIR format.
     pub fhir: bool,
     /// Whether resources that are there are written over.

@@ -9,6 +9,7 @@ use crate::operation::bucket_access;
 use crate::operation::loader_error::{self, Answer, refusal};
 use crate::pg::catalog::ddl::{self, Key};
 use crate::pg::catalog::resource_table::{self, Table};
+use crate::pg::state::enums::{JobKind, State, TaskKind};
 use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::loader_file::Listed;
 use crate::pg::state::loader_file::Taken;
@@ -19,6 +20,7 @@ use crate::pg::sys::privilege::Right;
 use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::sys::{backend, guc};
 use crate::pipeline::blocking;
+use crate::store::bucket::BucketPlace;
 use crate::store::source::Source;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -36,7 +38,7 @@ pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
     };
     match list(&mut params) {
         // What goes wrong takes back all that was done.
-        Ok(listing) => match subtransaction::run(|| enter(&params, given, &listing)) {
+        Ok((listing, place)) => match subtransaction::run(|| enter(&params, given, &listing, &place)) {
             Ok(answer) => Ok(Ok(answer)),
             Err(Failure::Ours(error)) => refusal(error, Some(&params.bucket)),
             Err(failure) => failure.raise(),
@@ -45,57 +47,57 @@ pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
     }
 }
 
-fn list(params: &mut Params) -> Result<Listing, Error> {
+fn list(params: &mut Params) -> Result<(Listing, BucketPlace), Error> {
     Right::to_list(&params.bucket).require()?;
     // However it is named, a directory is one.
     let bucket = params.bucket.clone();
     params.bucket = blocking::run(&mut Backend, move |_| bucket.canonical().map_err(|fault| Error::source(&bucket.url(), fault)))?;
     let account = params.account.clone().map(Value::Object);
     let access = bucket_access::access(&params.bucket, account.as_ref(), (params.connect_timeout, params.read_timeout))?;
-    listing::list(params, access, &mut Backend)
+    let place = params.bucket.place(&access.accounts);
+    Ok((listing::list(params, access, &mut Backend)?, place))
 }
 
-fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Result<Value, Error> {
+fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing, bucket: &BucketPlace) -> Result<Value, Error> {
     let url = params.bucket.url();
-    let written = |key: &str| listing::written(&params.bucket, key);
-    let (bucket, directory) = written("");
-    files::lock(&bucket);
+    let directory = params.bucket.file("");
+    files::lock(bucket);
     let listed = listed(params, listing);
     let covered: Vec<String> = match params.prefixes.is_empty() {
         true => vec![directory.clone()],
         false => params.prefixes.iter().map(|prefix| format!("{directory}{prefix}")).collect(),
     };
-    let taken = files::take(&bucket, loader_error::source(&params.bucket), &listed, &covered)?;
+    let taken = files::take(bucket, loader_error::source(&params.bucket), &listed, &covered)?;
     let wanted: HashSet<&String> = taken.new.iter().chain(&taken.continued).collect();
     let mut tasks = Vec::new();
     let mut types: BTreeSet<&str> = BTreeSet::new();
     for (found, file) in listing.found.iter().zip(&listed.files).filter(|(_, file)| wanted.contains(file)) {
         types.insert(&found.resource_type);
         let source = Source::in_bucket(&params.bucket, &found.object.key).name();
-        tasks.push((NewTask { source, resource_type: Some(found.resource_type.clone()) }, file.clone()));
+        tasks.push((NewTask::new(TaskKind::Source, source, Some(found.resource_type.clone())), file.clone()));
     }
     let mut off = match params.disable_indexes || params.drop_key {
         true => take_off(&types, params.drop_key)?,
         false => Vec::new(),
     };
-    let left: Vec<i64> = job_report::of_bucket(&url, &bucket, &directory)?
+    let left: Vec<i64> = job_report::of_bucket(&url, bucket, &directory)?
         .into_iter()
-        .filter(|(_, state)| state == "interrupted")
+        .filter(|(_, state)| *state == State::Interrupted)
         .map(|(number, _)| number)
         .collect();
-    let mut answer = answer(&url, files::counts(&bucket, &directory)?.total, &taken, listing);
+    let mut answer = answer(&url, files::counts(bucket, &directory)?.total, &taken, listing);
     if tasks.is_empty() && off.is_empty() && left.is_empty() {
         return Ok(answer);
     }
     let (tasks, taken_files): (Vec<NewTask>, Vec<String>) = tasks.into_iter().unzip();
-    let (id, number) = order(params, given, &tasks)?;
-    files::assign(&bucket, taken_files, number)?;
+    let (id, number) = order(params, given, bucket, &tasks)?;
+    files::assign(bucket, taken_files, number)?;
     for old in left {
         off.extend(job_control::supersede(old, &id)?.unwrap_or_default());
     }
     let mut known = HashSet::new();
     off.retain(|name| known.insert(name.clone()));
-    task_claim::add_indexes(number, &off)?;
+    task_claim::add_indexes(number, tasks.len(), &off)?;
     answer["id"] = json!(id);
     Ok(answer)
 }
@@ -104,7 +106,7 @@ fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing) -> Resu
 fn listed(params: &Params, listing: &Listing) -> Listed {
     let mut listed = Listed::default();
     for found in &listing.found {
-        listed.files.push(listing::written(&params.bucket, &found.object.key).1);
+        listed.files.push(params.bucket.file(&found.object.key));
         listed.types.push(found.resource_type.clone());
         listed.sizes.push(i64::try_from(found.object.size).unwrap_or(i64::MAX));
         listed.modified.push(found.object.modified.clone());
@@ -147,12 +149,13 @@ fn take_off(types: &BTreeSet<&str>, with_key: bool) -> Result<Vec<String>, Error
     disabled_index::disable(&tables, with_key)
 }
 
-fn order(params: &Params, given: &Map<String, Value>, tasks: &[NewTask]) -> Result<(String, i64), Error> {
+fn order(params: &Params, given: &Map<String, Value>, place: &BucketPlace, tasks: &[NewTask]) -> Result<(String, i64), Error> {
     let milliseconds = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
     let is_secret = params.account.clone().is_some_and(|account| bucket_access::is_whole(&params.bucket, &Value::Object(account)));
     let id = params.account.as_ref().and_then(|account| account.get("id")).and_then(Value::as_str);
     let load = BucketLoad {
         bucket: params.bucket.clone(),
+        endpoint: place.endpoint.clone(),
         fhir: params.fhir,
         upsert: params.upsert,
         drop_key: params.drop_key,
@@ -167,7 +170,7 @@ fn order(params: &Params, given: &Map<String, Value>, tasks: &[NewTask]) -> Resu
     shown.insert("bucket".to_owned(), json!(params.bucket.url()));
     let new_job = NewJob {
         id: None,
-        kind: "bucket",
+        kind: JobKind::Bucket,
         request: Value::Object(shown),
         spec: spec.to_json()?,
         secret: is_secret.then(|| json!({"account": params.account})),

@@ -6,12 +6,12 @@ use crate::job::cancel::CancelPollInTransaction;
 use crate::job::retry as job_retry;
 use crate::job::step::Step;
 use crate::job::worker::Operation;
-use crate::operation::bucket::listing;
 use crate::operation::bucket::spec::BucketLoad;
 use crate::operation::{bucket_access, loader_error};
 use crate::pg::catalog::resource_table;
 use crate::pg::process::transaction;
 use crate::pg::state::job::{self, Job};
+use crate::pg::state::enums::TaskKind;
 use crate::pg::state::load_error::LoadErrors;
 use crate::pg::state::loader_file::Name;
 use crate::pg::state::task::{Progress, Task};
@@ -37,26 +37,48 @@ use std::time::Duration;
 const RETRIES: u32 = 2;
 
 impl Operation for BucketLoad {
-    fn task(&mut self, job: &Job, task: &mut Task, _: bool) -> Result<Step, Failure> {
-        if task.phase > 0 { index(job, task) } else { file(job, self, task) }
+    fn task(&mut self, job: &Job, task: &mut Task) -> Result<Step, Failure> {
+        if task.kind == TaskKind::Index { index(job, task) } else { file(job, self, task) }
     }
+
+    fn fail(&self, job: &Job, task: &Task, failure: &Failure) -> Result<(), Error> {
+        if task.kind == TaskKind::Index {
+            // It stays off, and why is recorded with it.
+            let message = failure.whole_message();
+            disabled_index::record_failure(&task.source, &message)?;
+            return task_progress::end(task, Some(&message));
+        }
+        let (message, error) = loader_error::of(failure, &self.bucket);
+        if let Failure::Ours(Error::Rejected { first, .. }) = failure {
+            task_progress::forget_findings(job, task)?;
+            LoadErrors::of_input(&job.id, task.ordinal).reject(first)?;
+        }
+        let (bucket, file) = (self.bucket.place_on(&self.endpoint), self.bucket.file(&key(self, task)?));
+        files::fail(Name { bucket: &bucket, file: &file, job: job.number }, &message, error)?;
+        task_progress::end(task, Some(&message))
+    }
+}
+
+/// The key of a task's object.
+fn key(load: &BucketLoad, task: &Task) -> Result<String, Error> {
+    let key = load.bucket.key(&task.source).map(str::to_owned);
+    key.ok_or_else(|| Error::Internal(format!("{} is no file of the bucket", task.source)))
 }
 
 /// Loads a file, whole or not at all.
 fn file(job: &Job, load: &BucketLoad, task: &mut Task) -> Result<Step, Failure> {
-    let key = load.bucket.key(&task.source).ok_or_else(|| Error::Internal(format!("{} is no file of the bucket", task.source)))?.to_owned();
-    let (bucket, file) = listing::written(&load.bucket, &key);
+    let key = key(load, task)?;
+    let (bucket, file) = (load.bucket.place_on(&load.endpoint), load.bucket.file(&key));
     let name = Name { bucket: &bucket, file: &file, job: job.number };
     if !transaction::run(None, || files::begin(name))? {
         return Ok(Step::Done);
     }
-    let (mut conflicts, mut cancels, mut alone) = (0, 0, false);
-    let failure = loop {
+    let (mut conflicts, mut alone) = (0, false);
+    loop {
         let failure = match one_transaction(job, load, task, name, &key, alone) {
             Ok(()) => return Ok(Step::Ended),
             Err(Failure::Ours(Error::Stopped)) => return Ok(Step::Unwanted),
             Err(Failure::Ours(Error::FileForgotten)) => return Ok(Step::Done),
-            Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err(failure) => failure,
         };
         task.progress = Progress::default();
@@ -71,32 +93,15 @@ fn file(job: &Job, load: &BucketLoad, task: &mut Task) -> Result<Step, Failure> 
         } else if load.upsert && is_duplicate && !alone {
             // Another file brings the same resource at the same time: alone at the table it is a duplicate within this one, or none.
             alone = true;
-        } else if failure.is_cancel() && cancels == 0 && transaction::run(None, || job::is_wanted(job))? {
-            // It may have been meant for the job before.
-            cancels += 1;
         } else if (failure.is_transient() || matches!(&failure, Failure::Ours(error) if is_changed(error))) && task.tries < RETRIES {
             transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
             if !job_retry::back_off(job, Backoff::PATIENT, task.tries)? {
                 return Ok(Step::Unwanted);
             }
         } else {
-            break failure;
+            return Err(failure);
         }
-    };
-    let (message, error) = loader_error::of(&failure, &load.bucket);
-    transaction::run(None, || {
-        // A cancel of the job interrupts it.
-        if !job::is_wanted(job)? {
-            return Ok(Step::Unwanted);
-        }
-        if let Failure::Ours(Error::Rejected { first, .. }) = &failure {
-            task_progress::forget_findings(job, task)?;
-            LoadErrors::of_input(&job.id, task.ordinal).reject(first)?;
-        }
-        files::fail(name, &message, error.clone())?;
-        task_progress::end(task, Some(&message))?;
-        Ok(Step::Ended)
-    })
+    }
 }
 
 /// It may be whole by now.
@@ -125,7 +130,12 @@ fn one_transaction(job: &Job, load: &BucketLoad, task: &mut Task, name: Name, ke
         let kept = load.account.as_ref().map(|id| json!({ "id": id }));
         let timeout = |milliseconds: Option<u64>| milliseconds.map(Duration::from_millis);
         let timeouts = (timeout(load.connect_timeout), timeout(load.read_timeout));
-        Ok((bucket_access::access(&load.bucket, given.or(kept.as_ref()), timeouts)?, destination))
+        let access = bucket_access::access(&load.bucket, given.or(kept.as_ref()), timeouts)?;
+        let found = load.bucket.place(&access.accounts).endpoint;
+        if found != load.endpoint {
+            return Err(Error::OtherServer { bucket: load.bucket.url(), listed: load.endpoint.clone(), found });
+        }
+        Ok((access, destination))
     })?;
     let source = Source::in_bucket(&load.bucket, key);
     transaction::run(role, || {
@@ -158,9 +168,9 @@ fn destination(options: &LoadOptions, load: &BucketLoad) -> Destination {
     Destination { ids, ..assemble::destination(options) }
 }
 
-/// Puts an index back. One that cannot be stays off, and why is written down with it.
+/// Restores an index.
 fn index(job: &Job, task: &mut Task) -> Result<Step, Failure> {
-    let (mut conflicts, mut cancels) = (0, 0);
+    let mut conflicts = 0;
     loop {
         match transaction::run(None, || {
             if job::is_wanted(job)? { disabled_index::restore_task(task).map(|()| Step::Ended) } else { Ok(Step::Unwanted) }
@@ -171,16 +181,6 @@ fn index(job: &Job, task: &mut Task) -> Result<Step, Failure> {
                 if !job_retry::back_off(job, Backoff::QUICK, conflicts)? {
                     return Ok(Step::Unwanted);
                 }
-            }
-            // It may have been meant for the job before; else the job is not wanted.
-            Err(failure) if failure.is_cancel() && cancels == 0 => cancels += 1,
-            Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
-                let message = failure.whole_message();
-                return transaction::run(None, || {
-                    disabled_index::record_failure(&task.source, &message)?;
-                    task_progress::end(task, Some(&message))?;
-                    Ok(Step::Ended)
-                });
             }
             ended => return ended,
         }

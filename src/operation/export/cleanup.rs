@@ -7,6 +7,7 @@ use crate::job::worker::Operation;
 use crate::operation::export::spec::{Cleanup, Export, ExportTarget};
 use crate::operation::export::target;
 use crate::pg::process::transaction;
+use crate::pg::state::enums::{JobKind, TaskKind};
 use crate::pg::state::export_run::Run;
 use crate::pg::state::job::{self, Job, NewJob};
 use crate::pg::state::task::{NewTask, Task};
@@ -25,43 +26,38 @@ const WORKERS_TIMEOUT: Duration = Duration::from_secs(600);
 const WORKERS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Has the files of an export deleted in the background, as its role, at commit. Without that role they stay.
-pub fn order(cleanup: Cleanup) -> Result<(), Error> {
+fn order(cleanup: Cleanup, id: &str) -> Result<(), Error> {
     let Some(role) = job::role(cleanup.job)? else { return Ok(()) };
     let source = cleanup.sink.bucket.url();
-    let request = json!({"export": cleanup.job});
+    let request = json!({"export": id});
     let spec = JobSpec::new(guc::taken_over(), &cleanup)?;
-    let tasks = [NewTask { source, resource_type: None }];
+    let tasks = [NewTask::new(TaskKind::Files, source, None)];
     let new_job =
-        NewJob { id: None, kind: "cleanup", request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
+        NewJob { id: None, kind: JobKind::Cleanup, request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
     switch_user::within(role, || job::enter(new_job)).map(drop)
 }
 
 /// The same where a job is an export.
 pub fn order_after(id: &str) -> Result<(), Error> {
     let standing = job_control::standing(id)?;
-    if standing.kind != "export" {
+    if standing.kind != JobKind::Export {
         return Ok(());
     }
     let spec = job::spec(standing.number)?.map(JobSpec::from_json).transpose()?;
     match spec.map(|spec| spec.work::<Export>()).transpose()?.flatten() {
-        Some(export) => order(Cleanup { job: standing.number, sink: export.sink }),
+        Some(export) => order(Cleanup { job: standing.number, sink: export.sink }, id),
         None => Ok(()),
     }
 }
 
 /// Ends an export that cannot be done; its files are deleted.
-pub fn fail(job: &Job, sink: &ExportTarget, message: &str) -> Result<(), Failure> {
-    transaction::run(None, || {
-        if job::is_wanted(job)? {
-            job::fail(job, message)?;
-            order(Cleanup { job: job.number, sink: sink.clone() })?;
-        }
-        Ok(())
-    })
+pub fn fail(job: &Job, sink: &ExportTarget, message: &str) -> Result<(), Error> {
+    job::fail(job, message)?;
+    order(Cleanup { job: job.number, sink: sink.clone() }, &job.id)
 }
 
 impl Operation for Cleanup {
-    fn task(&mut self, job: &Job, _: &mut Task, _: bool) -> Result<Step, Failure> {
+    fn task(&mut self, job: &Job, _: &mut Task) -> Result<Step, Failure> {
         work(job, self)
     }
 }

@@ -10,10 +10,10 @@ use crate::pg::catalog::resource_table::{self, Oids};
 use crate::pg::process::{exported_snapshot, transaction};
 use crate::pg::read::cursor_scan;
 use crate::pg::state::export_run as files;
-use crate::pg::state::export_run::NewExportTask;
+use crate::pg::state::enums::TaskKind;
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::scheduler::{self, WORKERS};
-use crate::pg::state::task::Task;
+use crate::pg::state::task::{NewTask, Task};
 use crate::pg::sys::latch;
 use crate::pg::sys::subtransaction::{self, Failure};
 use std::time::{Duration, Instant};
@@ -28,23 +28,8 @@ const CALL: Duration = Duration::from_secs(1);
 const PREPARED: Duration = Duration::from_secs(60);
 const ALONE: Duration = Duration::from_secs(300);
 
-/// Begins an export, or begins it anew, and stays until it has ended. What fails fails the export.
+/// Begins an export, or begins it anew, and stays until it has ended.
 pub fn hold(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
-    let mut done = begin(job, export, task);
-    if matches!(&done, Err(failure) if failure.is_cancel()) && transaction::run(None, || job::is_wanted(job))? {
-        // It may have been meant for the job before.
-        done = begin(job, export, task);
-    }
-    match done {
-        Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
-            cleanup::fail(job, &export.sink, &failure.message())?;
-            Ok(Step::Unwanted)
-        }
-        ended => ended,
-    }
-}
-
-fn begin(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
     if job.role.is_none() {
         return Err(Failure::Ours(Error::NoRole));
     }
@@ -91,12 +76,11 @@ fn folder(time: i64) -> String {
 }
 
 /// The tables that are looked through, and the tasks in which that is done: the largest first.
-fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
+fn divide(export: &Export) -> Result<(Oids, Vec<NewTask>), Error> {
     let (mut tables, mut tasks) = (Vec::new(), Vec::new());
     for (resource_type, name) in &export.tables {
         let Some(table) = resource_table::find_qualified(name)?.map(resource_table::describe).transpose()? else { continue };
-        let whole =
-            |pages, is_of_deleted| NewExportTask { table: name.clone(), resource_type: resource_type.clone(), pages, is_of_deleted };
+        let task = |kind, pages| NewTask { pages, ..NewTask::new(kind, name.clone(), Some(resource_type.clone())) };
         match cursor_scan::pages(&table) {
             Some((pages, _)) => {
                 let size = pages.saturating_add(cursor_scan::pages_beside(&table));
@@ -105,14 +89,14 @@ fn divide(export: &Export) -> Result<(Oids, Vec<NewExportTask>), Error> {
                     let bound = |range: u32| (u64::from(pages) * u64::from(range) / u64::from(ranges)) as u32;
                     // What is behind the last page that was counted belongs to the last range.
                     let end = if range + 1 == ranges { u32::MAX } else { bound(range + 1) };
-                    tasks.push((size / ranges, whole((ranges > 1).then_some((bound(range), end)), false)));
+                    tasks.push((size / ranges, task(TaskKind::Table, (ranges > 1).then_some((bound(range), end)))));
                 }
             }
-            None => tasks.push((u32::MAX, whole(None, false))),
+            None => tasks.push((u32::MAX, task(TaskKind::Table, None))),
         }
         if export.since.is_some() {
             tables.extend(resource_table::history(&table).map(|(oid, _)| oid));
-            tasks.push((0, whole(None, true)));
+            tasks.push((0, task(TaskKind::Deleted, None)));
         }
         tables.push(table.oid);
     }

@@ -8,6 +8,7 @@ use crate::operation::export::spec::Export;
 use crate::operation::export::target;
 use crate::operation::http_status::{self, Door};
 use crate::operation::response::{Answer, Refusal};
+use crate::pg::state::enums::{JobKind, State};
 use crate::pg::state::{export_run as files, job_control, job_report, scheduler};
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::privilege::Right;
@@ -24,7 +25,7 @@ pub fn status(id: &str) -> Result<Answer, Error> {
     backend::stop_threads_at_exit();
     let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));
     let standing = match job_control::standing(id) {
-        Ok(standing) if standing.kind == "export" => standing,
+        Ok(standing) if standing.kind == JobKind::Export => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
         Err(error) => return http_status::blame_request(error, Door::Export).map(Answer::from),
     };
@@ -33,20 +34,20 @@ pub fn status(id: &str) -> Result<Answer, Error> {
     }
     let Some((facts, spec, _)) = job_report::report(standing.number)? else { return Ok(unknown()) };
     let Some(export) = JobSpec::from_json(spec)?.work::<Export>()? else { return Ok(unknown()) };
-    match standing.state.as_str() {
-        "completed" => manifest(standing.number, &facts, &export),
-        "cancelled" => Ok(unknown()),
-        "error" => Ok(Refusal::new(500, "exception", facts["message"].as_str().unwrap_or("the export failed")).into()),
+    match standing.state {
+        State::Completed => manifest(standing.number, &facts, &export),
+        State::Cancelled => Ok(unknown()),
+        State::Error => Ok(Refusal::new(500, "exception", facts["message"].as_str().unwrap_or("the export failed")).into()),
         state => on_its_way(standing.number, state, &facts),
     }
 }
 
-fn on_its_way(number: i64, state: &str, facts: &Value) -> Result<Answer, Error> {
+fn on_its_way(number: i64, state: State, facts: &Value) -> Result<Answer, Error> {
     let (done, all, resources) = files::progress(number)?;
     let progress = match state {
-        "waiting" => facts["message"].as_str().map_or_else(|| "waiting".to_owned(), |why| format!("waiting: {why}")),
-        "interrupted" => "interrupted: bulk.resume_interrupted begins it anew".to_owned(),
-        _ => format!("{done} of {all} parts, {resources} resources"),
+        State::Waiting => facts["message"].as_str().map_or_else(|| "waiting".to_owned(), |why| format!("waiting: {why}")),
+        State::Interrupted => "interrupted: bulk.resume_interrupted begins it anew".to_owned(),
+        _ => format!("{done} of {all} tasks, {resources} resources"),
     };
     let again = (facts["duration"].as_u64().unwrap_or_default() / 10_000).clamp(COME_BACK.0, COME_BACK.1);
     let progress: String = progress.chars().take(99).collect();

@@ -13,6 +13,7 @@ use crate::operation::storage;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::process::exported_snapshot;
 use crate::pg::read::patient_ids;
+use crate::pg::state::enums::{JobKind, State, TaskKind};
 use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::job_control::{self, Stop};
 use crate::pg::state::scheduler::{self, WORKERS};
@@ -58,7 +59,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = resource_table::lookup("Patient")?;
     let (scope, members) = scope(level, &params, group, patient_table.as_ref())?;
-    if !files::lock() || job_report::live("export")?.len() >= guc::max_exports() {
+    if !files::lock() || job_report::live(JobKind::Export)?.len() >= guc::max_exports() {
         let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
     }
@@ -86,10 +87,10 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         file_size: guc::export_file_size(),
     };
     let spec = JobSpec::new(guc::taken_over(), &export)?;
-    let holder = [NewTask { source: "snapshot".to_owned(), resource_type: None }];
+    let holder = [NewTask::new(TaskKind::Snapshot, "snapshot".to_owned(), None)];
     let new_job = NewJob {
         id: None,
-        kind: "export",
+        kind: JobKind::Export,
         request,
         spec: spec.to_json()?,
         secret: None,
@@ -101,8 +102,6 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let (id, number) = job::enter(new_job)?.ok_or_else(|| Error::Internal("an id was made twice".to_owned()))?;
     if nobody {
         files::complete(number, &id, exported_snapshot::horizon()?)?;
-    } else {
-        files::mark_keeper(number)?;
     }
     let mut body = outcome("information", "informational", &format!("export {id} has begun"), None);
     body["id"] = json!(id);
@@ -247,7 +246,7 @@ fn path(level: Level, group: Option<&str>, params: &Params) -> String {
 pub fn cancel(id: &str) -> Result<Answer, Error> {
     let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));
     let standing = match job_control::standing(id) {
-        Ok(standing) if standing.kind == "export" && standing.state != "cancelled" => standing,
+        Ok(standing) if standing.kind == JobKind::Export && standing.state != State::Cancelled => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
         Err(error) => return http_status::blame_request(error, Door::Export).map(Answer::from),
     };

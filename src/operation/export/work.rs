@@ -12,6 +12,7 @@ use crate::operation::export::{cleanup, snapshot_holder, target};
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::process::{exported_snapshot, transaction};
 use crate::pg::read::cursor_scan::{self, Filter, Scan, When};
+use crate::pg::state::enums::TaskKind;
 use crate::pg::state::export_run::{Kind, OutputFile, Run};
 use crate::pg::state::job::Job;
 use crate::pg::state::task::Task;
@@ -53,11 +54,16 @@ impl Exporting {
 }
 
 impl Operation for Exporting {
-    fn task(&mut self, job: &Job, task: &mut Task, _: bool) -> Result<Step, Failure> {
-        match task.task.as_deref() {
-            Some("snapshot") => snapshot_holder::hold(job, &self.export, task),
+    fn task(&mut self, job: &Job, task: &mut Task) -> Result<Step, Failure> {
+        match task.kind {
+            TaskKind::Snapshot => snapshot_holder::hold(job, &self.export, task),
             _ => write(job, &self.export, task, &mut self.memory),
         }
+    }
+
+    /// What fails one task fails the export.
+    fn fail(&self, job: &Job, _: &Task, failure: &Failure) -> Result<(), Error> {
+        cleanup::fail(job, &self.export.sink, &failure.message())
     }
 }
 
@@ -86,19 +92,8 @@ impl WaitControl for TaskCancelPoll<'_> {
     }
 }
 
-/// Writes a task's files, whole. What fails fails the export.
+/// Writes a task's files, whole.
 fn write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
-    match try_to_write(job, export, task, memory) {
-        Err(failure) if !matches!(failure, Failure::Ours(Error::ExtensionDropped)) => {
-            cleanup::fail(job, &export.sink, &failure.message())?;
-            Ok(Step::Unwanted)
-        }
-        ended => ended,
-    }
-}
-
-fn try_to_write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory) -> Result<Step, Failure> {
-    let mut cancels = 0;
     loop {
         let Some((run, name)) = begun(job, task)? else { return Ok(Step::Unwanted) };
         let failure = match write_files(job, export, task, &run, &name, memory) {
@@ -115,17 +110,12 @@ fn try_to_write(job: &Job, export: &Export, task: &mut Task, memory: &mut Memory
         if !is_wanted || transaction::run(None, || exported_snapshot::find(job.number))?.as_deref() != Some(name.as_str()) {
             return Ok(Step::Unwanted);
         }
-        let is_transient = failure.is_transient();
-        if failure.is_cancel() && cancels == 0 {
-            // It may have been meant for the job before.
-            cancels += 1;
-        } else if is_transient && task.tries < RETRIES {
-            transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
-            if !retry::back_off(job, Backoff::PATIENT, task.tries)? {
-                return Ok(Step::Unwanted);
-            }
-        } else {
+        if !failure.is_transient() || task.tries >= RETRIES {
             return Err(failure);
+        }
+        transaction::run(None, || task_progress::try_again(task, &failure.message()))?;
+        if !retry::back_off(job, Backoff::PATIENT, task.tries)? {
+            return Ok(Step::Unwanted);
         }
     }
 }
@@ -191,7 +181,7 @@ fn write_files(
                 patients
             }
         };
-        let what = if task.task.is_some() { What::Deletion } else { What::Resource };
+        let what = if task.kind == TaskKind::Deleted { What::Deletion } else { What::Resource };
         let exporter = exporter(export, &table, resource_type, what, patients.as_ref())?;
         let filter = filter(export, task, &table, resource_type, patients.as_ref())?;
         let files = Files {
@@ -277,7 +267,7 @@ fn filter(export: &Export, task: &Task, table: &Table, resource_type: &str, pati
     }
     let few = patients.and_then(|patients| patients.few.as_ref());
     if let Some(few) = few
-        && task.task.is_none()
+        && task.kind == TaskKind::Table
         && disabled_index::serves_patterns(table.oid)?
     {
         let stored = guc::resource_format();

@@ -8,6 +8,7 @@ use crate::operation::import::request::{Action, ApiVersion, Mode, Request, Start
 use crate::operation::import::spec::Import;
 use crate::operation::response::Answer;
 use crate::pg::catalog::resource_table;
+use crate::pg::state::enums::{JobKind, State, TaskKind};
 use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::job_control::{self, JobStatus, Stop};
 use crate::pg::state::scheduler::{self, WORKERS};
@@ -16,6 +17,7 @@ use crate::pg::sys::guc;
 use crate::pg::sys::privilege::Right;
 use crate::pg::write::assemble;
 use crate::pipeline::load::options::LoadOptions;
+use crate::store::redact::redact;
 use crate::store::source::Source;
 use serde_json::{Value, json};
 
@@ -40,7 +42,7 @@ pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> 
     }
     let id = id.unwrap_or_default();
     let standing = match job_control::standing(&id) {
-        Ok(standing) if standing.kind == "import" => standing,
+        Ok(standing) if standing.kind == JobKind::Import => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(Answer::refuse(404, format!("there is no import \"{id}\""))),
         Err(error) => return refusal(error),
     };
@@ -57,6 +59,9 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
         let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, tasks)});
         if let Value::Object(request) = &mut request {
             request.extend(wanted.shown.clone());
+            if let Some(Value::String(source)) = request.get_mut("inputSource") {
+                *source = redact(source);
+            }
         }
         request
     };
@@ -88,7 +93,7 @@ fn tasks_of(wanted: &Start, options: &LoadOptions) -> Result<(Vec<NewTask>, Vec<
         {
             return Err(Error::UnknownType(name.clone()));
         }
-        tasks.push(NewTask { source: source.name(), resource_type });
+        tasks.push(NewTask::new(TaskKind::Source, source.name(), resource_type));
         urls.push(url);
     }
     Ok((tasks, urls))
@@ -114,14 +119,14 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
     // What a name leaves out is a secret.
     let is_open = |url: &String, task: &NewTask| task.source == *url || task.source == format!("file://{url}");
     let open_urls: Vec<Option<String>> = urls.iter().zip(&tasks).map(|(url, task)| is_open(url, task).then(|| url.clone())).collect();
-    let has_secret = headers.is_some() || open_urls.iter().any(Option::is_none);
+    let has_secret = headers.is_some() || options.merge.is_some() || open_urls.iter().any(Option::is_none);
     let import = Import {
         fhir,
         of_2019: wanted.shape == ApiVersion::Of2019,
         transaction: wanted.mode == Mode::Transaction,
         retries: wanted.retries,
         options: Value::Object(open).to_string(),
-        merge: options.merge.clone(),
+        has_merge: options.merge.is_some(),
         meta,
         id_prefix: wanted.id_prefix.clone(),
         urls: open_urls,
@@ -131,10 +136,10 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
     let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(tasks.len()) };
     let new_job = NewJob {
         id,
-        kind: "import",
+        kind: JobKind::Import,
         request: request(&tasks),
         spec: spec.to_json()?,
-        secret: has_secret.then(|| json!({"urls": urls, "headers": headers})),
+        secret: has_secret.then(|| json!({"urls": urls, "headers": headers, "merge": options.merge})),
         tasks: &tasks,
         workers,
         threads: None,
@@ -168,15 +173,15 @@ fn escaped(id: &str) -> String {
 }
 
 fn command(id: &str, action: &Action, standing: &JobStatus) -> Result<Answer, Error> {
-    let state = standing.state.as_str();
-    let active = matches!(state, "waiting" | "in-progress" | "interrupted");
-    let again = |from: &[&str]| {
+    let state = standing.state;
+    let active = state.is_open() || state == State::Interrupted;
+    let again = |from: &[State]| {
         let workers = if is_one_transaction(standing)? { 1 } else { WORKERS };
         job_control::resume(standing.number, id, workers, from)
     };
     let not_now = |what: &str| Ok(Answer::refuse(406, format!("import \"{id}\" is {}: it cannot be {what}", word(state))));
     match action {
-        Action::Abort if active || state == "paused" => job_control::stop(standing.number, id, Stop::End).map(drop)?,
+        Action::Abort if active || state == State::Paused => job_control::stop(standing.number, id, Stop::End).map(drop)?,
         Action::Abort => return not_now("aborted"),
         Action::Pause if active => {
             if is_one_transaction(standing)? {
@@ -186,10 +191,11 @@ fn command(id: &str, action: &Action, standing: &JobStatus) -> Result<Answer, Er
         }
         Action::Pause => return not_now("paused"),
         // Another may have acted since it was looked at.
-        Action::Resume if state == "paused" && again(&["paused"])? => {}
+        Action::Resume if state == State::Paused && again(&[State::Paused])? => {}
         Action::Resume => return not_now("resumed"),
         Action::ForceResume
-            if matches!(state, "paused" | "error" | "interrupted") && again(&["paused", "error", "waiting", "in-progress"])? => {}
+            if matches!(state, State::Paused | State::Error | State::Interrupted)
+                && again(&[State::Paused, State::Error, State::Waiting, State::InProgress])? => {}
         // It is at work, or about to be.
         Action::ForceResume if active => scheduler::start_waiting()?,
         Action::ForceResume => return not_now("resumed"),
@@ -204,10 +210,10 @@ fn is_one_transaction(standing: &JobStatus) -> Result<bool, Error> {
 }
 
 /// The word that the interface has for a job's state.
-pub fn word(state: &str) -> &str {
+pub fn word(state: State) -> &'static str {
     match state {
-        "waiting" | "in-progress" | "interrupted" => "active",
-        "cancelled" => "aborted",
-        other => other,
+        State::Waiting | State::InProgress | State::Interrupted => "active",
+        State::Cancelled => State::Aborted.word(),
+        other => other.word(),
     }
 }

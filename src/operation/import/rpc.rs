@@ -5,6 +5,7 @@ use crate::jsonb::document::Document;
 use crate::jsonb::parse;
 use crate::operation::import::control;
 use crate::operation::import::request::{ApiVersion, Input, MAX_INPUTS, Mode, RETRIES, Start};
+use crate::pg::state::enums::State;
 use crate::pg::state::job_control::{self, JobStatus, Stop};
 use crate::pg::state::{job_report, scheduler};
 use crate::pg::sys::backend;
@@ -169,7 +170,7 @@ fn latest() -> Result<Option<(String, JobStatus)>, Error> {
 }
 
 fn is_active(standing: &JobStatus) -> bool {
-    matches!(standing.state.as_str(), "waiting" | "in-progress" | "interrupted" | "paused")
+    standing.state.is_open() || matches!(standing.state, State::Interrupted | State::Paused)
 }
 
 /// The parameters, and what became of each input and of all.
@@ -194,10 +195,10 @@ fn result(id: &str, standing: &JobStatus) -> Result<Value, Error> {
         shown
     });
     result["input"] = json!(shown.collect::<Vec<Value>>());
-    result["status"] = json!(match standing.state.as_str() {
-        "done" if errors == 0 => "finished",
-        "done" | "error" => "failed",
-        "aborted" | "cancelled" => "canceled",
+    result["status"] = json!(match standing.state {
+        State::Done if errors == 0 => "finished",
+        State::Done | State::Error => "failed",
+        State::Aborted | State::Cancelled => "canceled",
         _ => "in-progress",
     });
     result["count"] = json!(sum("stored"));

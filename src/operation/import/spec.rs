@@ -16,16 +16,15 @@ pub struct Import {
     pub retries: u32,
     /// Of the load, as JSON, but for what follows.
     pub options: String,
-    /// The text of an object that is laid over every resource.
-    pub merge: Option<String>,
+    /// Whether an object is laid over every resource: the secret `merge`.
+    pub has_merge: bool,
     /// The text of an object that is laid over every `meta`.
-    #[serde(default)]
     pub meta: Option<String>,
     /// What ids and references to them get before them.
-    #[serde(default)]
     pub id_prefix: Option<String>,
     /// Of the tasks in their order; None where it holds a secret, which is kept apart, as headers are.
     pub urls: Vec<Option<String>>,
+    /// Whether requests have headers of their own: the secret `headers`.
     pub has_headers: bool,
 }
 

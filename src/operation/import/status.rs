@@ -5,6 +5,7 @@ use crate::job::spec::JobSpec;
 use crate::operation::import::control::{Version, word};
 use crate::operation::import::spec::Import;
 use crate::operation::response::Answer;
+use crate::pg::state::enums::{JobKind, State};
 use crate::pg::state::{job_control, job_report, scheduler};
 use serde_json::{Map, Value, json};
 
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 pub fn status(id: &str, version: Version) -> Result<Answer, Error> {
     let unknown = || Answer::refuse(404, format!("there is no import \"{id}\""));
     let standing = match job_control::standing(id) {
-        Ok(standing) if standing.kind == "import" => standing,
+        Ok(standing) if standing.kind == JobKind::Import => standing,
         Ok(_) | Err(Error::NoJob(_)) => return Ok(unknown()),
         Err(error @ Error::ForeignJob) => return Ok(Answer::refuse(403, error.to_string())),
         Err(error) => return Err(error),
@@ -21,8 +22,8 @@ pub fn status(id: &str, version: Version) -> Result<Answer, Error> {
     let Some((facts, spec, inputs)) = job_report::report(standing.number)? else { return Ok(unknown()) };
     let Some(import) = JobSpec::from_json(spec)?.work::<Import>()? else { return Ok(unknown()) };
     let body = match version {
-        Version::One => resource(id, &standing.state, &import, &facts, &inputs),
-        Version::Two => of_version_two(&facts, &inputs),
+        Version::One => resource(id, standing.state, &import, &facts, &inputs),
+        Version::Two => of_version_two(standing.state, &facts, &inputs),
     };
     Ok(Answer::new(200, body))
 }
@@ -32,7 +33,7 @@ fn members(value: &Value, names: &[&str]) -> Map<String, Value> {
     names.iter().filter_map(|name| Some(((*name).to_owned(), value.get(name).filter(|value| !value.is_null())?.clone()))).collect()
 }
 
-fn resource(id: &str, state: &str, import: &Import, facts: &Value, inputs: &[Value]) -> Value {
+fn resource(id: &str, state: State, import: &Import, facts: &Value, inputs: &[Value]) -> Value {
     let request = &facts["request"];
     let mut body =
         members(request, &["type", "action", "inputFormat", "inputSource", "contentEncoding", "mode", "update", "allowedRetryCount"]);
@@ -114,7 +115,7 @@ fn present(asked: &Value, input: &Value) -> Value {
     Value::Object(shown)
 }
 
-fn of_version_two(facts: &Value, inputs: &[Value]) -> Value {
+fn of_version_two(state: State, facts: &Value, inputs: &[Value]) -> Value {
     let request = &facts["request"];
     let mut body = members(request, &["type", "contentEncoding", "update", "allowedRetryCount"]);
     let asked = request["inputs"].as_array().map_or(&[][..], Vec::as_slice);
@@ -122,9 +123,8 @@ fn of_version_two(facts: &Value, inputs: &[Value]) -> Value {
     body.insert("inputs".to_owned(), Value::Array(shown));
     let total: u64 = inputs.iter().filter_map(|input| input["stored"].as_u64()).sum();
     let failed = asked.iter().zip(inputs).find(|(_, input)| input["state"] == "error");
-    let state = facts["state"].as_str().unwrap_or_default();
     match word(state) {
-        "active" | "paused" => drop(body.insert("status".to_owned(), json!(if state == "waiting" { "waiting" } else { "in-progress" }))),
+        "active" | "paused" => drop(body.insert("status".to_owned(), json!(if state == State::Waiting { "waiting" } else { "in-progress" }))),
         ended => {
             body.insert("status".to_owned(), json!("done"));
             let outcome = match ended {

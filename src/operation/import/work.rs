@@ -43,11 +43,14 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(job: &'a Job, import: &'a Import) -> Result<Session<'a>, Error> {
         let mut options = LoadOptions::read(&import.options)?;
+        let secret = |name: &str| job.secret.as_ref().and_then(|secret| secret.get(name)).ok_or(Error::NoSecret);
         if import.has_headers {
-            let headers = job.secret.as_ref().and_then(|secret| secret.get("headers")).ok_or(Error::NoSecret)?;
+            let headers = secret("headers")?;
             options.headers = LoadOptions::read(&serde_json::json!({"headers": headers}).to_string())?.headers;
         }
-        options.merge = import.merge.clone();
+        if import.has_merge {
+            options.merge = secret("merge")?.as_str().map(str::to_owned);
+        }
         let wrong = |_| Error::Internal("what is laid over resources cannot be stored".to_owned());
         let changes =
             assemble::changes(&options)?.with(import.meta.as_deref(), import.id_prefix.as_deref(), guc::max_depth()).map_err(wrong)?;
@@ -82,7 +85,7 @@ impl<'a> Session<'a> {
 }
 
 impl Operation for Import {
-    fn task(&mut self, job: &Job, task: &mut Task, _: bool) -> Result<Step, Failure> {
+    fn task(&mut self, job: &Job, task: &mut Task) -> Result<Step, Failure> {
         input(job, self, task)
     }
 

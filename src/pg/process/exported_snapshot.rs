@@ -51,7 +51,7 @@ pub fn hold<T>(role: Option<pg_sys::Oid>, job: i64, tables: &Oids, work: impl Fn
 /// The snapshot that is kept for a job.
 pub fn find(job: i64) -> Result<Option<String>, Error> {
     let found = owner_sql::select_latest(
-        "select virtualtransaction from pg_locks where locktype = 'advisory' and objsubid = 16965 and granted and database = $1 \
+        "select virtualtransaction from pg_locks where locktype = 'advisory' and objsubid = bulk_internal.lock_class('snapshot') and granted and database = $1 \
          and classid = ($2 >> 32)::oid and objid = ($2 & 4294967295)::oid",
         &[backend::database().into(), job.into()],
         |row| row.get::<String>(1),

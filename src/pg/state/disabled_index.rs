@@ -7,7 +7,8 @@ use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::state::task::Task;
 use crate::pg::state::{job_report, task_progress};
 use crate::pg::sys::{guc, owner_sql, sql, switch_user};
-use pgrx::pg_sys;
+use pgrx::{JsonB, pg_sys};
+use serde_json::Value;
 use std::ffi::CString;
 
 /// The indexes of table $1 that can be dropped and put back; $2 is whether the key on id is one of them. Those of partitions and of partitioned
@@ -26,7 +27,8 @@ const INDEXES: &str = "select n.nspname::text, c.relname::text, x.relname::text,
             case when i.indisreplident then \
                 format('alter table %I.%I replica identity using index %I', n.nspname, c.relname, x.relname) end, \
             (select string_agg(format('alter index %I.%I alter column %s set statistics %s', n.nspname, x.relname, a.attnum, \
-                a.attstattarget), '; ') from pg_attribute a where a.attrelid = x.oid and a.attstattarget >= 0)], null) \
+                a.attstattarget), '; ') from pg_attribute a where a.attrelid = x.oid and a.attstattarget >= 0)], null), \
+       bulk_internal.index_entry(x.oid), case k.contype when 'p' then 'primary key' when 'u' then 'unique' end \
      from pg_index i join pg_class x on x.oid = i.indexrelid join pg_class c on c.oid = i.indrelid \
      join pg_namespace n on n.oid = c.relnamespace left join pg_tablespace s on s.oid = x.reltablespace \
      left join pg_constraint k on k.conindid = x.oid and k.conrelid = c.oid and k.contype in ('p', 'u') \
@@ -80,16 +82,20 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
         unsafe { pg_sys::LockRelationOid(table.oid, pg_sys::AccessExclusiveLock as i32) };
         let dropped = owner_sql::query(INDEXES, &[table.oid.into(), with_key.into()], |row| {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
-            Ok((text(1)?, text(2)?, text(3)?, text(4)?, row.get::<String>(5)?, text(6)?, row.get::<Vec<String>>(7)?.unwrap_or_default()))
+            let names = (text(1)?, text(2)?, text(3)?);
+            let statements = row.get::<Vec<String>>(7)?.unwrap_or_default();
+            Ok((names, text(4)?, row.get::<String>(5)?, text(6)?, statements, row.get::<JsonB>(8)?, row.get::<String>(9)?))
         })?;
-        for (schema, name, index, definition, tablespace, drop, statements) in dropped {
+        for ((schema, name, index), definition, tablespace, drop, statements, entry, constraint_type) in dropped {
             ddl::run(&drop);
             owner_sql::run(
-                "insert into bulk.disabled_index (schemaname, tablename, indexname, indexdef, tablespace, statements, role, search_path, owner) \
-                 select $1, $2, $3, $4, $5, $6, pg_get_userbyid($7), $8, pg_get_userbyid(c.relowner) from pg_class c where c.oid = $9 \
+                "insert into bulk_internal.disabled_index (schemaname, tablename, indexname, indexdef, tablespace, statements, role, \
+                    search_path, owner, entry, constraint_type) \
+                 select $1, $2, $3, $4, $5, $6, pg_get_userbyid($7), $8, pg_get_userbyid(c.relowner), $10, $11 from pg_class c where c.oid = $9 \
                  on conflict (schemaname, tablename, indexname) do update \
                  set indexdef = excluded.indexdef, tablespace = excluded.tablespace, statements = excluded.statements, role = excluded.role, \
-                     search_path = excluded.search_path, owner = excluded.owner, status = 'disabled', restore = null, message = null",
+                     search_path = excluded.search_path, owner = excluded.owner, entry = excluded.entry, \
+                     constraint_type = excluded.constraint_type, status = 'disabled', restore = null, message = null",
                 &[
                     schema.into(),
                     name.into(),
@@ -100,6 +106,8 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
                     switch_user::current().into(),
                     path.as_str().into(),
                     table.oid.into(),
+                    entry.into(),
+                    constraint_type.into(),
                 ],
             )?;
         }
@@ -111,9 +119,9 @@ pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
 fn off(table: &Table) -> Result<Vec<String>, Error> {
     let found = owner_sql::query(
         &format!(
-            "select {NAME} from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
+            "select {NAME} from bulk_internal.disabled_index d join pg_class c on c.relname = d.tablename \
              join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname \
-             where c.oid = $1 and d.status = 'disabled' order by array_length(d.statements, 1) desc, d.indexname"
+             where c.oid = $1 and d.status = 'disabled' order by d.constraint_type is null, d.indexname"
         ),
         &[table.oid.into()],
         |row| row.get::<String>(1),
@@ -137,18 +145,14 @@ struct Off {
     schema: String,
     table: String,
     index: String,
-    definition: String,
+    /// As the catalog had it: `bulk_internal.index_entry`.
+    entry: JsonB,
+    /// Whether it is that of a constraint: the table is locked for its sake.
+    is_constraint: bool,
     tablespace: String,
     statements: Vec<String>,
     path: String,
     owner: String,
-}
-
-impl Off {
-    /// Whether it is that of a constraint: the table is locked for its sake.
-    fn is_constraint(&self) -> bool {
-        self.statements.iter().any(|statement| statement.starts_with("alter table") && statement.contains(" add constraint "))
-    }
 }
 
 /// Puts an index back whose turn has come in a job. The task ends with it, so that of two jobs that wait for each other's index one does it.
@@ -189,7 +193,7 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
     }
     owner_sql::run(
         &format!(
-            "update bulk.disabled_index d set status = 'restored', message = null, restore = jsonb_build_object( \
+            "update bulk_internal.disabled_index d set status = 'restored', message = null, restore = jsonb_build_object( \
                 'start', clock_timestamp() - make_interval(secs => $2 / 1000.0), 'end', clock_timestamp(), 'duration', $2) \
              where {NAME} = $1 and d.status = 'disabled'"
         ),
@@ -202,15 +206,17 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
 fn lock_disabled(name: &str) -> Result<Option<Off>, Error> {
     let found = owner_sql::query(
         &format!(
-            "select d.schemaname, d.tablename, d.indexname, d.tablespace, d.statements, d.indexdef, d.search_path, d.owner \
-             from bulk.disabled_index d where {NAME} = $1 and d.status = 'disabled' for update"
+            "select d.schemaname, d.tablename, d.indexname, d.tablespace, d.statements, d.entry, d.search_path, d.owner, \
+                d.constraint_type is not null \
+             from bulk_internal.disabled_index d where {NAME} = $1 and d.status = 'disabled' for update"
         ),
         &[name.into()],
         |row| {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
             let statements = row.get::<Vec<String>>(5)?.unwrap_or_default();
-            let (definition, path, owner) = (text(6)?, text(7)?, text(8)?);
-            Ok(Off { schema: text(1)?, table: text(2)?, index: text(3)?, tablespace: text(4)?, definition, statements, path, owner })
+            let entry = row.get::<JsonB>(6)?.unwrap_or(JsonB(Value::Null));
+            let (path, owner, is_constraint) = (text(7)?, text(8)?, row.get::<bool>(9)?.unwrap_or(false));
+            Ok(Off { schema: text(1)?, table: text(2)?, index: text(3)?, tablespace: text(4)?, entry, is_constraint, statements, path, owner })
         },
     )?;
     Ok(found.into_iter().next())
@@ -224,15 +230,15 @@ fn look_at_table(off: &Off) -> Result<Option<TableOfIndex>, Error> {
         "select c.oid, c.relowner, pg_get_userbyid(c.relowner)::text = $6, \
             exists (select from pg_class x where x.relnamespace = c.relnamespace and x.relname = $3), \
             exists (select from pg_class x join pg_index i on i.indexrelid = x.oid where x.relnamespace = c.relnamespace and x.relname = $3 \
-                and i.indrelid = c.oid and i.indisvalid and pg_get_indexdef(x.oid) = $4 \
+                and i.indrelid = c.oid and i.indisvalid and bulk_internal.index_entry(x.oid) = $4 \
                 and (not $5 or exists (select from pg_constraint k where k.conindid = x.oid and k.conrelid = c.oid))) \
          from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2 and c.relkind = 'r'",
         &[
             off.schema.as_str().into(),
             off.table.as_str().into(),
             off.index.as_str().into(),
-            off.definition.as_str().into(),
-            off.is_constraint().into(),
+            JsonB(off.entry.0.clone()).into(),
+            off.is_constraint.into(),
             off.owner.as_str().into(),
         ],
         |row| {
@@ -246,7 +252,7 @@ fn look_at_table(off: &Off) -> Result<Option<TableOfIndex>, Error> {
 /// Makes an index again, as the owner of its table, under the settings that it was made under.
 fn make(off: &Off, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
     // At once, so that nobody waits for one another.
-    let lock = if off.is_constraint() { pg_sys::AccessExclusiveLock } else { pg_sys::ShareLock };
+    let lock = if off.is_constraint { pg_sys::AccessExclusiveLock } else { pg_sys::ShareLock };
     // SAFETY: any oid may be locked.
     unsafe { pg_sys::LockRelationOid(table, lock as i32) };
     let tablespace = CString::new(off.tablespace.as_str()).unwrap_or_default();
@@ -262,14 +268,14 @@ fn make(off: &Off, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> 
 /// Writes down why an index is still off.
 pub fn record_failure(name: &str, message: &str) -> Result<(), Error> {
     owner_sql::run(
-        &format!("update bulk.disabled_index d set message = $2 where {NAME} = $1 and d.status = 'disabled'"),
+        &format!("update bulk_internal.disabled_index d set message = $2 where {NAME} = $1 and d.status = 'disabled'"),
         &[name.into(), message.into()],
     )
 }
 
 /// The indexes that are off a table, or all, which the current user may put back: as owner of the table or as administrator.
 pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
-    let may = "(pg_has_role($1, c.relowner, 'usage') or pg_has_role($1, 'bulk_admin', 'usage'))";
+    let may = "bulk_internal.may_act(pg_get_userbyid($1), pg_get_userbyid(c.relowner))";
     if let Some(oid) = table {
         let found = resource_table::describe(oid)?;
         let query = format!("select {may} from pg_class c where c.oid = $2");
@@ -278,9 +284,9 @@ pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
     }
     let found = owner_sql::select_latest(
         &format!(
-            "select {NAME} from bulk.disabled_index d join pg_class c on c.relname = d.tablename \
+            "select {NAME} from bulk_internal.disabled_index d join pg_class c on c.relname = d.tablename \
              join pg_namespace n on n.oid = c.relnamespace and n.nspname = d.schemaname where d.status = 'disabled' and {may} \
-             order by d.schemaname, d.tablename, array_length(d.statements, 1) desc, d.indexname"
+             order by d.schemaname, d.tablename, d.constraint_type is null, d.indexname"
         ),
         &[switch_user::current().into()],
         |row| row.get::<String>(1),

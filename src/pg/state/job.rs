@@ -1,8 +1,9 @@
 //! The jobs table: a job is entered with its tasks, begun, ended.
 
 use crate::error::Error;
-use crate::pg::process::background::{self, Launch};
-use crate::pg::state::task::{NewTask, Task};
+use crate::pg::state::enums::{JobKind, State};
+use crate::pg::state::scheduler;
+use crate::pg::state::task::{self, NewTask, Task};
 use crate::pg::sys::{backend, owner_sql, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use std::ffi::CString;
 pub struct NewJob<'a> {
     /// None for one that is made.
     pub id: Option<&'a str>,
-    pub kind: &'a str,
+    pub kind: JobKind,
     /// What was asked for, shown to the role: without secrets.
     pub request: Value,
     /// What its workers go by.
@@ -32,7 +33,7 @@ pub struct NewJob<'a> {
 pub struct Job {
     pub number: i64,
     pub id: String,
-    pub kind: String,
+    pub kind: JobKind,
     /// None when it is gone.
     pub role: Option<pg_sys::Oid>,
     pub spec: Value,
@@ -45,12 +46,12 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
     let id = new_job.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (switch_user::current(), switch_user::of_session());
     let numbers = owner_sql::query(
-        "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
-         values ($1, $2, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \
-         on conflict do nothing returning number",
+        "insert into bulk_internal.job (id, kind, role, session_role, database_identity, state, request, threads) \
+         values ($1, $2::bulk_internal.job_kind, pg_get_userbyid($3), pg_get_userbyid($4), $6, 'waiting', $5, $7) \
+         on conflict (id) do nothing returning number",
         &[
             id.as_str().into(),
-            new_job.kind.into(),
+            new_job.kind.word().into(),
             role.into(),
             session_role.into(),
             JsonB(new_job.request).into(),
@@ -60,23 +61,13 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
         |row| row.get::<i64>(1),
     )?;
     let Some(number) = numbers.into_iter().flatten().next() else { return Ok(None) };
-    owner_sql::run("insert into bulk.job_plan (job, plan) values ($1, $2)", &[number.into(), JsonB(new_job.spec).into()])?;
-    let (sources, types): (Vec<&str>, Vec<Option<&str>>) =
-        new_job.tasks.iter().map(|task| (task.source.as_str(), task.resource_type.as_deref())).unzip();
-    owner_sql::run(
-        "insert into bulk.job_file_entry (job, source, resource_type, ordinal) \
-         select $1, p.source, p.resource_type, p.ordinal - 1 \
-         from rows from (unnest($2), unnest($3)) with ordinality as p (source, resource_type, ordinal) order by p.ordinal",
-        &[number.into(), sources.into(), types.into()],
-    )?;
+    owner_sql::run("insert into bulk_internal.job_spec (job, spec) values ($1, $2)", &[number.into(), JsonB(new_job.spec).into()])?;
+    task::insert(number, 0, new_job.tasks)?;
     if let Some(secret) = new_job.secret {
-        owner_sql::run("insert into bulk.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
+        owner_sql::run("insert into bulk_internal.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
     }
     tell(&id)?;
-    let launch = launch(number, session_role)?;
-    for _ in 0..new_job.workers {
-        background::start_at_commit(launch);
-    }
+    scheduler::start_at_commit(number, session_role, new_job.workers)?;
     Ok(Some((id, number)))
 }
 
@@ -93,26 +84,19 @@ pub fn database_identity() -> String {
     format!("{system}/{}/{host}", backend::database().to_u32())
 }
 
-pub fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
-    // Assigns no transaction id: the process that holds a snapshot must go on seeing what is committed by `select_latest`.
-    let may_login =
-        owner_sql::select_latest("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
-    Ok(Launch { job, database: backend::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
-}
-
 /// The job of a worker; None when it has ended or is gone.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
     let found = owner_sql::select_latest(
-        "select j.id, j.kind, r.oid, p.plan, s.secret, j.threads from bulk.job_entry j join bulk.job_plan p on p.job = j.number \
-         left join bulk.job_secret s on s.job = j.number \
+        "select j.id, j.kind::text, r.oid, p.spec, s.secret, j.threads from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
+         left join bulk_internal.job_secret s on s.job = j.number \
          left join pg_roles r on r.rolname = j.role::name \
-         where j.number = $1 and j.state in ('waiting', 'in-progress') and j.origin = $2",
+         where j.number = $1 and bulk_internal.is_open(j.state) and j.database_identity = $2",
         &[number.into(), database_identity().into()],
         |row| {
             Ok(Job {
                 number,
                 id: row.get(1)?.unwrap_or_default(),
-                kind: row.get(2)?.unwrap_or_default(),
+                kind: row.get::<String>(2)?.and_then(|kind| JobKind::read(&kind)).unwrap_or(JobKind::Load),
                 role: row.get(3)?,
                 spec: row.get::<JsonB>(4)?.map_or(Value::Null, |spec| spec.0),
                 secret: row.get::<JsonB>(5)?.map(|secret| secret.0),
@@ -123,10 +107,21 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
     Ok(found.into_iter().next())
 }
 
+/// The state of a job that is committed by now; None where there is no such job.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn committed_state(number: i64) -> Result<Option<State>, Error> {
+    let found = owner_sql::select_latest("select state::text from bulk_internal.job where number = $1", &[number.into()], |row| {
+        row.get::<String>(1)
+    })?;
+    Ok(found.into_iter().flatten().next().and_then(|state| State::read(&state)))
+}
+
 /// Enters that a job is at work, if it is not yet.
 pub fn begin(job: &Job) -> Result<(), Error> {
     let begun = owner_sql::query(
-        "update bulk.job_entry set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
+        "update bulk_internal.job set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
          where number = $1 and state = 'waiting' returning true",
         &[job.number.into()],
         |_| Ok(()),
@@ -137,7 +132,7 @@ pub fn begin(job: &Job) -> Result<(), Error> {
 /// Whether a job is still to be done: nobody has cancelled or deleted it.
 pub fn is_wanted(job: &Job) -> Result<bool, Error> {
     let found = owner_sql::select_latest(
-        "select from bulk.job_entry where number = $1 and id = $2 and state in ('waiting', 'in-progress')",
+        "select from bulk_internal.job where number = $1 and id = $2 and bulk_internal.is_open(state)",
         &[job.number.into(), job.id.as_str().into()],
         |_| Ok(()),
     )?;
@@ -147,13 +142,14 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
 /// Ends a job, unless tasks of it are open. It has begun with the first of them, which is written down a moment before it.
 pub fn end(job: &Job) -> Result<(), Error> {
     let ended = owner_sql::query(
-        "update bulk.job_entry j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
-         state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' when j.kind = 'export' then 'completed' else 'done' end \
+        "update bulk_internal.job j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
+         state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' when j.kind = 'export' then 'completed' \
+            else 'done' end::bulk_internal.state \
          from (select coalesce(bool_or(state = 'error'), false) as failed, \
-            coalesce(bool_or(state in ('waiting', 'in-progress')), false) as open, \
-            min(started) as first, (array_agg(message order by number) filter (where message is not null))[1] as message \
-            from bulk.job_file_entry where job = $1) f \
-         where j.number = $1 and j.state in ('waiting', 'in-progress') and not f.open returning j.state",
+            coalesce(bool_or(bulk_internal.is_open(state)), false) as open, \
+            min(started) as first, (array_agg(message order by ordinal, number) filter (where message is not null))[1] as message \
+            from bulk_internal.task where job = $1) f \
+         where j.number = $1 and bulk_internal.is_open(j.state) and not f.open returning j.state::text",
         &[job.number.into()],
         |row| row.get::<String>(1),
     )?;
@@ -167,17 +163,17 @@ pub fn end(job: &Job) -> Result<(), Error> {
 
 /// Forgets a job's secrets.
 pub fn forget(number: i64) -> Result<(), Error> {
-    owner_sql::run("delete from bulk.job_secret where job = $1", &[number.into()])
+    owner_sql::run("delete from bulk_internal.job_secret where job = $1", &[number.into()])
 }
 
 /// Ends a job as failed, whatever its tasks are.
 pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
     owner_sql::run(
-        "update bulk.job_entry set state = 'error', message = $2, finished = clock_timestamp() \
-         where number = $1 and state in ('waiting', 'in-progress')",
+        "update bulk_internal.job set state = 'error', message = $2, finished = clock_timestamp() \
+         where number = $1 and bulk_internal.is_open(state)",
         &[job.number.into(), message.into()],
     )?;
-    if job.kind == "bucket" {
+    if job.kind == JobKind::Bucket {
         // A call begins anew, with an account of its own.
         forget(job.number)?;
     }
@@ -186,19 +182,19 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
 
 /// What the workers of a job go by.
 pub fn spec(number: i64) -> Result<Option<Value>, Error> {
-    let found = owner_sql::select_latest("select plan from bulk.job_plan where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
+    let found = owner_sql::select_latest("select spec from bulk_internal.job_spec where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
     Ok(found.into_iter().flatten().next().map(|spec| spec.0))
 }
 
 /// A text for the activity of a worker.
 pub fn activity(job: &Job, task: &Task) -> CString {
-    CString::new(format!("bulk.{} of {}, job {}", job.kind, task.source, job.id)).unwrap_or_default()
+    CString::new(format!("bulk.{} of {}, job {}", job.kind.word(), task.source, job.id)).unwrap_or_default()
 }
 
 /// For whom a job is; None when the role is gone.
 pub fn role(number: i64) -> Result<Option<pg_sys::Oid>, Error> {
     let found = owner_sql::select_latest(
-        "select r.oid from bulk.job_entry j join pg_roles r on r.rolname = j.role::name where j.number = $1",
+        "select r.oid from bulk_internal.job j join pg_roles r on r.rolname = j.role::name where j.number = $1",
         &[number.into()],
         |row| row.get::<pg_sys::Oid>(1),
     )?;

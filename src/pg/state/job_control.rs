@@ -3,17 +3,20 @@
 use crate::error::Error;
 use crate::pg::catalog::ddl;
 use crate::pg::process::background;
-use crate::pg::state::job::{database_identity, forget, launch, tell};
-use crate::pg::state::scheduler::is_ours;
-use crate::pg::sys::{owner_sql, sql, switch_user};
+use crate::pg::state::enums::{JobKind, State, TaskKind};
+use crate::pg::state::job::{database_identity, forget, tell};
+use crate::pg::state::scheduler::{self, is_ours};
+use crate::pg::state::task::{self, NewTask};
+use crate::pg::sys::{owner_sql, switch_user};
+use pgrx::datum::Interval;
 use pgrx::pg_sys;
 
 /// Where a job is, to whom may see it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct JobStatus {
     pub number: i64,
-    pub kind: String,
-    pub state: String,
+    pub kind: JobKind,
+    pub state: State,
     /// Whether what it says was written by the current transaction.
     pub is_ours: bool,
 }
@@ -22,28 +25,32 @@ pub struct JobStatus {
 pub fn standing(id: &str) -> Result<JobStatus, Error> {
     let look = || {
         owner_sql::select_latest(
-            "select e.number, j.state, e.xmin::text, j.role, j.kind from bulk.job_entry e join bulk.job j on j.id = e.id where e.id = $1",
-            &[id.into()],
-            |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?, row.get::<String>(4)?, row.get::<String>(5)?)),
+            "select j.number, bulk_internal.seen_state(j.number, j.kind, j.state, j.database_identity)::text, j.xmin::text, \
+                bulk_internal.may_act(pg_get_userbyid($2), j.role), j.kind::text from bulk_internal.job j where j.id = $1",
+            &[id.into(), switch_user::current().into()],
+            |row| {
+                Ok((
+                    row.get::<i64>(1)?,
+                    row.get::<String>(2)?.and_then(|state| State::read(&state)),
+                    row.get::<String>(3)?,
+                    row.get::<bool>(4)?.unwrap_or(false),
+                    row.get::<String>(5)?.and_then(|kind| JobKind::read(&kind)),
+                ))
+            },
         )
     };
     let mut found = look()?.into_iter().next();
-    if matches!(&found, Some((_, Some(state), ..)) if state == "interrupted") {
+    if matches!(&found, Some((_, Some(State::Interrupted), ..))) {
         // It may have ended between the snapshot and the look at the locks.
         found = look()?.into_iter().next();
     }
-    let Some((Some(number), Some(state), xmin, Some(role), Some(kind))) = found else {
+    let Some((Some(number), Some(state), xmin, may_act, Some(kind))) = found else {
         return Err(Error::NoJob(id.chars().take(100).collect()));
     };
-    if !may_act(&role)? {
+    if !may_act {
         return Err(Error::ForeignJob);
     }
     Ok(JobStatus { number, kind, state, is_ours: is_ours(xmin) })
-}
-
-/// Whether the current user may act on a role's jobs.
-fn may_act(role: &str) -> Result<bool, Error> {
-    sql::value::<bool>("select bulk.may_see($1)", &[role.into()]).map(|answer| answer.unwrap_or(false))
 }
 
 /// Others of the current user who ask for the same wait to this transaction's end, and see what it did.
@@ -54,10 +61,9 @@ pub fn one_after_another(what: &str) {
 /// The job whose request says this method, of those on which the current user may act: one that has not ended before others, else the last.
 pub fn latest(method: &str) -> Result<Option<String>, Error> {
     let found = owner_sql::select_latest(
-        "select j.id from bulk.job_entry j where j.request->>'method' = $1 \
-         and (pg_has_role($2, 'bulk_admin', 'usage') \
-            or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($2, r.oid, 'usage'))) \
-         order by j.state in ('waiting', 'in-progress', 'paused') desc, j.number desc limit 1",
+        "select j.id from bulk_internal.job j where j.request->>'method' = $1 \
+         and bulk_internal.may_act(pg_get_userbyid($2), j.role) \
+         order by j.state in ('waiting', 'in-progress', 'paused') desc, j.created desc limit 1",
         &[method.into(), switch_user::current().into()],
         |row| row.get::<String>(1),
     )?;
@@ -86,10 +92,11 @@ pub enum Stop {
 /// Stops a job that is waiting or at work, or ends one that is paused; false for others.
 pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     let stopped = owner_sql::query(
-        "update bulk.job_entry set state = case when $2 then 'paused' when kind = 'import' then 'aborted' else 'cancelled' end, \
+        "update bulk_internal.job set state = case when $2 then 'paused' when kind = 'import' then 'aborted' \
+            else 'cancelled' end::bulk_internal.state, \
          finished = case when not $2 then clock_timestamp() end \
          where number = $1 and kind <> 'load' \
-         and (state in ('waiting', 'in-progress') or (not $2 and state = 'paused')) returning true",
+         and (bulk_internal.is_open(state) or (not $2 and state = 'paused')) returning true",
         &[number.into(), (how == Stop::Pause).into()],
         |_| Ok(()),
     )?;
@@ -98,7 +105,7 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     }
     if how == Stop::End {
         spawn_index_restore(number)?;
-        let workers = owner_sql::query("select bulk.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
+        let workers = owner_sql::query("select bulk_internal.workers($1)", &[number.into()], |row| row.get::<i32>(1))?;
         background::interrupt_at_commit(workers.into_iter().flatten());
         forget(number)?;
     }
@@ -107,70 +114,76 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
 }
 
 /// Resumes a job that is stopped, failed or interrupted, from where it was; false if it is in no such state any more.
-pub fn resume(number: i64, id: &str, workers: usize, from: &[&str]) -> Result<bool, Error> {
+pub fn resume(number: i64, id: &str, workers: usize, from: &[State]) -> Result<bool, Error> {
     let session_role = owner_sql::query(
-        "update bulk.job_entry j set state = 'waiting', origin = $2, finished = null, message = null from pg_roles r \
-         where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3) \
-         and (j.state not in ('waiting', 'in-progress') or not exists (select from bulk.workers(j.number))) returning r.oid",
-        &[number.into(), database_identity().into(), from.to_vec().into()],
+        "update bulk_internal.job j set state = 'waiting', database_identity = $2, finished = null, message = null from pg_roles r \
+         where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3::bulk_internal.state[]) \
+         and (not bulk_internal.is_open(j.state) or not exists (select from bulk_internal.workers(j.number))) returning r.oid",
+        &[number.into(), database_identity().into(), from.iter().map(|state| state.word()).collect::<Vec<_>>().into()],
         |row| row.get::<pg_sys::Oid>(1),
     )?;
     let Some(session_role) = session_role.into_iter().flatten().next() else { return Ok(false) };
     owner_sql::run(
-        "update bulk.job_file_entry set state = 'waiting', message = null, finished = null, tries = 0 \
-         where job = $1 and state = 'error'",
+        "with again as (update bulk_internal.task set state = 'waiting', message = null, finished = null \
+            where job = $1 and state = 'error' returning number) \
+         update bulk_internal.task_source s set tries = 0 from again where s.task = again.number",
         &[number.into()],
     )?;
     tell(id)?;
-    let launch = launch(number, session_role)?;
-    for _ in 0..workers {
-        background::start_at_commit(launch);
-    }
+    scheduler::start_at_commit(number, session_role, workers)?;
     Ok(true)
+}
+
+/// Deletes the jobs that ended before now by more than a time, of those on which the current user may act: how many.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn purge(older_than: Interval) -> Result<i64, Error> {
+    let purged = owner_sql::query(
+        "with purged as (delete from bulk_internal.job j where j.finished < clock_timestamp() - $1 \
+            and not bulk_internal.is_open(j.state) and j.state <> 'paused' and bulk_internal.may_act(pg_get_userbyid($2), j.role) returning 1) \
+         select count(*) from purged",
+        &[older_than.into(), switch_user::current().into()],
+        |row| row.get::<i64>(1),
+    )?;
+    Ok(purged.into_iter().flatten().next().unwrap_or_default())
 }
 
 /// Has the indexes that a job was to put back put back by a job of their own, which begins at commit.
 fn spawn_index_restore(number: i64) -> Result<(), Error> {
-    let open = "f.job = $1 and f.phase = 1 and f.state in ('waiting', 'in-progress')";
+    let indexes = open_indexes(number)?;
+    if indexes.is_empty() {
+        return Ok(());
+    }
     let made = owner_sql::query(
-        &format!(
-            "insert into bulk.job_entry (id, kind, role, session_role, origin, state, request, threads) \
-             select $2, 'indexes', j.role, j.session_role, j.origin, 'waiting', jsonb_build_object('bucket', j.request->'bucket'), j.threads \
-             from bulk.job_entry j where j.number = $1 and j.kind = 'bucket' and exists (select from bulk.job_file_entry f where {open}) \
-             returning number, (select r.oid from pg_roles r where r.rolname = session_role::name), threads"
-        ),
+        "insert into bulk_internal.job (id, kind, role, session_role, database_identity, state, request, threads) \
+         select $2, 'indexes', j.role, j.session_role, j.database_identity, 'waiting', jsonb_build_object('bucket', j.request->'bucket'), \
+            j.threads \
+         from bulk_internal.job j where j.number = $1 and j.kind = 'bucket' \
+         returning number, (select r.oid from pg_roles r where r.rolname = session_role::name), threads",
         &[number.into(), uuid::Uuid::new_v4().to_string().into()],
         |row| Ok((row.get::<i64>(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<i32>(3)?)),
     )?;
     let Some((Some(made), session_role, threads)) = made.into_iter().next() else { return Ok(()) };
     owner_sql::run(
-        "insert into bulk.job_plan (job, plan) select $2, plan from bulk.job_plan where job = $1",
+        "insert into bulk_internal.job_spec (job, spec) select $2, spec from bulk_internal.job_spec where job = $1",
         &[number.into(), made.into()],
     )?;
     // Others than those that a worker may still hold.
-    owner_sql::run(
-        &format!(
-            "insert into bulk.job_file_entry (job, ordinal, source, phase) \
-             select $2, f.ordinal, f.source, f.phase from bulk.job_file_entry f where {open} order by f.number"
-        ),
-        &[number.into(), made.into()],
-    )?;
-    if let Some(session_role) = session_role {
-        let launch = launch(made, session_role)?;
-        for _ in 0..threads.unwrap_or(1) {
-            background::start_at_commit(launch);
-        }
+    task::insert(made, 0, &indexes)?;
+    match session_role {
+        Some(session_role) => scheduler::start_at_commit(made, session_role, threads.map_or(1, i32::unsigned_abs) as usize),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Ends an interrupted job whose work another takes over, if the current user may act on it: the indexes that it was to put back. None where
 /// it is at work, or another's.
 pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
     let ended = owner_sql::query(
-        "update bulk.job_entry j set state = 'cancelled', finished = clock_timestamp(), message = 'job ' || $2 || ' goes on with it' \
-         where j.number = $1 and bulk._state(j.number, j.kind, j.state, j.origin) = 'interrupted' \
-         and (pg_has_role($3, 'bulk_admin', 'usage') or exists (select from pg_roles r where r.rolname = j.role::name and pg_has_role($3, r.oid, 'usage'))) \
+        "update bulk_internal.job j set state = 'cancelled', finished = clock_timestamp(), message = 'job ' || $2 || ' goes on with it' \
+         where j.number = $1 and bulk_internal.seen_state(j.number, j.kind, j.state, j.database_identity) = 'interrupted' \
+         and bulk_internal.may_act(pg_get_userbyid($3), j.role) \
          returning id",
         &[number.into(), by.into(), switch_user::current().into()],
         |row| row.get::<String>(1),
@@ -178,10 +191,15 @@ pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
     let Some(id) = ended.into_iter().flatten().next() else { return Ok(None) };
     forget(number)?;
     tell(&id)?;
+    Ok(Some(open_indexes(number)?.into_iter().map(|task| task.source).collect()))
+}
+
+/// The indexes that a job is still to restore, as tasks for another.
+fn open_indexes(number: i64) -> Result<Vec<NewTask>, Error> {
     let indexes = owner_sql::query(
-        "select source from bulk.job_file_entry where job = $1 and phase = 1 and state in ('waiting', 'in-progress') order by number",
+        "select source from bulk_internal.task where job = $1 and kind = 'index' and bulk_internal.is_open(state) order by ordinal",
         &[number.into()],
         |row| row.get::<String>(1),
     )?;
-    Ok(Some(indexes.into_iter().flatten().collect()))
+    Ok(indexes.into_iter().flatten().map(|index| NewTask::new(TaskKind::Index, index, None)).collect())
 }

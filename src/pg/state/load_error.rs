@@ -28,7 +28,7 @@ impl LoadErrors {
     pub fn open_load(request: &serde_json::Value) -> Result<LoadErrors, Error> {
         let id = uuid::Uuid::new_v4().to_string();
         owner_sql::run(
-            "insert into bulk.job_entry (id, kind, role, session_role, state, request, started) \
+            "insert into bulk_internal.job (id, kind, role, session_role, state, request, started) \
              values ($1, 'load', pg_catalog.pg_get_userbyid($2), session_user, 'in-progress', $3, pg_catalog.clock_timestamp())",
             &[id.as_str().into(), switch_user::current().into(), pgrx::JsonB(request.clone()).into()],
         )?;
@@ -94,7 +94,7 @@ impl LoadErrors {
             entries.iter().map(of).collect()
         }
         owner_sql::run(
-            "insert into bulk.load_error (load_id, input, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \
+            "insert into bulk_internal.load_error (load_id, input, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \
              select $1, $11, pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
              pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)",
             &[
@@ -116,7 +116,7 @@ impl LoadErrors {
     /// Enters that a load is done, and what else there is to say of it.
     pub fn close_load(self, counters: &LoadCounters, message: Option<&str>) -> Result<(), Error> {
         owner_sql::run(
-            "update bulk.job_entry set state = 'done', finished = pg_catalog.clock_timestamp(), read = $2, stored = $3, skipped = $4, rejected = $5, message = $6 \
+            "update bulk_internal.job set state = 'done', finished = pg_catalog.clock_timestamp(), read = $2, stored = $3, skipped = $4, rejected = $5, message = $6 \
              where id operator(pg_catalog.=) $1",
             &[
                 self.id.as_str().into(),
@@ -137,7 +137,7 @@ pub fn last_load() -> Option<String> {
     LAST_LOAD.with_borrow(Option::clone)
 }
 
-/// What stands in `bulk.load_error`.
+/// What stands in `bulk_internal.load_error`.
 struct LoadErrorRow<'a> {
     source: &'a str,
     line: Option<i64>,

@@ -1,40 +1,37 @@
 //! Starts workers for jobs: where there is room and a task to do, and for jobs whose workers are gone.
 
 use crate::error::Error;
-use crate::pg::process::{background, backlog};
-use crate::pg::state::job::{Job, database_identity, launch, tell};
+use crate::pg::process::background::{self, Launch};
+use crate::pg::process::backlog;
+use crate::pg::state::job::{Job, database_identity, tell};
 use crate::pg::sys::{backend, guc, owner_sql, sql, switch_user};
 use pgrx::pg_sys;
 
-/// Parts of an import that are at work at the same time.
+/// Tasks of an import that are at work at the same time.
 pub const WORKERS: usize = 2;
 
 /// Jobs for which there is something to begin with, by a role that can connect: those that wait, and those at work that have tasks waiting.
 /// One that is interrupted is none of them.
-const OPEN: &str = "from bulk.job_entry j join pg_roles r on r.rolname = j.session_role::name \
-    where j.origin = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
+const OPEN: &str = "from bulk_internal.job j join pg_roles r on r.rolname = j.session_role::name \
+    where j.database_identity = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
     and exists (select from pg_roles o where o.rolname = j.role::name) \
     and (j.state = 'waiting' or (j.state = 'in-progress' \
-        and (select count(*) from bulk.workers(j.number)) between 1 and coalesce(j.threads - 1, 2147483647) \
-        and exists (select from bulk.job_file_entry f where f.job = j.number and f.state = 'waiting' and f.phase = \
-            (select min(o.phase) from bulk.job_file_entry o where o.job = j.number and o.state in ('waiting', 'in-progress')))))";
+        and (select count(*) from bulk_internal.workers(j.number)) between 1 and coalesce(j.threads - 1, 2147483647) \
+        and exists (select from bulk_internal.task f where f.job = j.number and f.state = 'waiting' and f.phase = \
+            (select min(o.phase) from bulk_internal.task o where o.job = j.number and bulk_internal.is_open(o.state)))))";
 
 /// Starts workers for tasks that no one works on, as far as there is room.
 pub fn start_waiting() -> Result<(), Error> {
     if backend::is_standby() {
         return Ok(());
     }
-    let busy = owner_sql::select_latest(
-        "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 16963 and database = $1",
-        &[backend::database().into()],
-        |row| row.get::<i64>(1),
-    )?;
+    let busy = owner_sql::select_latest("select bulk_internal.busy_worker_slots()", &[], |row| row.get::<i64>(1))?;
     let room = i64::from(guc::max_workers()) - busy.into_iter().flatten().next().unwrap_or(0);
     if room <= 0 {
         return Ok(());
     }
     let jobs = owner_sql::select_latest(
-        &format!("select j.number, r.oid, j.xmin::text {OPEN} order by j.number limit $2"),
+        &format!("select j.number, r.oid, j.xmin::text {OPEN} order by j.created, j.number limit $2"),
         &[database_identity().into(), room.into()],
         |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
     )?;
@@ -60,8 +57,8 @@ pub fn start_waiting() -> Result<(), Error> {
 /// Lets interrupted jobs of all roles wait for workers, after the server was down. Loads of buckets wait for the next call.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = owner_sql::query(
-        "update bulk.job_entry e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and origin = $1 \
-         and not exists (select from bulk.workers(e.number)) returning id",
+        "update bulk_internal.job e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
+         and not exists (select from bulk_internal.workers(e.number)) returning id",
         &[database_identity().into()],
         |row| row.get::<String>(1),
     )?;
@@ -73,7 +70,7 @@ pub fn resume_all() -> Result<(), Error> {
 pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
     let found = owner_sql::select_latest(
         &format!(
-            "select j.number {OPEN} and r.oid = $2 and j.role = pg_get_userbyid($3)::text and j.number <> all ($4) order by j.number limit 1"
+            "select j.number {OPEN} and r.oid = $2 and j.role = pg_get_userbyid($3)::text and j.number <> all ($4) order by j.created, j.number limit 1"
         ),
         &[database_identity().into(), session_role.into(), role.into(), but.to_vec().into()],
         |row| row.get::<i64>(1),
@@ -95,14 +92,14 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     let mut resumed = Vec::new();
     for id in mine.into_iter().flatten() {
         let found = owner_sql::query(
-            "update bulk.job_entry j set state = 'waiting', origin = $2 from pg_roles r where j.id = $1 \
-             and j.state in ('waiting', 'in-progress') and not exists (select from bulk.workers(j.number)) and r.rolname = j.session_role::name \
+            "update bulk_internal.job j set state = 'waiting', database_identity = $2 from pg_roles r where j.id = $1 \
+             and bulk_internal.is_open(j.state) and not exists (select from bulk_internal.workers(j.number)) and r.rolname = j.session_role::name \
              returning j.number, r.oid",
             &[id.as_str().into(), database_identity().into()],
             |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)),
         )?;
         if let Some((number, session_role)) = found.into_iter().flatten().next() {
-            background::start_at_commit(launch(number, session_role)?);
+            start_at_commit(number, session_role, 1)?;
             resumed.push(id);
         }
     }
@@ -111,13 +108,26 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
 
 /// Has more workers started for a job at work, at commit, where it has more tasks now: so many in all.
 pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
-    let working = owner_sql::query("select count(*) from bulk.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
+    let working = owner_sql::query("select count(*) from bulk_internal.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
     let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
-    let launch = launch(job.number, switch_user::of_session())?;
-    for _ in working..workers {
-        background::start_at_commit(launch);
-    }
+    start_at_commit(job.number, switch_user::of_session(), workers.saturating_sub(working))
+}
+
+/// Has so many workers started for a job when the transaction commits, connected as a role.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn start_at_commit(job: i64, session_role: pg_sys::Oid, workers: usize) -> Result<(), Error> {
+    let launch = launch(job, session_role)?;
+    (0..workers).for_each(|_| background::start_at_commit(launch));
     Ok(())
+}
+
+fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
+    // Assigns no transaction id: the process that holds a snapshot must go on seeing what is committed by `select_latest`.
+    let may_login =
+        owner_sql::select_latest("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
+    Ok(Launch { job, database: backend::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
 }
 
 /// Starts a worker for a job that is committed, now. False when the server has no room for it.
@@ -127,6 +137,6 @@ pub fn call(job: &Job) -> Result<bool, Error> {
 
 /// How many workers are at a job.
 pub fn workers(number: i64) -> Result<usize, Error> {
-    let count = owner_sql::select_latest("select count(*) from bulk.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
+    let count = owner_sql::select_latest("select count(*) from bulk_internal.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
     Ok(count.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or_default())
 }

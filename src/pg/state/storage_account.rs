@@ -20,12 +20,12 @@ pub struct StoredAccount<'a> {
 /// Keeps an account, in the place of one of the same type and id.
 pub fn set(entry: StoredAccount) -> Result<(), Error> {
     owner_sql::run(
-        "insert into bulk.storage_account (resource_type, id, account) values ($1, $2, $3) \
+        "insert into bulk_internal.storage_account (resource_type, id, account) values ($1, $2, $3) \
          on conflict (resource_type, id) do update set account = excluded.account",
         &[entry.resource_type.into(), entry.id.into(), JsonB(Value::Object(entry.open)).into()],
     )?;
     owner_sql::run(
-        "insert into bulk.storage_secret (resource_type, id, secret) values ($1, $2, $3) \
+        "insert into bulk_internal.storage_secret (resource_type, id, secret) values ($1, $2, $3) \
          on conflict (resource_type, id) do update set secret = excluded.secret",
         &[entry.resource_type.into(), entry.id.into(), JsonB(Value::Object(entry.secret)).into()],
     )
@@ -34,7 +34,7 @@ pub fn set(entry: StoredAccount) -> Result<(), Error> {
 /// Forgets an account; false where there is none.
 pub fn drop(resource_type: &str, id: &str) -> Result<bool, Error> {
     let dropped = owner_sql::query(
-        "delete from bulk.storage_account where resource_type = $1 and id = $2 returning true",
+        "delete from bulk_internal.storage_account where resource_type = $1 and id = $2 returning true",
         &[resource_type.into(), id.into()],
         |_| Ok(()),
     )?;
@@ -66,7 +66,7 @@ pub fn of<'a>(buckets: impl Iterator<Item = &'a Bucket>, id: Option<&str>) -> Re
 /// An account of a kind with its id: the one that is wanted, which must be there, else the only one.
 pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Option<(String, T)>, Error> {
     let found = owner_sql::select_latest(
-        "select a.id, a.account || s.secret from bulk.storage_account a left join bulk.storage_secret s using (resource_type, id) \
+        "select a.id, a.account || s.secret from bulk_internal.storage_account a left join bulk_internal.storage_secret s using (resource_type, id) \
          where a.resource_type = $1 and (a.id = $2 or $2 = '') limit 2",
         &[kind.into(), wanted.into()],
         |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<JsonB>(2)?)),
@@ -80,8 +80,8 @@ pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Opt
 /// A container of this name with its id and the key of its storage account: of several the one that is wanted. Without a name it must be wanted.
 pub fn azure(name: Option<&str>, wanted: &str) -> Result<Option<(String, AzureContainer)>, Error> {
     let mut found = owner_sql::select_latest(
-        "select c.id, c.account || s.secret from bulk.storage_account c \
-         left join bulk.storage_secret s on s.resource_type = 'AzureAccount' \
+        "select c.id, c.account || s.secret from bulk_internal.storage_account c \
+         left join bulk_internal.storage_secret s on s.resource_type = 'AzureAccount' \
             and s.id = coalesce(c.account->'account'->>'id', split_part(c.account->'account'->>'reference', '/', 2)) \
          where c.resource_type = 'AzureContainer' and case when $1 is null then c.id = $2 else c.account->>'container' = $1 end \
          order by c.id = $2 desc limit 2",

@@ -23,7 +23,7 @@ pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
     task.size = Some(advance.size);
     task.progress.rejected += advance.rejected;
     owner_sql::run(
-        "update bulk.job_file_entry set position = $2, size = $3, read = read + $4, rejected = $5 \
+        "update bulk_internal.task set position = $2, size = $3, read = read + $4, rejected = $5 \
          where number = $1",
         &[
             task.number.into(),
@@ -37,7 +37,7 @@ pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
 
 /// Begins a task anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
 pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
-    let same = owner_sql::select_latest("select storage from bulk.job_file_entry where number = $1", &[task.number.into()], |row| {
+    let same = owner_sql::select_latest("select storage from bulk_internal.task_table where task = $1", &[task.number.into()], |row| {
         row.get::<String>(1)
     })?;
     if same.into_iter().flatten().next().as_deref() == Some(storage) {
@@ -45,7 +45,7 @@ pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
     }
     if task.position > 0 {
         owner_sql::run(
-            "delete from bulk.load_error where load_id = $1 and source = $2",
+            "delete from bulk_internal.load_error where load_id = $1 and source = $2",
             &[job.id.as_str().into(), task.source.as_str().into()],
         )?;
     }
@@ -53,7 +53,8 @@ pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
     task.size = None;
     task.progress = Progress::default();
     owner_sql::run(
-        "update bulk.job_file_entry set storage = $2, position = 0, size = null, read = 0, rejected = 0 where number = $1",
+        "with begun as (update bulk_internal.task set position = 0, size = null, read = 0, rejected = 0 where number = $1) \
+         update bulk_internal.task_table set storage = $2 where task = $1",
         &[task.number.into(), storage.into()],
     )
 }
@@ -72,8 +73,9 @@ pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
         None => (*sent, position.offset, identity.length),
     };
     owner_sql::run(
-        "update bulk.job_file_entry set checkpoint = $2, position = $3, size = $4, bytes = $5, read = $6, stored = $7, skipped = $8, \
-         rejected = $9, characters = $10, written = $11, tries = 0 where number = $1",
+        "with counted as (update bulk_internal.task set position = $3, size = $4, read = $6, stored = $7, skipped = $8, rejected = $9, \
+            written = $11 where number = $1) \
+         update bulk_internal.task_source set checkpoint = $2, bytes = $5, characters = $10, tries = 0 where task = $1",
         &[
             task.number.into(),
             known.into(),
@@ -94,27 +96,28 @@ pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
 pub fn try_again(task: &mut Task, message: &str) -> Result<(), Error> {
     task.tries += 1;
     owner_sql::run(
-        "update bulk.job_file_entry set tries = tries + 1, message = $2 where number = $1",
+        "with counted as (update bulk_internal.task_source set tries = tries + 1 where task = $1) \
+         update bulk_internal.task set message = $2 where number = $1",
         &[task.number.into(), message.into()],
     )
 }
 
 /// Writes down what a task waits for, which others see until it goes on.
 pub fn record_wait(task: &Task, message: &str) -> Result<(), Error> {
-    owner_sql::run("update bulk.job_file_entry set message = $2 where number = $1", &[task.number.into(), message.into()])
+    owner_sql::run("update bulk_internal.task set message = $2 where number = $1", &[task.number.into(), message.into()])
 }
 
 /// Ends a task: with a message it has failed, and the ranges of its source that nobody is at fail with it.
 pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
     if let (Some(_), Some(message)) = (task.range, message) {
         owner_sql::run(
-            "update bulk.job_file_entry f set state = 'error', message = $2, finished = clock_timestamp() from bulk.job_file_entry own \
+            "update bulk_internal.task f set state = 'error', message = $2, finished = clock_timestamp() from bulk_internal.task own \
              where own.number = $1 and f.job = own.job and f.ordinal = own.ordinal and f.state = 'waiting'",
             &[task.number.into(), message.into()],
         )?;
     }
     owner_sql::run(
-        "update bulk.job_file_entry set state = $2, message = $3, finished = clock_timestamp() \
+        "update bulk_internal.task set state = $2::bulk_internal.state, message = $3, finished = clock_timestamp() \
          where number = $1",
         &[task.number.into(), if message.is_some() { "error" } else { "done" }.into(), message.into()],
     )
@@ -125,7 +128,7 @@ pub fn forget_findings(job: &Job, task: &Task) -> Result<(), Error> {
     let span = task.range.map_or(ByteRange { from: 0, to: i64::MAX as u64 }, |range| range.span);
     let from = task.progress.checkpoint.position.offset.max(span.from);
     owner_sql::run(
-        "delete from bulk.load_error where load_id = $1 and input = $2 and byte_offset >= $3 and byte_offset < $4",
+        "delete from bulk_internal.load_error where load_id = $1 and input = $2 and byte_offset >= $3 and byte_offset < $4",
         &[job.id.as_str().into(), (task.ordinal as i32).into(), (from as i64).into(), (span.to as i64).into()],
     )
 }

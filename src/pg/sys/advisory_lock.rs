@@ -1,5 +1,5 @@
 //! Locks that say who works on what: advisory locks of classes of our own, held by the session, gone with the process however it ends.
-//! `bulk.workers` reads them in `pg_locks`.
+//! SQL reads them in `pg_locks` by `bulk_internal.lock_class`.
 
 use crate::pg::sys::backend;
 use pgrx::pg_sys;
@@ -9,10 +9,10 @@ use pgrx::pg_sys;
 pub enum Lock {
     /// A job, by its number; its workers share it.
     Job(i64),
-    /// A part of a job, by its number; one worker's alone.
-    Part(i64),
+    /// A task, by its number; one worker's alone.
+    Task(i64),
     /// One of those who may be at a job at a time.
-    JobSlot(i64, u32),
+    JobSlot(i64, u16),
     /// One of the places that `bulk.max_workers` gives.
     WorkerSlot(u32),
     /// The snapshot of a job, by its number; the process that holds the snapshot has it.
@@ -22,16 +22,31 @@ pub enum Lock {
 impl Lock {
     /// PostgreSQL's own advisory locks have the classes 1 and 2.
     const WORK: u16 = 16962;
-    const PLACE: u16 = 16963;
-    const SEAT: u16 = 16964;
+    const WORKER_SLOT: u16 = 16963;
     const SNAPSHOT: u16 = 16965;
+    /// The first of so many: a job's number fills the rest of the tag.
+    const JOB_SLOT: u16 = 17000;
+    const JOB_SLOTS: u16 = 1024;
+
+    /// The class of locks of a name, which `pg_locks` shows as `objsubid`; None for an unknown name.
+    pub fn class(name: &str) -> Option<i32> {
+        let class = match name {
+            "work" => Lock::WORK,
+            "worker-slot" => Lock::WORKER_SLOT,
+            "job-slot" => Lock::JOB_SLOT,
+            "snapshot" => Lock::SNAPSHOT,
+            _ => return None,
+        };
+        Some(i32::from(class))
+    }
 
     fn tag(self) -> pg_sys::LOCKTAG {
-        let (class, high, low) = match self {
-            Lock::Job(number) | Lock::Part(number) => (Lock::WORK, (number >> 32) as u32, number as u32),
-            Lock::WorkerSlot(place) => (Lock::PLACE, 0, place),
-            Lock::JobSlot(job, seat) => (Lock::SEAT, job as u32, seat),
-            Lock::Snapshot(number) => (Lock::SNAPSHOT, (number >> 32) as u32, number as u32),
+        let halves = |number: i64| ((number >> 32) as u32, number as u32);
+        let (class, (high, low)) = match self {
+            Lock::Job(number) | Lock::Task(number) => (Lock::WORK, halves(number)),
+            Lock::WorkerSlot(slot) => (Lock::WORKER_SLOT, (0, slot)),
+            Lock::JobSlot(job, slot) => (Lock::JOB_SLOT + slot.min(Lock::JOB_SLOTS - 1), halves(job)),
+            Lock::Snapshot(number) => (Lock::SNAPSHOT, halves(number)),
         };
         pg_sys::LOCKTAG {
             locktag_field1: backend::database().to_u32(),
@@ -46,7 +61,7 @@ impl Lock {
     fn mode(self) -> i32 {
         match self {
             Lock::Job(_) => pg_sys::ShareLock as i32,
-            Lock::Part(_) | Lock::WorkerSlot(_) | Lock::JobSlot(..) | Lock::Snapshot(_) => pg_sys::ExclusiveLock as i32,
+            Lock::Task(_) | Lock::WorkerSlot(_) | Lock::JobSlot(..) | Lock::Snapshot(_) => pg_sys::ExclusiveLock as i32,
         }
     }
 

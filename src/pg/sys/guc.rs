@@ -5,6 +5,7 @@ use crate::fhir::format::Format;
 use crate::store::net::client_config::ClientConfig;
 use crate::store::net::ip_policy::Allowed;
 use crate::store::net::proxy_tls;
+use pgrx::datum::Interval;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
@@ -112,6 +113,7 @@ static MAX_EXPORTS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static EXPORT_FILE_ROWS: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
 static EXPORT_FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static EXPORT_URL_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(3600);
+static KEEP_JOBS: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// Switches: name, what it is, more of it, the setting, who may set it.
@@ -135,7 +137,7 @@ const SWITCHES: [Switch; 2] = [
 
 /// Whole numbers: name, what it is, more of it, the setting, its least and its highest value, who may set it, its unit.
 type Number = (&'static CStr, &'static CStr, &'static CStr, &'static GucSetting<i32>, c_int, c_int, GucContext, GucFlags);
-const NUMBERS: [Number; 9] = [
+const NUMBERS: [Number; 10] = [
     (
         c"bulk.encode_threads",
         c"Threads that turn lines into rows during a load.",
@@ -217,6 +219,16 @@ const NUMBERS: [Number; 9] = [
         GucFlags::UNIT_S,
     ),
     (
+        c"bulk.keep_jobs",
+        c"How long jobs that have ended are kept when bulk.purge_jobs is called without a time.",
+        c"",
+        &KEEP_JOBS,
+        0,
+        c_int::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MIN,
+    ),
+    (
         c"bulk.max_workers",
         c"Background workers of the extension that are at work at a time in a database.",
         c"Beyond it, jobs wait. The server's max_worker_processes bounds all workers together.",
@@ -272,6 +284,11 @@ fn text(setting: &Text) -> String {
 /// Addresses that sources may have beside the global ones.
 fn allowed_hosts() -> Allowed {
     Allowed::parse(&text(&ALLOWED_HOSTS))
+}
+
+/// How long jobs that have ended are kept.
+pub fn keep_jobs() -> Interval {
+    Interval::from_minutes(KEEP_JOBS.get())
 }
 
 /// Whether the machine's account serves where none is kept.

@@ -12,6 +12,7 @@ pub mod memory_context;
 pub mod owner_sql;
 pub mod padded;
 pub mod privilege;
+pub mod random;
 pub mod progress_copy;
 pub mod sql;
 pub mod sqlstate;

@@ -72,12 +72,12 @@ pub fn is_there() -> bool {
 
 fn find() -> Option<pg_sys::Oid> {
     // SAFETY: a catalog select_latest-up.
-    let schema = unsafe { pg_sys::get_namespace_oid(c"bulk".as_ptr(), true) };
-    sql::relation("job_entry", schema)
+    let schema = unsafe { pg_sys::get_namespace_oid(c"bulk_internal".as_ptr(), true) };
+    sql::relation("job", schema)
 }
 
 fn owner() -> Result<pg_sys::Oid, Error> {
-    let job = find().ok_or_else(|| Error::Internal("table bulk.job_entry is missing".to_owned()))?;
+    let job = find().ok_or_else(|| Error::Internal("table bulk_internal.job is missing".to_owned()))?;
     // SAFETY: the oid comes from a select_latest-up.
     let relation = unsafe { PgRelation::with_lock(job, pg_sys::AccessShareLock as i32) };
     // SAFETY: an open relation has its row of the catalog.

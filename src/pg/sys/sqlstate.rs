@@ -40,7 +40,7 @@ fn code(error: &Error) -> Code {
         Error::TooManyPaths(_) | Error::RowTooLarge => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::MissingRole { .. } => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::NoAccount { .. } | Error::NoAccountSecret { .. } => Code::ERRCODE_UNDEFINED_OBJECT,
-        Error::WhichAccount(_) => Code::ERRCODE_AMBIGUOUS_PARAMETER,
+        Error::WhichAccount(_) | Error::AmbiguousBucket { .. } => Code::ERRCODE_AMBIGUOUS_PARAMETER,
         Error::NoJob(_)
         | Error::NoRole
         | Error::NoSecret
@@ -53,7 +53,7 @@ fn code(error: &Error) -> Code {
         Error::Prepared => Code::ERRCODE_OBJECT_IN_USE,
         Error::NoWorker => Code::ERRCODE_INSUFFICIENT_RESOURCES,
         Error::KeyNeeded(_) => Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-        Error::NotCommitted(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        Error::NotCommitted(_) | Error::OtherServer { .. } => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::FixedSnapshot => Code::ERRCODE_INVALID_TRANSACTION_STATE,
         Error::DatabaseEncoding | Error::VersionMismatch { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -1,17 +1,15 @@
-//! Stages: unlogged tables of the shape of a type's, into which a load goes for inspection, before it is merged into the type's table or
-//! dropped. What a stage is of, and how it is to be merged, is its comment: it goes wherever the table goes, and `\dt+` shows it.
+//! Staging tables: unlogged tables of the shape of a type's, into which a load goes for inspection, before it is merged into the type's table or
+//! dropped. `pg::state::staging_policy` knows of which type each is, and how it is to be merged.
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::{ddl, txid_sequence};
+use crate::pg::state::staging_policy;
 use crate::pg::sys::sql;
 use crate::pg::write::sql_writer::{self, MetaSource, OnExisting};
 use crate::pipeline::load::batch::TakeMeta;
 use crate::pipeline::load::policy::{OnConflict, Policy};
 use pgrx::{PgRelation, pg_sys};
-
-/// What comments of stages begin with.
-const MARK: &str = "stage of bulk.load: ";
 
 /// A table that is a stage.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, 
     };
     if made {
         let table = resource_table::describe(oid)?;
-        describe(&table, resource_type, policy);
+        staging_policy::set(oid, resource_type, policy)?;
         return Ok(table);
     }
     let stage = open_oid(oid)?.ok_or_else(|| Error::NoStage(name.to_owned()))?;
@@ -42,7 +40,7 @@ pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, 
         return Err(Error::OtherStage { name: name.to_owned(), resource_type: stage.resource_type });
     }
     if stage.policy != policy {
-        describe(&stage.table, resource_type, policy);
+        staging_policy::set(oid, resource_type, policy)?;
     }
     Ok(stage.table)
 }
@@ -109,7 +107,8 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
 
 /// Drops a stage.
 pub fn drop(stage: &StagingTable) -> Result<(), Error> {
-    sql::run(&format!("drop table {}", stage.table.name), &[]).map(|_| ())
+    sql::run(&format!("drop table {}", stage.table.name), &[])?;
+    staging_policy::forget(stage.table.oid)
 }
 
 fn meta_source(policy: Policy) -> MetaSource {
@@ -120,12 +119,7 @@ fn open_oid(oid: pg_sys::Oid) -> Result<Option<StagingTable>, Error> {
     if !is_plain_and_own(oid) {
         return Ok(None);
     }
-    // SAFETY: a catalog look-up; null without a comment.
-    let comment = unsafe { pg_sys::GetComment(oid, pg_sys::RelationRelationId, 0) };
-    // SAFETY: null, or a NUL-terminated string.
-    let comment = (!comment.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(comment) }.to_string_lossy().into_owned());
-    let Some(said) = comment.as_deref().and_then(|comment| comment.strip_prefix(MARK)).and_then(read) else { return Ok(None) };
-    let (resource_type, policy) = said;
+    let Some((resource_type, policy)) = staging_policy::find(oid)? else { return Ok(None) };
     Ok(Some(StagingTable { table: resource_table::describe(oid)?, resource_type, policy }))
 }
 
@@ -143,29 +137,4 @@ fn is_plain_and_own(oid: pg_sys::Oid) -> bool {
     let user = unsafe { pg_sys::GetUserId() };
     // SAFETY: catalog look-ups with roles that exist.
     plain && (user == row.relowner || unsafe { pg_sys::is_member_of_role_nosuper(user, row.relowner) })
-}
-
-/// `Patient, on-conflict overwrite, update, keep-meta`.
-fn read(text: &str) -> Option<(String, Policy)> {
-    let mut words = text.split(", ");
-    let resource_type = words.next().filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))?;
-    let mut policy = Policy { on_conflict: OnConflict::named(words.next()?.strip_prefix("on-conflict ")?)?, ..Policy::default() };
-    for word in words {
-        match word {
-            "update" => policy.keep_history = true,
-            "keep-meta" => policy.keep_meta = true,
-            _ => return None,
-        }
-    }
-    Some((resource_type.to_owned(), policy))
-}
-
-fn describe(table: &Table, resource_type: &str, policy: Policy) {
-    let mut text = format!("{MARK}{resource_type}, on-conflict {}", policy.on_conflict.name());
-    for (set, word) in [(policy.keep_history, ", update"), (policy.keep_meta, ", keep-meta")] {
-        if set {
-            text.push_str(word);
-        }
-    }
-    ddl::run(&format!("comment on table {} is {}", table.name, pgrx::spi::quote_literal(text)));
 }

@@ -1,7 +1,7 @@
 //! Amazon S3 and servers that speak its protocol: rust-s3 signs, the one HTTP client moves the bytes.
 
 use crate::error::SourceFault;
-use crate::store::account::AwsAccount;
+use crate::store::account::{AwsAccount, amazon_domain};
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client::{self, Client};
 use crate::store::net::client_config::ClientConfig;
@@ -312,7 +312,7 @@ fn base(bucket: &str, account: &AwsAccount) -> Option<Url> {
         return None;
     }
     let host = if host.is_empty() { "amazonaws.com" } else { host };
-    let root = ["amazonaws.com", "amazonaws.com.cn"].into_iter().find(|root| host == *root || host.ends_with(&format!(".{root}")));
+    let root = amazon_domain(host);
     let names_service = host.split('.').any(|label| label == "s3" || label.starts_with("s3-"));
     let host = match root {
         Some(root) if host == root => format!("s3.{}.{host}", account.region),
