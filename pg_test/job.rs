@@ -1,11 +1,13 @@
 //! Background workers: jobs that validate what is stored, and whatever can happen to a worker.
 
-use crate::support::cluster::{Cluster, Database, cache, checked, replay, shared};
+use crate::support::cluster::{Cluster, Database, cache, checked, replay, server_directory, shared};
+use crate::support::exports::directory;
 use crate::support::faults::{Fault, happen};
 use crate::support::source::File;
 use crate::support::statement::{failure, value, wait_until};
 use crate::support::trial::{SERVER, WRITING, parts, test};
 use postgres::Client;
+use serde_json::json;
 
 parts!(SERVER, WRITING);
 
@@ -136,7 +138,7 @@ fn examples() {
     let source = format!("file://{}", cache().join("examples/all.ndjson.gz").display());
     let options = r#"{"validation": {"enable": "on"}, "max-errors": 1000, "create-tables": true}"#;
     client.batch_execute(&format!("select bulk.load('{source}', fhir => true, options => '{options}')")).unwrap();
-    let found = "select coalesce(string_agg(distinct concat_ws(' ', resource_type, id, message), e'\\n' order by concat_ws(' ', resource_type, id, message)), '') from bulk.load_error where load_id in ";
+    let found = "select coalesce(string_agg(distinct concat_ws(' ', resource_type, id, message), e'\\n' order by concat_ws(' ', resource_type, id, message)), '') from bulk_internal.load_error where load_id in ";
     let refused = value(&mut client, &format!("{found} (bulk.last_load_id())"));
     assert_eq!(refused.lines().count(), 13);
     // The same, stored all the same.
@@ -146,7 +148,7 @@ fn examples() {
     assert_eq!(value(&mut client, &format!("bulk.wait('{id}', '100 s')")), "done");
     let state = counts(&mut client, &id);
     assert!(state.starts_with("done 5305 13"), "{state}");
-    let first = "select string_agg(m, e'\\n' order by m) from (select distinct on (resource_type, id) concat_ws(' ', resource_type, id, message) m from bulk.load_error where load_id = ";
+    let first = "select string_agg(m, e'\\n' order by m) from (select distinct on (resource_type, id) concat_ws(' ', resource_type, id, message) m from bulk_internal.load_error where load_id = ";
     let stored = value(&mut client, &format!("{first} '{id}' order by resource_type, id, ctid) x"));
     assert_eq!(stored, refused);
 }
@@ -455,7 +457,7 @@ fn not_cancelled() {
 /// A session that keeps a job's worker from writing down what it found.
 fn hold(database: &Database) -> Client {
     let mut holder = database.connect();
-    holder.batch_execute("begin; lock table bulk.load_error in exclusive mode").unwrap();
+    holder.batch_execute("begin; lock table bulk_internal.load_error in exclusive mode").unwrap();
     holder
 }
 
@@ -739,4 +741,65 @@ fn restored() {
     assert_eq!(value(&mut copy, &format!("bulk.wait('{open}', '20 s')")), "done");
     assert_eq!(counts(&mut copy, &open), "done 1000 100");
     assert_eq!(value(&mut client, &format!("select state from bulk.job where id = '{open}'")), "interrupted");
+}
+
+test!("a cancel that arrives when its worker is at the next job ends no task of that job", late_cancel);
+fn late_cancel() {
+    let cluster = Cluster::start_with("bulk.max_workers = 1\n");
+    let database = cluster.database();
+    let mut client = database.connect();
+    patients(&mut client, 20);
+    client.batch_execute("select bulk.create_resource_table('Basic'); insert into basic (id, txid, resource, status) values ('x', 1, '{\"name\": 1}', 'created')").unwrap();
+    let lines = File::new(b"{\"id\": \"p-1\"}\n{\"id\": \"p-2\"}\n");
+    let files = server_directory();
+    std::fs::write(files.path().join("Patient-1.ndjson"), "{\"id\": \"b-1\"}\n").unwrap();
+    let storage = directory(&mut client);
+    let import =
+        |id: &str, mode: &str| json!({"id": id, "mode": mode, "inputs": [{"resourceType": "Patient", "url": lines.url()}]}).to_string();
+    let kinds = [
+        ("an import", format!("bulk.import('{}')", import("bulk", "bulk")), "done", "error"),
+        ("an import in one transaction", format!("bulk.import('{}')", import("one", "transaction")), "done", "error"),
+        ("a bucket", format!("bulk.load_from_bucket('{{\"bucket\": \"{}\"}}')", files.path().display()), "completed", "completed"),
+        ("a validation", "bulk.validate('Patient')".to_owned(), "done", "error"),
+        ("an export", "bulk.export('system', '{\"_type\": \"Patient\"}')".to_owned(), "completed", "error"),
+    ];
+    for (kind, call, expected, failed) in &kinds {
+        for cancels in [1, 2] {
+            client.batch_execute("delete from bulk.job where id in ('bulk', 'one'); delete from bulk.loader_file").unwrap();
+            // The worker goes from one job to the next, which waits for a table.
+            let (mut first, mut second) = (hold(&database), database.connect());
+            let before = value(&mut client, "bulk.validate('Basic')");
+            let pid = stuck(&mut client, &before);
+            client.batch_execute(&format!("select {call}")).unwrap();
+            let id = value(&mut client, "select id from bulk.job order by created desc limit 1");
+            second.batch_execute("begin; lock table patient in access exclusive mode").unwrap();
+            first.batch_execute("rollback").unwrap();
+            let waits = format!(
+                "select coalesce(max(xact_start)::text, '') from pg_stat_activity where pid = {pid} and wait_event_type = 'Lock' \
+                 and exists (select from bulk.job where id = '{id}' and state = 'in-progress')"
+            );
+            let mut began = String::new();
+            for _ in 0..cancels {
+                let mut now = String::new();
+                wait_until(kind, || {
+                    now = value(&mut client, &waits);
+                    !now.is_empty() && now != began
+                });
+                began = now;
+                client.batch_execute(&format!("select pg_cancel_backend({pid})")).unwrap();
+            }
+            if cancels == 2 {
+                wait_until(kind, || value(&mut client, &format!("select finished is not null from bulk.job where id = '{id}'")) == "true");
+            }
+            second.batch_execute("rollback").unwrap();
+            let state = value(&mut client, &format!("bulk.wait('{id}', '60 s')"));
+            assert_eq!(&state, if cancels == 1 { expected } else { failed }, "{kind}, cancels: {cancels}");
+            if *kind == "a bucket" {
+                let file = value(&mut client, "select concat_ws(' ', status, error->>'code') from bulk.loader_file");
+                assert_eq!(file, if cancels == 1 { "done" } else { "error 57014" });
+            }
+            assert_eq!(value(&mut client, &format!("bulk.wait('{before}', '60 s')")), "done");
+        }
+    }
+    drop(storage);
 }

@@ -12,6 +12,7 @@ cargo fmt --check
 cargo fmt --check --manifest-path examples/gateway/Cargo.toml
 cargo fmt --check --manifest-path scripts/architecture/Cargo.toml
 scripts/layers.sh
+scripts/notices.sh
 cargo clippy --quiet --locked --all-targets -- -D warnings
 CARGO_TARGET_DIR="$BULK_CACHE/target/gateway" cargo clippy --quiet "${gateway[@]}" -- -D warnings
 for version in "${versions[@]}"; do

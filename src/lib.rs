@@ -52,7 +52,7 @@ mod module {
     pgrx::extension_sql_file!("../sql/install/70_export.sql", name = "export", requires = ["bucket"]);
     pgrx::extension_sql_file!("../sql/install/80_storage.sql", name = "storage", requires = ["export"]);
     pgrx::extension_sql_file!("../sql/install/90_dump.sql", name = "dump", requires = ["storage"]);
-    pgrx::extension_sql_file!("../sql/install/99_guard.sql", name = "guard", requires = ["dump"]);
+    pgrx::extension_sql_file!("../sql/install/99_rights.sql", name = "rights", requires = ["dump"]);
 
     /// Called when a backend loads the library.
     #[pgrx::pg_guard]

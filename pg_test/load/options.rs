@@ -451,8 +451,12 @@ fn stages() {
     assert_eq!(value(&mut client, "to_regclass('patient')"), "null");
     assert_eq!(value(&mut client, "select count(*) from _stage"), "2000");
     assert_eq!(
-        value(&mut client, "select relpersistence::text || obj_description(oid) from pg_class where relname = '_stage'"),
-        "ustage of bulk.load: Patient, on-conflict overwrite"
+        value(
+            &mut client,
+            "select concat_ws(' ', relpersistence, resource_type, on_conflict, keep_history, keep_meta) from pg_class c \
+             join bulk_internal.staging_table s on s.relation = c.oid where relname = '_stage'"
+        ),
+        "u Patient overwrite f f"
     );
     assert_eq!(value(&mut client, "bulk.stage_merge('_stage')"), r#"{"total": 2000}"#);
     assert_eq!(
@@ -525,7 +529,8 @@ fn stages() {
     // A table that somebody else laid there is no stage.
     let role = format!("squatter_{}", database.name);
     client.batch_execute(&format!("create role {role}; create schema theirs authorization {role}; grant select on _stage to {role}; set role {role}; set search_path = theirs, public;
-        create unlogged table bait (like public._stage including all); comment on table bait is 'stage of bulk.load: Patient, on-conflict overwrite'; reset role")).unwrap();
+        create unlogged table bait (like public._stage including all); reset role;
+        insert into bulk_internal.staging_table values ('theirs.bait'::regclass, 'Patient', 'overwrite', false, false)")).unwrap();
     for call in [
         "bulk.stage_merge('bait')".to_owned(),
         "bulk.stage_drop('theirs.bait')".to_owned(),

@@ -269,7 +269,7 @@ fn rights() {
     assert_eq!(value(&mut owner, "select role from bulk.job"), format!("Owner {name}"));
     for statement in [
         "insert into bulk_internal.job (id, kind, role, session_role, state) values ('x', 'load', 'postgres', 'postgres', 'done')",
-        "update bulk.job set message = 'x'",
+        "update bulk.job set request = null",
         "delete from bulk.job",
         "update bulk_internal.job set role = 'postgres'",
         "insert into bulk_internal.load_error values ('x', 'x', 1, 1, null, null, 'x', 'x', null, null)",

@@ -1,14 +1,17 @@
 -- Jobs and their tasks. Only the extension writes these tables; people read the views, which also say whether a worker is still there: that is
--- known by its advisory lock alone.
+-- known by its advisory lock alone. The words of kinds and states are domains: a later version adds one in the transaction of its script.
 
-create type bulk_internal.job_kind as enum ('load', 'validate', 'import', 'bucket', 'indexes', 'export', 'cleanup');
-comment on type bulk_internal.job_kind is 'The verb of a job';
+create domain bulk_internal.job_kind as text collate "C"
+    constraint known check (value in ('load', 'validate', 'import', 'bucket', 'indexes', 'export', 'cleanup'));
+comment on domain bulk_internal.job_kind is 'The verb of a job';
 
-create type bulk_internal.state as enum ('waiting', 'in-progress', 'interrupted', 'paused', 'done', 'completed', 'error', 'cancelled', 'aborted');
-comment on type bulk_internal.state is 'The state of a job or task; interrupted is shown and never stored: in-progress without a worker';
+create domain bulk_internal.state as text collate "C"
+    constraint known check (value in ('waiting', 'in-progress', 'interrupted', 'paused', 'done', 'completed', 'error', 'cancelled', 'aborted'));
+comment on domain bulk_internal.state is 'The state of a job or task; interrupted is shown and never stored: in-progress without a worker';
 
-create type bulk_internal.task_kind as enum ('source', 'table', 'deleted', 'snapshot', 'index', 'files');
-comment on type bulk_internal.task_kind is
+create domain bulk_internal.task_kind as text collate "C"
+    constraint known check (value in ('source', 'table', 'deleted', 'snapshot', 'index', 'files'));
+comment on domain bulk_internal.task_kind is
     'source: a file or URL that is loaded; table: pages of a table that are validated or exported; deleted: what an export tells of deleted resources; snapshot: the task of an export that holds its snapshot; index: one that is restored; files: of an export, to be deleted';
 
 create function bulk_internal.is_open(state bulk_internal.state) returns boolean
@@ -18,12 +21,12 @@ comment on function bulk_internal.is_open(bulk_internal.state) is 'Whether a job
 
 create table bulk_internal.job (
     number bigint primary key default bulk_internal.random_number() check (number > 0),
-    id text not null unique,
+    id text collate "C" not null unique,
     kind bulk_internal.job_kind not null,
     role text not null,
     session_role text not null,
     database_identity text,
-    state bulk_internal.state not null check (state <> 'interrupted'),
+    state bulk_internal.state not null constraint is_stored check (state <> 'interrupted'),
     threads int,
     request jsonb,
     created timestamptz not null default pg_catalog.clock_timestamp(),
@@ -50,6 +53,8 @@ create table bulk_internal.job_secret (
     job bigint primary key references bulk_internal.job (number) on delete cascade,
     secret jsonb not null
 );
+-- No values of it among the planner's statistics, which pg_read_all_data reads.
+alter table bulk_internal.job_secret alter column secret set statistics 0;
 comment on table bulk_internal.job_secret is 'URLs with query strings, headers, accounts, overlays of a job: deleted when it ends, and not dumped';
 
 create table bulk_internal.task (
@@ -60,7 +65,7 @@ create table bulk_internal.task (
     phase int not null default 0,
     source text not null,
     resource_type text,
-    state bulk_internal.state not null default 'waiting' check (state in ('waiting', 'in-progress', 'done', 'error')),
+    state bulk_internal.state not null default 'waiting' constraint is_of_a_task check (state in ('waiting', 'in-progress', 'done', 'error')),
     position bigint not null default 0,
     size bigint,
     started timestamptz,
@@ -218,15 +223,16 @@ create view bulk.progress with (security_barrier) as
     select f.job_id, j.kind, f.source, f.resource_type, f.state as phase, f.read as rows, f.rejected,
         f.read / nullif(extract(epoch from pg_catalog.clock_timestamp() - f.started), 0) as rows_per_second,
         round(100.0 * f.position / nullif(f.size, 0), 1) as percent,
-        (pg_catalog.clock_timestamp() - f.started) * ((f.size - f.position)::float8 / nullif(f.position, 0)) as eta
+        case when r.seconds < 1e9 then pg_catalog.make_interval(secs => r.seconds) end as eta
     from bulk.job_file f join bulk.job j on j.id = f.job_id
+        cross join lateral (select extract(epoch from pg_catalog.clock_timestamp() - f.started)::float8
+            * ((f.size::float8 - f.position) / nullif(f.position, 0)) as seconds) r
     where f.state in ('in-progress', 'interrupted', 'waiting');
 comment on view bulk.progress is 'How far the tasks of unfinished jobs are';
 comment on column bulk.progress.phase is 'State of the task';
 comment on column bulk.progress.rows is 'Lines or resources read';
-comment on column bulk.progress.eta is 'Time that the rest takes at the rate so far';
+comment on column bulk.progress.eta is 'Time that the rest takes at the rate so far; null where that is unknown, or thirty years and more';
 
-grant select on bulk.job, bulk.job_file, bulk.progress to public;
 alter table bulk_internal.job_secret enable row level security;
 
 create function bulk.cancel(id text) returns boolean

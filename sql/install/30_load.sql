@@ -1,5 +1,6 @@
 create table bulk_internal.load_error (
-    load_id text not null references bulk_internal.job (id) on delete cascade,
+    load_id text collate "C" not null references bulk_internal.job (id) on delete cascade,
+    role text not null,
     source text not null,
     line bigint,
     byte_offset bigint,
@@ -12,11 +13,14 @@ create table bulk_internal.load_error (
     input int
 );
 create index on bulk_internal.load_error (load_id, source, line);
+-- It has no key: a publication of all tables must not refuse deletions.
+alter table bulk_internal.load_error replica identity full;
 comment on table bulk_internal.load_error is 'Rejected lines: see the view bulk.load_error';
+comment on column bulk_internal.load_error.role is 'The job''s: the planner looks at a column of a row before it looks at another table''s, so who may see a row stands in it';
 
 create view bulk.load_error with (security_barrier) as
     select e.load_id, e.source, e.line, e.byte_offset, e.resource_type, e.id, e.sqlstate, e.message, e.path, e.raw, e.input, e.load_id as job_id
-    from bulk_internal.load_error e join bulk_internal.job j on j.id = e.load_id where bulk_internal.may_see(j.role);
+    from bulk_internal.load_error e where bulk_internal.may_see(e.role);
 comment on view bulk.load_error is 'Lines that were rejected, and what is wrong with stored resources; members of the job''s role and of bulk_admin see them';
 comment on column bulk.load_error.load_id is 'The id in bulk.job';
 comment on column bulk.load_error.job_id is 'The same as load_id';
@@ -26,7 +30,6 @@ comment on column bulk.load_error.line is 'Line of the inflated source, from 1; 
 comment on column bulk.load_error.byte_offset is 'Bytes of the inflated source before the line';
 comment on column bulk.load_error.path is 'The wrong element: name[0].given';
 comment on column bulk.load_error.raw is 'The line, its first 16 kB; null of a stored resource';
-grant select on bulk.load_error to public;
 
 select pg_catalog.pg_extension_config_dump('bulk_internal.load_error', '');
 

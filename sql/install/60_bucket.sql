@@ -1,8 +1,8 @@
 create table bulk_internal.loader_file (
-    store text not null check (store in ('s3', 'gs', 'az', 'local')),
-    endpoint text not null,
-    bucket text not null,
-    file text not null,
+    store text collate "C" not null check (store in ('s3', 'gs', 'az', 'local')),
+    endpoint text collate "C" not null,
+    bucket text collate "C" not null,
+    file text collate "C" not null,
     type text not null,
     size bigint,
     last_modified timestamptz,
@@ -43,9 +43,9 @@ comment on column bulk.loader_file.endpoint is 'The server on which the bucket i
 comment on column bulk.loader_file.job_id is 'The id in bulk.job of the job that loads it';
 
 create table bulk_internal.disabled_index (
-    schemaname text not null,
-    tablename text not null,
-    indexname text not null,
+    schemaname text collate "C" not null,
+    tablename text collate "C" not null,
+    indexname text collate "C" not null,
     indexdef text not null,
     tablespace text,
     status text not null default 'disabled' check (status in ('disabled', 'restored')),
@@ -90,8 +90,6 @@ create function bulk_internal.index_entry(index oid) returns jsonb
         where i.indexrelid = index;
     end;
 comment on function bulk_internal.index_entry(oid) is 'What an index is by the catalog, but for its name, its place and its table: two with the same entry do the same';
-
-grant select on bulk.loader_file, bulk.disabled_index to public;
 
 select pg_catalog.pg_extension_config_dump('bulk_internal.loader_file', '');
 select pg_catalog.pg_extension_config_dump('bulk_internal.disabled_index', '');

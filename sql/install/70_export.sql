@@ -13,7 +13,7 @@ comment on column bulk_internal.export_run.database_identity is 'The database th
 create table bulk_internal.export_file (
     run bigint not null references bulk_internal.export_run (number) on delete cascade,
     task bigint,
-    file text not null,
+    file text collate "C" not null,
     kind text not null check (kind in ('output', 'deleted', 'error', 'left')),
     type text,
     count bigint,
@@ -46,7 +46,6 @@ comment on column bulk.export_file.type is 'Type of all resources in it';
 comment on column bulk.export_file.count is 'Number of its lines';
 comment on column bulk.export_file.size is 'Bytes as they are stored';
 comment on column bulk.export_file.message is 'Why it could not be deleted';
-grant select on bulk.export_run, bulk.export_file to public;
 
 select pg_catalog.pg_extension_config_dump('bulk_internal.export_run', '');
 select pg_catalog.pg_extension_config_dump('bulk_internal.export_file', '');

@@ -1,25 +1,25 @@
 create table bulk_internal.storage_account (
-    resource_type text not null,
-    id text not null,
+    resource_type text collate "C" not null,
+    id text collate "C" not null,
     account jsonb not null,
     primary key (resource_type, id)
 );
 comment on table bulk_internal.storage_account is 'Accounts at object stores without their secrets: see the view bulk.storage_account';
 
 create table bulk_internal.storage_secret (
-    resource_type text not null,
-    id text not null,
+    resource_type text collate "C" not null,
+    id text collate "C" not null,
     secret jsonb not null,
     primary key (resource_type, id),
     foreign key (resource_type, id) references bulk_internal.storage_account on delete cascade
 );
-comment on table bulk_internal.storage_secret is 'The secrets of accounts: only superusers read them, and they are not dumped';
+comment on table bulk_internal.storage_secret is 'The secrets of accounts: superusers read them, and roles with BYPASSRLS that may read all data; they are not dumped';
+alter table bulk_internal.storage_secret alter column secret set statistics 0;
 alter table bulk_internal.storage_secret enable row level security;
 
 create view bulk.storage_account with (security_barrier) as
     select a.resource_type, a.id, a.account from bulk_internal.storage_account a;
 comment on view bulk.storage_account is 'Accounts at object stores, set by bulk.set_account; without their secrets';
-grant select on bulk.storage_account to bulk_admin, bulk_remote;
 
 select pg_catalog.pg_extension_config_dump('bulk_internal.storage_account', '');
 

@@ -169,7 +169,7 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<(), Failur
         })?;
         ended?;
     }
-    record(|| job::end(job))
+    record(|| job::end(job)).map(drop)
 }
 
 /// The one rule for a cancel that arrives while its job is wanted: in a process that did another job before, the first may have been meant for
@@ -189,7 +189,7 @@ impl LateCancel {
 
 /// A job that is one transaction: one worker does it, from the beginning.
 fn all_at_once(job: &Job, operation: &dyn OneTransaction, mut late_cancel: LateCancel) -> Result<(), Failure> {
-    let Some(mut tasks) = record(|| task_claim::claim_all(job))? else { return record(|| job::end(job)) };
+    let Some(mut tasks) = record(|| task_claim::claim_all(job))? else { return record(|| job::end(job)).map(drop) };
     if let Some(first) = tasks.first() {
         background::report_activity(Some(&job::activity(job, first)));
     }
@@ -225,7 +225,7 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction, mut late_cancel: LateC
                 task_progress::end(task, Some(&message))?;
             }
         }
-        job::end(job)
+        job::end(job).map(drop)
     });
     record(|| {
         tasks.iter().for_each(|task| Lock::Task(task.number).release());

@@ -54,8 +54,16 @@ pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Re
         .iter()
         .map(|(resource_type, table)| NewTask::new(TaskKind::Table, table.name.clone(), Some(resource_type.clone())))
         .collect();
-    let new_job =
-        NewJob { id: None, kind: JobKind::Validate, request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };
+    let new_job = NewJob {
+        id: None,
+        kind: JobKind::Validate,
+        request,
+        spec: spec.to_json()?,
+        secret: None,
+        tasks: &tasks,
+        workers: 1,
+        threads: None,
+    };
     job::enter(new_job)?.map(|(id, _)| id).ok_or_else(|| Error::Internal("an id was made twice".to_owned()))
 }
 

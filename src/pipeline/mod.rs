@@ -4,9 +4,16 @@ pub mod blocking;
 pub mod dump;
 pub mod load;
 pub mod ordered_queue;
+#[cfg(test)]
+mod ordered_queue_tests;
 pub mod output_block;
 pub mod parallel_map;
 pub mod thread_group;
 pub mod uploader;
 pub mod validate_rows;
 pub mod wait_control;
+
+/// What `ordered_queue` locks with: its tests take another.
+mod sync {
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}

@@ -1,11 +1,12 @@
 //! Between threads: blocks go in, what was made of them comes out in the blocks' order, and the bytes under way are bounded.
 
+use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::Error;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// Numbers blocks in their order.
 type Sequence = u64;

@@ -4,3 +4,4 @@ pub mod file_name;
 pub mod json_members;
 pub mod key_map;
 pub mod ndjson;
+pub mod percent;

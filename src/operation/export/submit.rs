@@ -21,14 +21,12 @@ use crate::pg::state::task::NewTask;
 use crate::pg::state::{disabled_index, export_run as files, job_report};
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::{backend, guc, sqlstate};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use crate::text::percent;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// `retry-after` of a 429, in seconds.
 const COME_BACK: u32 = 10;
-/// What stands for itself in a URL.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':').remove(b',');
 
 /// Types with their tables.
 type Tables = Vec<(String, Table)>;
@@ -232,13 +230,12 @@ fn propose_indexes(tables: &[(String, Table)], scope: &PatientScope, members: &[
 
 /// Path and query of the request as an HTTP layer has them.
 fn path(level: Level, group: Option<&str>, params: &Params) -> String {
-    let escaped = |text: &str| utf8_percent_encode(text, PLAIN).to_string();
     let path = match level {
         Level::System => "/fhir/$export".to_owned(),
         Level::Patient => "/fhir/Patient/$export".to_owned(),
-        Level::Group => format!("/fhir/Group/{}/$export", escaped(group.unwrap_or_default())),
+        Level::Group => format!("/fhir/Group/{}/$export", percent::query_value(group.unwrap_or_default())),
     };
-    let query: Vec<String> = params.query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    let query: Vec<String> = params.query.iter().map(|(name, value)| format!("{name}={}", percent::query_value(value))).collect();
     if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
 }
 

@@ -19,6 +19,7 @@ use crate::pg::write::assemble;
 use crate::pipeline::load::options::LoadOptions;
 use crate::store::redact::redact;
 use crate::store::source::Source;
+use crate::text::percent;
 use serde_json::{Value, json};
 
 /// Which of the two interfaces is spoken.
@@ -72,7 +73,7 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
         Version::One => (if id.is_none() { 201 } else { 200 }, "/BulkImportStatus/"),
         Version::Two => (200, "/v2/$import/"),
     };
-    Ok(Answer::new(status, json!({"id": made})).with("content-location", format!("{}{path}{}", guc::base_url(), escaped(&made))))
+    Ok(Answer::new(status, json!({"id": made})).with("content-location", format!("{}{path}{}", guc::base_url(), percent::segment(&made))))
 }
 
 /// The tasks of a session, one for each input, and the URLs of their sources.
@@ -160,16 +161,6 @@ fn shown(wanted: &Start, tasks: &[NewTask]) -> Value {
         }
     });
     inputs.collect()
-}
-
-/// A path's segment: what is not plain is percent-encoded.
-fn escaped(id: &str) -> String {
-    id.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 fn command(id: &str, action: &Action, standing: &JobStatus) -> Result<Answer, Error> {

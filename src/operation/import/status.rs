@@ -124,7 +124,9 @@ fn of_version_two(state: State, facts: &Value, inputs: &[Value]) -> Value {
     let total: u64 = inputs.iter().filter_map(|input| input["stored"].as_u64()).sum();
     let failed = asked.iter().zip(inputs).find(|(_, input)| input["state"] == "error");
     match word(state) {
-        "active" | "paused" => drop(body.insert("status".to_owned(), json!(if state == State::Waiting { "waiting" } else { "in-progress" }))),
+        "active" | "paused" => {
+            drop(body.insert("status".to_owned(), json!(if state == State::Waiting { "waiting" } else { "in-progress" })))
+        }
         ended => {
             body.insert("status".to_owned(), json!("done"));
             let outcome = match ended {

@@ -23,8 +23,8 @@ use crate::pg::write::counting_sink::CountingSink;
 use crate::pg::write::destination::{Destination, LastLineWins};
 use crate::pg::write::group_sink;
 use crate::pg::write::group_sink::StrictSink;
-use crate::pipeline::load::batch::EncodeConfig;
 use crate::pipeline::load::counters::LoadCounters;
+use crate::pipeline::load::encode::EncodeConfig;
 use crate::pipeline::load::options::LoadOptions;
 use crate::pipeline::load::sink::BatchSink;
 use crate::pipeline::load::source_reader::{self, LoadInput};
@@ -183,8 +183,7 @@ fn together(job: &Job, import: &Import, tasks: &mut [Task], alone: bool) -> Resu
             one_of_them(&session, task)?;
         }
         // With the rows, so that nobody begins anew what is stored.
-        job::end(job)?;
-        Ok(Step::Ended)
+        if job::end(job)? { Ok(Step::Ended) } else { Err(Error::Stopped) }
     });
     match loaded {
         Err(Failure::Ours(Error::Stopped)) => Ok(Step::Unwanted),

@@ -216,7 +216,17 @@ fn lock_disabled(name: &str) -> Result<Option<Off>, Error> {
             let statements = row.get::<Vec<String>>(5)?.unwrap_or_default();
             let entry = row.get::<JsonB>(6)?.unwrap_or(JsonB(Value::Null));
             let (path, owner, is_constraint) = (text(7)?, text(8)?, row.get::<bool>(9)?.unwrap_or(false));
-            Ok(Off { schema: text(1)?, table: text(2)?, index: text(3)?, tablespace: text(4)?, entry, is_constraint, statements, path, owner })
+            Ok(Off {
+                schema: text(1)?,
+                table: text(2)?,
+                index: text(3)?,
+                tablespace: text(4)?,
+                entry,
+                is_constraint,
+                statements,
+                path,
+                owner,
+            })
         },
     )?;
     Ok(found.into_iter().next())

@@ -172,8 +172,9 @@ pub fn written(run: &Run) -> Result<Vec<(String, String, String, i64)>, Error> {
 
 /// Keys of the files of a run that are known.
 pub fn keys(run: &Run) -> Result<Vec<String>, Error> {
-    let keys =
-        owner_sql::select_latest("select file from bulk_internal.export_file where run = $1", &[run.number.into()], |row| row.get::<String>(1))?;
+    let keys = owner_sql::select_latest("select file from bulk_internal.export_file where run = $1", &[run.number.into()], |row| {
+        row.get::<String>(1)
+    })?;
     Ok(keys.into_iter().flatten().collect())
 }
 

@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::pg::state::enums::{JobKind, State};
-use crate::pg::state::scheduler;
 use crate::pg::state::task::{self, NewTask, Task};
+use crate::pg::state::worker_start;
 use crate::pg::sys::{backend, owner_sql, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
@@ -67,7 +67,7 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
         owner_sql::run("insert into bulk_internal.job_secret (job, secret) values ($1, $2)", &[number.into(), JsonB(secret).into()])?;
     }
     tell(&id)?;
-    scheduler::start_at_commit(number, session_role, new_job.workers)?;
+    worker_start::at_commit(number, session_role, new_job.workers)?;
     Ok(Some((id, number)))
 }
 
@@ -139,8 +139,8 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
     Ok(!found.is_empty())
 }
 
-/// Ends a job, unless tasks of it are open. It has begun with the first of them, which is written down a moment before it.
-pub fn end(job: &Job) -> Result<(), Error> {
+/// Ends a job, unless tasks of it are open: whether it did. It has begun with the first of them, which is written down a moment before it.
+pub fn end(job: &Job) -> Result<bool, Error> {
     let ended = owner_sql::query(
         "update bulk_internal.job j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
          state = case when j.kind = 'bucket' then 'completed' when f.failed then 'error' when j.kind = 'export' then 'completed' \
@@ -154,11 +154,12 @@ pub fn end(job: &Job) -> Result<(), Error> {
         |row| row.get::<String>(1),
     )?;
     match ended.into_iter().flatten().next() {
-        None => Ok(()),
+        None => return Ok(false),
         // One that failed may be taken up again.
-        Some(state) if state == "error" => tell(&job.id),
-        Some(_) => forget(job.number).and_then(|()| tell(&job.id)),
+        Some(state) if state == "error" => tell(&job.id)?,
+        Some(_) => forget(job.number).and_then(|()| tell(&job.id))?,
     }
+    Ok(true)
 }
 
 /// Forgets a job's secrets.
@@ -182,7 +183,8 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
 
 /// What the workers of a job go by.
 pub fn spec(number: i64) -> Result<Option<Value>, Error> {
-    let found = owner_sql::select_latest("select spec from bulk_internal.job_spec where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
+    let found =
+        owner_sql::select_latest("select spec from bulk_internal.job_spec where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
     Ok(found.into_iter().flatten().next().map(|spec| spec.0))
 }
 

@@ -5,8 +5,9 @@ use crate::pg::catalog::ddl;
 use crate::pg::process::background;
 use crate::pg::state::enums::{JobKind, State, TaskKind};
 use crate::pg::state::job::{database_identity, forget, tell};
-use crate::pg::state::scheduler::{self, is_ours};
+use crate::pg::state::scheduler::is_ours;
 use crate::pg::state::task::{self, NewTask};
+use crate::pg::state::worker_start;
 use crate::pg::sys::{owner_sql, switch_user};
 use pgrx::datum::Interval;
 use pgrx::pg_sys;
@@ -130,18 +131,23 @@ pub fn resume(number: i64, id: &str, workers: usize, from: &[State]) -> Result<b
         &[number.into()],
     )?;
     tell(id)?;
-    scheduler::start_at_commit(number, session_role, workers)?;
+    worker_start::at_commit(number, session_role, workers)?;
     Ok(true)
 }
 
-/// Deletes the jobs that ended before now by more than a time, of those on which the current user may act: how many.
+/// Deletes the jobs that ended before now by more than a time, of those on which the current user may act: how many. An export stays while files of
+/// it are to be deleted.
 ///
 /// # Errors
 /// As `owner_sql::query`.
 pub fn purge(older_than: Interval) -> Result<i64, Error> {
     let purged = owner_sql::query(
         "with purged as (delete from bulk_internal.job j where j.finished < clock_timestamp() - $1 \
-            and not bulk_internal.is_open(j.state) and j.state <> 'paused' and bulk_internal.may_act(pg_get_userbyid($2), j.role) returning 1) \
+            and not bulk_internal.is_open(j.state) and j.state <> 'paused' and bulk_internal.may_act(pg_get_userbyid($2), j.role) \
+            and not exists (select from bulk_internal.job c where c.kind = 'cleanup' and c.state not in ('done', 'completed') \
+                and c.request->>'export' = j.id) \
+            and not exists (select from bulk_internal.export_run r join bulk_internal.export_file f on f.run = r.number \
+                where r.job = j.number and f.kind = 'left') returning 1) \
          select count(*) from purged",
         &[older_than.into(), switch_user::current().into()],
         |row| row.get::<i64>(1),
@@ -172,7 +178,7 @@ fn spawn_index_restore(number: i64) -> Result<(), Error> {
     // Others than those that a worker may still hold.
     task::insert(made, 0, &indexes)?;
     match session_role {
-        Some(session_role) => scheduler::start_at_commit(made, session_role, threads.map_or(1, i32::unsigned_abs) as usize),
+        Some(session_role) => worker_start::at_commit(made, session_role, threads.map_or(1, i32::unsigned_abs) as usize),
         None => Ok(()),
     }
 }

@@ -94,8 +94,8 @@ impl LoadErrors {
             entries.iter().map(of).collect()
         }
         owner_sql::run(
-            "insert into bulk_internal.load_error (load_id, input, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \
-             select $1, $11, pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
+            "insert into bulk_internal.load_error (load_id, role, input, source, line, byte_offset, resource_type, id, sqlstate, message, path, raw) \
+             select $1, (select j.role from bulk_internal.job j where j.id = $1), $11, pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
              pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10)",
             &[
                 self.id.as_str().into(),

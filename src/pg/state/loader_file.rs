@@ -128,17 +128,21 @@ fn take_up(bucket: &BucketPlace, listed: &Listed, role: pg_sys::Oid, live: &[i64
 }
 
 /// Ends the files that jobs have left and that the bucket has no more, of those that the listing covers.
-fn mark_gone(bucket: &BucketPlace, source: &str, listed: &Listed, role: pg_sys::Oid, live: &[i64], covered: &[String]) -> Result<(), Error> {
+fn mark_gone(
+    bucket: &BucketPlace,
+    source: &str,
+    listed: &Listed,
+    role: pg_sys::Oid,
+    live: &[i64],
+    covered: &[String],
+) -> Result<(), Error> {
     owner_sql::run(
         &format!(
             "update bulk_internal.loader_file l set status = 'error', \"end\" = clock_timestamp(), message = 'NoSuchKey: the object is gone', \
                 error = jsonb_build_object('source', $8, 'code', 'NoSuchKey') \
              where {IN_BUCKET} and {LEFT} and {SEEN} and l.file <> all ($6) and exists (select from unnest($7) p where starts_with(l.file, p))"
         ),
-        &arguments(
-            bucket,
-            [role.into(), live.to_vec().into(), listed.files.clone().into(), covered.to_vec().into(), source.into()],
-        ),
+        &arguments(bucket, [role.into(), live.to_vec().into(), listed.files.clone().into(), covered.to_vec().into(), source.into()]),
     )
 }
 

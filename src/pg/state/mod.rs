@@ -14,3 +14,4 @@ pub mod storage_account;
 pub mod task;
 pub mod task_claim;
 pub mod task_progress;
+pub mod worker_start;

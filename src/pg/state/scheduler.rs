@@ -1,9 +1,9 @@
 //! Starts workers for jobs: where there is room and a task to do, and for jobs whose workers are gone.
 
 use crate::error::Error;
-use crate::pg::process::background::{self, Launch};
-use crate::pg::process::backlog;
+use crate::pg::process::{background, backlog};
 use crate::pg::state::job::{Job, database_identity, tell};
+use crate::pg::state::worker_start;
 use crate::pg::sys::{backend, guc, owner_sql, sql, switch_user};
 use pgrx::pg_sys;
 
@@ -43,7 +43,7 @@ pub fn start_waiting() -> Result<(), Error> {
             all = false;
             continue;
         }
-        if !background::start(launch(number, session_role)?) {
+        if !worker_start::now(number, session_role)? {
             backlog::add(backend::database());
             return Ok(());
         }
@@ -99,7 +99,7 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
             |row| Ok(row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?)),
         )?;
         if let Some((number, session_role)) = found.into_iter().flatten().next() {
-            start_at_commit(number, session_role, 1)?;
+            worker_start::at_commit(number, session_role, 1)?;
             resumed.push(id);
         }
     }
@@ -110,29 +110,12 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
 pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
     let working = owner_sql::query("select count(*) from bulk_internal.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
     let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
-    start_at_commit(job.number, switch_user::of_session(), workers.saturating_sub(working))
-}
-
-/// Has so many workers started for a job when the transaction commits, connected as a role.
-///
-/// # Errors
-/// As `owner_sql::query`.
-pub fn start_at_commit(job: i64, session_role: pg_sys::Oid, workers: usize) -> Result<(), Error> {
-    let launch = launch(job, session_role)?;
-    (0..workers).for_each(|_| background::start_at_commit(launch));
-    Ok(())
-}
-
-fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {
-    // Assigns no transaction id: the process that holds a snapshot must go on seeing what is committed by `select_latest`.
-    let may_login =
-        owner_sql::select_latest("select rolcanlogin from pg_roles where oid = $1", &[session_role.into()], |row| row.get::<bool>(1))?;
-    Ok(Launch { job, database: backend::database(), session_role, may_login: may_login.into_iter().flatten().next().unwrap_or(false) })
+    worker_start::at_commit(job.number, switch_user::of_session(), workers.saturating_sub(working))
 }
 
 /// Starts a worker for a job that is committed, now. False when the server has no room for it.
 pub fn call(job: &Job) -> Result<bool, Error> {
-    Ok(background::start(launch(job.number, switch_user::of_session())?))
+    worker_start::now(job.number, switch_user::of_session())
 }
 
 /// How many workers are at a job.

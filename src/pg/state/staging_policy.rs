@@ -10,21 +10,12 @@ use pgrx::pg_sys;
 /// # Errors
 /// As `owner_sql::query`.
 pub fn set(table: pg_sys::Oid, resource_type: &str, policy: Policy) -> Result<(), Error> {
-    owner_sql::run(
-        "delete from bulk_internal.staging_table s where not exists (select from pg_class c where c.oid = s.relation)",
-        &[],
-    )?;
+    owner_sql::run("delete from bulk_internal.staging_table s where not exists (select from pg_class c where c.oid = s.relation)", &[])?;
     owner_sql::run(
         "insert into bulk_internal.staging_table (relation, resource_type, on_conflict, keep_history, keep_meta) values ($1, $2, $3, $4, $5) \
          on conflict (relation) do update set resource_type = excluded.resource_type, on_conflict = excluded.on_conflict, \
             keep_history = excluded.keep_history, keep_meta = excluded.keep_meta",
-        &[
-            table.into(),
-            resource_type.into(),
-            policy.on_conflict.name().into(),
-            policy.keep_history.into(),
-            policy.keep_meta.into(),
-        ],
+        &[table.into(), resource_type.into(), policy.on_conflict.name().into(), policy.keep_history.into(), policy.keep_meta.into()],
     )
 }
 

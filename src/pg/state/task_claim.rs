@@ -3,8 +3,8 @@
 //! Advisory locks alone say who works on what (`advisory_lock`): a task that is in progress and whose lock is free is interrupted.
 
 use crate::error::Error;
-use crate::pg::state::job::{self, Job};
 use crate::pg::state::enums::TaskKind;
+use crate::pg::state::job::{self, Job};
 use crate::pg::state::task::{self, NewTask, Progress, Task, TaskRange};
 use crate::pg::state::{scheduler, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
@@ -99,6 +99,12 @@ pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
             tasks[..index].iter().for_each(|task| Lock::Task(task.number).release());
             return Ok(None);
         }
+    }
+    // Another may have done them before the locks were ours.
+    let done = owner_sql::query("select from bulk_internal.task where job = $1 and state = 'done'", &[job.number.into()], |_| Ok(()))?;
+    if !done.is_empty() || !job::is_wanted(job)? {
+        tasks.iter().for_each(|task| Lock::Task(task.number).release());
+        return Ok(None);
     }
     owner_sql::run(
         "update bulk_internal.task set state = 'in-progress', started = coalesce(started, clock_timestamp()) \

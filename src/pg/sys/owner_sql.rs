@@ -8,7 +8,8 @@ use pgrx::{PgRelation, pg_sys};
 use std::ffi::{CStr, c_int};
 
 /// The path of every statement here: nothing that a user made is ever meant by a name or an operator.
-const PATH: [(&CStr, &CStr); 1] = [(c"search_path", c"pg_catalog, pg_temp")];
+/// And names are always quoted in one way: indexes are known by them.
+const PATH: [(&CStr, &CStr); 2] = [(c"search_path", c"pg_catalog, pg_temp"), (c"quote_all_identifiers", c"off")];
 
 /// Runs a statement as the extension's owner; what `read` makes of its rows.
 ///

@@ -6,7 +6,8 @@ use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::txid_sequence;
 use crate::pg::write::batch_relation;
 use crate::pg::write::sql_writer::{MetaSource, OnExisting, SqlWriter};
-use crate::pipeline::load::batch::{Batch, Occurrence, Row, TakeMeta};
+use crate::pipeline::load::batch::{Batch, Occurrence, Row};
+use crate::pipeline::load::encode::TakeMeta;
 use crate::pipeline::load::policy::{OnConflict, Policy};
 use pgrx::pg_sys;
 

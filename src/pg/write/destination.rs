@@ -1,7 +1,7 @@
 //! What a load's rows go by: into which tables, and what is promised of them.
 
 use crate::fhir::definitions::Definitions;
-use crate::pipeline::load::batch::Rules;
+use crate::pipeline::load::encode::Rules;
 use crate::pipeline::load::policy::{Method, Policy};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;

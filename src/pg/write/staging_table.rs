@@ -7,7 +7,7 @@ use crate::pg::catalog::{ddl, txid_sequence};
 use crate::pg::state::staging_policy;
 use crate::pg::sys::sql;
 use crate::pg::write::sql_writer::{self, MetaSource, OnExisting};
-use crate::pipeline::load::batch::TakeMeta;
+use crate::pipeline::load::encode::TakeMeta;
 use crate::pipeline::load::policy::{OnConflict, Policy};
 use pgrx::{PgRelation, pg_sys};
 

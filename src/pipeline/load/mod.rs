@@ -4,6 +4,7 @@ pub mod batch;
 pub mod batch_spill;
 pub mod checkpoint;
 pub mod counters;
+pub mod encode;
 pub mod id_bloom;
 pub mod options;
 pub mod policy;

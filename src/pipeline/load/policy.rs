@@ -1,6 +1,6 @@
 //! What becomes of a resource whose id is there already.
 
-use crate::pipeline::load::batch::TakeMeta;
+use crate::pipeline::load::encode::TakeMeta;
 
 /// By the option `on-conflict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,9 +1,10 @@
 //! Load: source → inflate → lines → encode threads → queue bounded by bytes → sink, in order.
 
 use crate::error::{Error, SourceFault};
-use crate::pipeline::load::batch::{Batch, EncodeConfig, Workspace, encode_block};
+use crate::pipeline::load::batch::Batch;
 use crate::pipeline::load::checkpoint::{ByteRange, Checkpoint, SourceReader};
 use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
+use crate::pipeline::load::encode::{EncodeConfig, Workspace, encode_block};
 use crate::pipeline::load::sink::BatchSink;
 use crate::pipeline::ordered_queue::{Next, Queue};
 use crate::pipeline::thread_group::ThreadGroup;

@@ -10,13 +10,13 @@ use crate::store::net::http;
 use crate::store::object::object_store::{Object, Store, Upload};
 use crate::store::object::upload_parts::Parts;
 use crate::store::open_source::Opened;
+use crate::text::percent;
 use futures_executor::block_on;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzure, MicrosoftAzureBuilder};
 use object_store::client::HttpRequest;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{MultipartUpload, ObjectMeta, ObjectStoreExt};
-use s3::signing::uri_encode;
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -144,8 +144,8 @@ impl Store for Azure {
         let mut marker = String::new();
         loop {
             // Not by object_store, which stumbles over names that are no paths of its own.
-            let after = if marker.is_empty() { String::new() } else { format!("&marker={}", uri_encode(&marker, true)) };
-            let url = format!("{}?restype=container&comp=list&maxresults=1000&prefix={}{after}", self.url, uri_encode(prefix, true));
+            let after = if marker.is_empty() { String::new() } else { format!("&marker={}", percent::segment(&marker)) };
+            let url = format!("{}?restype=container&comp=list&maxresults=1000&prefix={}{after}", self.url, percent::segment(prefix));
             let response = self.get(&url, 0)?;
             if response.status().as_u16() != 200 {
                 return Err(refusal(&response, false));
@@ -173,7 +173,7 @@ impl Store for Azure {
 
     fn open(&self, key: &str, from: u64) -> Result<Opened, SourceFault> {
         path(key)?;
-        let response = self.get(&format!("{}/{}", self.url, uri_encode(key, false)), from)?;
+        let response = self.get(&format!("{}/{}", self.url, percent::path(key)), from)?;
         match response.status().as_u16() {
             200 | 206 => Ok(Opened { ranged: true, ..http::opened(response, from)? }),
             416 if from > 0 => Err(SourceFault::Changed),
@@ -194,7 +194,7 @@ impl Store for Azure {
 
     fn signed_url(&self, key: &str, expires: Duration) -> Result<Url, SourceFault> {
         // object_store signs the path as it is sent, Azure as it is meant.
-        if uri_encode(key, false) != key {
+        if percent::path(key) != key {
             return Err(SourceFault::Unsupported);
         }
         block_on(self.store.signed_url(Method::GET, &path(key)?, expires.min(MAX_URL_LIFETIME))).map_err(connector::fault)

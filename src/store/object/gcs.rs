@@ -10,11 +10,11 @@ use crate::store::net::http;
 use crate::store::object::object_store::{Object, Store, Upload};
 use crate::store::object::upload_parts::Parts;
 use crate::store::open_source::Opened;
+use crate::text::percent;
 use futures_executor::block_on;
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::path::Path;
 use object_store::signer::Signer;
-use s3::signing::uri_encode;
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl Gcs {
         if key.is_empty() || matches!(key, "." | "..") {
             return Err(SourceFault::Unsupported);
         }
-        Ok(format!("{}/storage/v1/b/{}/o/{}{query}", self.host, self.bucket, uri_encode(key, true)))
+        Ok(format!("{}/storage/v1/b/{}/o/{}{query}", self.host, self.bucket, percent::segment(key)))
     }
 
     /// The answer to a request. One of another status than is expected is a fault.
@@ -123,14 +123,14 @@ impl Store for Gcs {
         let mut tokens: HashSet<String> = HashSet::new();
         let mut after = String::new();
         loop {
-            let query = format!("?maxResults=1000&prefix={}{after}", uri_encode(prefix, true));
+            let query = format!("?maxResults=1000&prefix={}{after}", percent::segment(prefix));
             let url = format!("{}/storage/v1/b/{}/o{query}", self.host, self.bucket);
             let page: Page = read(self.ask(Method::GET, &url, &[], None)?)?;
             for item in page.items {
                 each(item.object()?)?;
             }
             let Some(next) = page.next_page_token.filter(|token| !token.is_empty()) else { return Ok(()) };
-            after = format!("&pageToken={}", uri_encode(&next, true));
+            after = format!("&pageToken={}", percent::segment(&next));
             if !tokens.insert(next) {
                 return Err(SourceFault::Read("the listing of the bucket has no end".to_owned()));
             }
@@ -189,7 +189,7 @@ struct ResumableUpload<'a> {
 
 impl ResumableUpload<'_> {
     fn upload_url(&self, kind: &str) -> String {
-        format!("{}/upload/storage/v1/b/{}/o?uploadType={kind}&name={}", self.store.host, self.store.bucket, uri_encode(&self.key, true))
+        format!("{}/upload/storage/v1/b/{}/o?uploadType={kind}&name={}", self.store.host, self.store.bucket, percent::segment(&self.key))
     }
 
     /// `total` is sent with the last part.

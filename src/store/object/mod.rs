@@ -6,6 +6,7 @@ pub mod directory;
 pub mod gcs;
 pub mod object_store;
 pub mod s3;
+mod s3_signer;
 #[cfg(test)]
 pub mod suite;
 pub mod upload_parts;

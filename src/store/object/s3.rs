@@ -7,42 +7,35 @@ use crate::store::net::client::{self, Client};
 use crate::store::net::client_config::ClientConfig;
 use crate::store::net::http;
 use crate::store::object::object_store::{Object, Store, Upload};
+use crate::store::object::s3_signer::Signer;
 use crate::store::object::upload_parts::Parts;
 use crate::store::open_source::Opened;
-use hmac::{Hmac, Mac};
+use crate::text::percent;
 use s3::Region;
+use s3::request::Request as _;
 use s3::serde_types::{CompleteMultipartUploadData, InitiateMultipartUploadResponse, ListBucketResult, Part};
-use s3::signing;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io::Read;
 use std::time::Duration;
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 use ureq::Body;
 use ureq::http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use ureq::http::{Method, Request, Response};
 use url::Url;
 
-const DATE: &[BorrowedFormatItem<'static>] = format_description!("[year][month][day]T[hour][minute][second]Z");
-/// What stands for the hash of a body that is not known when a URL is signed.
-const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 /// Objects of a page of a listing.
 const PAGE: &str = "1000";
 /// Bytes of an answer in XML, and of one that tells why something is refused.
 const MOST_XML: u64 = 16 << 20;
 const MOST_REASON: u64 = 64 << 10;
-/// Seconds for which a URL is signed at most: a week.
-const LONGEST_EXPIRY: u32 = 7 * 24 * 3600;
 
 /// A bucket.
 #[derive(Debug)]
 pub struct S3 {
     client: Client,
-    account: AwsAccount,
-    region: Region,
+    signer: Signer,
+    /// Of temporary credentials.
+    session_token: Option<String>,
     /// Of the bucket, with a slash at its end.
     base: Url,
 }
@@ -58,7 +51,10 @@ impl S3 {
     pub fn new(bucket: &str, account: &AwsAccount, access: &ClientConfig, interrupt: &Interrupt) -> Result<S3, SourceFault> {
         let base = base(bucket, account).ok_or(SourceFault::Unsupported)?;
         let region = Region::Custom { region: account.region.clone(), endpoint: base.to_string() };
-        Ok(S3 { client: Client::new(access, interrupt), account: account.clone(), region, base })
+        let session_token = account.session_token.clone();
+        let signer = Signer::new(region, &account.access_key_id, &account.secret_access_key, session_token.as_deref());
+        let signer = signer.map_err(|_| SourceFault::Unsupported)?;
+        Ok(S3 { client: Client::new(access, interrupt), signer, session_token, base })
     }
 
     /// The URL of an object with a query.
@@ -73,9 +69,9 @@ impl S3 {
     /// The same of the bucket, where the key is empty.
     fn any_url(&self, key: &str, query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
-        url.set_path(&format!("{}{}", self.base.path(), signing::uri_encode(key, false)));
+        url.set_path(&format!("{}{}", self.base.path(), percent::path(key)));
         if !query.is_empty() {
-            let pair = |(name, value): &(&str, &str)| format!("{}={}", signing::uri_encode(name, true), signing::uri_encode(value, true));
+            let pair = |(name, value): &(&str, &str)| format!("{}={}", percent::segment(name), percent::segment(value));
             url.set_query(Some(&query.iter().map(pair).collect::<Vec<String>>().join("&")));
         }
         url
@@ -99,40 +95,25 @@ impl S3 {
     }
 
     fn sign(&self, method: &Method, url: &Url, headers: &[(&str, &str)], body: &[u8]) -> Result<HeaderMap, SourceFault> {
-        let now = OffsetDateTime::now_utc();
-        let hash = hex(&Sha256::digest(body));
-        let date = now.format(DATE).map_err(|_| SourceFault::Unsupported)?;
-        let mut signed = HeaderMap::new();
+        let to_sign = self.signer.request(method, url, body).map_err(|_| SourceFault::Unsupported)?;
+        let date = to_sign.date().map_err(|_| SourceFault::Unsupported)?;
+        let mut signed = host_header(url)?;
         let mut add = |name: &str, value: &str| {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| SourceFault::Unsupported)?;
             signed.insert(name, HeaderValue::from_str(value).map_err(|_| SourceFault::Unsupported)?);
             Ok::<(), SourceFault>(())
         };
-        add("host", &host(url))?;
         add("x-amz-date", &date)?;
-        add("x-amz-content-sha256", &hash)?;
-        if let Some(token) = &self.account.session_token {
+        add("x-amz-content-sha256", to_sign.hash())?;
+        if let Some(token) = &self.session_token {
             add("x-amz-security-token", token)?;
         }
         for (name, value) in headers {
             add(name, value)?;
         }
-        let signature = self.signature(method, url, &signed, &hash, &now)?;
-        let names = signing::signed_header_string(&signed);
-        let authorization = signing::authorization_header(&self.account.access_key_id, &now, &self.region, &names, &signature)
-            .map_err(|_| SourceFault::Unsupported)?;
+        let authorization = to_sign.authorization(&signed).map_err(|_| SourceFault::Unsupported)?;
         signed.insert("authorization", HeaderValue::from_str(&authorization).map_err(|_| SourceFault::Unsupported)?);
         Ok(signed)
-    }
-
-    fn signature(&self, method: &Method, url: &Url, headers: &HeaderMap, hash: &str, now: &OffsetDateTime) -> Result<String, SourceFault> {
-        let wrong = |_| SourceFault::Unsupported;
-        let canonical = signing::canonical_request(method.as_str(), url, headers, hash).map_err(wrong)?;
-        let text = signing::string_to_sign(now, &self.region, &canonical).map_err(wrong)?;
-        let key = signing::signing_key(now, &self.account.secret_access_key, &self.region, "s3").map_err(wrong)?;
-        let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| SourceFault::Unsupported)?;
-        mac.update(text.as_bytes());
-        Ok(hex(&mac.finalize().into_bytes()))
     }
 }
 
@@ -191,18 +172,9 @@ impl Store for S3 {
     }
 
     fn signed_url(&self, key: &str, expires: Duration) -> Result<Url, SourceFault> {
-        let wrong = |_| SourceFault::Unsupported;
-        let now = OffsetDateTime::now_utc();
-        let mut url = self.url(key, &[])?;
-        let seconds = u32::try_from(expires.as_secs()).unwrap_or(LONGEST_EXPIRY).clamp(1, LONGEST_EXPIRY);
-        let (id, token) = (&self.account.access_key_id, self.account.session_token.as_ref());
-        let query = signing::authorization_query_params_no_sig(id, &now, &self.region, seconds, None, token).map_err(wrong)?;
-        url.set_query(query.strip_prefix('?'));
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_str(&host(&url)).map_err(|_| SourceFault::Unsupported)?);
-        let signature = self.signature(&Method::GET, &url, &headers, UNSIGNED, &now)?;
-        url.query_pairs_mut().append_pair("X-Amz-Signature", &signature);
-        Ok(url)
+        let url = self.url(key, &[])?;
+        let host = host_header(&url)?;
+        self.signer.signed_url(url, &host, expires).map_err(|_| SourceFault::Unsupported)
     }
 }
 
@@ -330,6 +302,12 @@ fn base(bucket: &str, account: &AwsAccount) -> Option<Url> {
     Url::parse(&text).ok().filter(Url::has_host)
 }
 
+/// The header `Host` of a request.
+fn host_header(url: &Url) -> Result<HeaderMap, SourceFault> {
+    let value = HeaderValue::from_str(&host(url)).map_err(|_| SourceFault::Unsupported)?;
+    Ok(HeaderMap::from_iter([(HOST, value)]))
+}
+
 /// As the client sends it.
 fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -359,10 +337,6 @@ fn refusal(status: u16, text: &str) -> SourceFault {
         Err(_) => client::code_of(status),
     };
     SourceFault::Refused { status, code }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
