@@ -28,6 +28,7 @@ refuse 'raw bindings are for pg' 'pg_sys::[a-z_]+\(' $(files src/api)
 refuse 'versions of PostgreSQL differ in pg/sys/compat.rs' 'cfg\(.*feature = "pg1' $(files src | grep -v src/pg/sys/compat.rs)
 refuse 'functions of the server are declared by hand in pg/sys/unguarded.rs, or by its macro' '^ *unsafe extern "C[^"]*" \{' $(files src | grep -v src/pg/sys/unguarded.rs)
 refuse 'statements are run by pg/sys/sql.rs' '\b(pgrx::)?Spi::|\bSPI_(execute|cursor)' $(files src | grep -v src/pg/sys/sql.rs)
+refuse 'a SAFETY note says why the call is sound where it stands' 'SAFETY:.*[Aa]s above' $(files src)
 refuse 'structs for the server are allocated by pg/sys/padded.rs' 'PgBox::<pg_sys::[A-Za-z]*>::alloc|: pg_sys::(FmgrInfo|BackgroundWorker)\b' $(files src)
 # cargo-pgrx reads the scripts' names and order from src/lib.rs, make from the folder.
 if [ "$(sed -nE 's/.*extension_sql_file!\("\.\.\/(sql\/install\/[^"]*)".*/\1/p' src/lib.rs)" != "$(ls sql/install/*.sql)" ]; then

@@ -70,7 +70,8 @@ fn each_once() {
     put(&server, "fhir/1/patient-01.ndjson", &lines(4000, 4020));
     let changed = load(&mut client, &server.host(), json!({}));
     assert_eq!((&changed["new-files-count"], &changed["changed"]), (&json!(0), &json!(["fhir/1/patient-01.ndjson"])));
-    client.batch_execute("delete from bulk.loader_file where file ~ 'patient-01'").unwrap();
+    assert_eq!(value(&mut client, "bulk.forget_file('s3://bucket', 'fhir/1/patient-01.ndjson')"), "true");
+    assert_eq!(value(&mut client, "bulk.forget_file('s3://bucket', 'fhir/1/patient-01.ndjson')"), "false");
     let again = load(&mut client, &server.host(), json!({}));
     assert_eq!(again["new-files-count"], 1);
     done(&mut client, &again);
@@ -98,6 +99,35 @@ fn each_once() {
         ),
         "0"
     );
+}
+
+test!("buckets of one name on two servers are two buckets", two_servers);
+fn two_servers() {
+    let Some((one, other)) = S3Server::start(&["bucket"]).zip(S3Server::start(&["bucket"])) else { return };
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("set bulk.allowed_hosts = '127.0.0.1'").unwrap();
+    for (server, from) in [(&one, 0), (&other, 100)] {
+        put(server, "Patient.ndjson", &lines(from, from + 10));
+        let answer = load(&mut client, &server.host(), json!({}));
+        assert_eq!(answer["new-files-count"], 1);
+        done(&mut client, &answer);
+    }
+    assert_eq!(value(&mut client, "select count(*) from patient"), "20");
+    let host = |server: &S3Server| server.host().replace("http://", "");
+    let mut hosts = [host(&one), host(&other)];
+    hosts.sort_unstable();
+    assert_eq!(value(&mut client, "select string_agg(endpoint, ' ' order by endpoint) from bulk.loader_file"), hosts.join(" "));
+    // Without an account the name says too little.
+    let several = status(&mut client, "s3://bucket");
+    assert_eq!(several["error"]["code"], "42P08");
+    assert!(hosts.iter().all(|host| several["error"]["message"].as_str().unwrap().contains(host.as_str())), "{several}");
+    assert_eq!(failure(&mut client, "select bulk.forget_file('s3://bucket', 'Patient.ndjson')").code, "42P08");
+    // A rotated key loads nothing again.
+    let mut rotated =
+        json!({"bucket": "s3://bucket", "account": {"access-key-id": "KEY", "secret-access-key": "SECRET", "region": "us-west-2"}});
+    rotated["account"]["host"] = json!(one.host().to_uppercase().replace("HTTP", "http"));
+    assert_eq!(call(&mut client, &rotated)["new-files-count"], 0);
 }
 
 test!("a directory of the server is a bucket", directories);
@@ -133,7 +163,10 @@ fn directories() {
     assert_eq!(call(&mut client, &json!({"bucket": path}))["error"]["code"], "42501");
     assert_eq!(call(&mut client, &json!({"bucket": "s3://bucket"}))["error"]["code"], "42501");
     assert_eq!(value(&mut client, "select count(*) from bulk.loader_file"), "0");
-    // What belongs to others is neither taken nor told.
+    // What belongs to others is neither taken nor told nor forgotten.
+    let forget = format!("bulk.forget_file('local', '{}/a b/Patient.ndjson')", path.display());
+    assert_eq!(value(&mut client, &forget), "false");
+    assert_eq!(failure(&mut client, "delete from bulk.loader_file").code, "42501");
     client.batch_execute(&format!("reset role; grant pg_read_server_files to plain_{name}; set role plain_{name}")).unwrap();
     assert_eq!(call(&mut client, &json!({"bucket": path}))["progress"], json!({"total": 0}));
     assert_eq!(status(&mut client, &bucket)["error"]["code"], "42704");
@@ -200,7 +233,7 @@ fn whole() {
     let second = "select concat_ws(' ', status, message) from bulk.loader_file where file = 'Patient-2.ndjson'";
     assert_eq!(value(&mut client, second), "error 23505: ERROR: duplicate key value violates unique constraint \"patient_pkey\"");
     // Mended, it is loaded once its row is gone; one that was deleted before comes back.
-    client.batch_execute("delete from bulk.loader_file where file = 'Patient-2.ndjson'").unwrap();
+    assert_eq!(value(&mut client, "bulk.forget_file('s3://bucket', 'Patient-2.ndjson')"), "true");
     put(&server, "Patient-2.ndjson", &lines(50_010, 50_020));
     client
         .batch_execute(

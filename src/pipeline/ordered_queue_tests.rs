@@ -9,7 +9,8 @@ mod sync {
     pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
 }
 
-#[allow(dead_code)]
+// The same code with other locks.
+#[allow(dead_code, clippy::duplicate_mod)]
 #[path = "ordered_queue.rs"]
 mod ordered_queue;
 

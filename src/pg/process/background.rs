@@ -103,7 +103,7 @@ fn pending(add: impl FnOnce(&mut Pending, pg_sys::SubTransactionId)) {
         if !pending.registered {
             // SAFETY: the callback stays valid, since a library is never unloaded.
             unsafe { pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut()) };
-            // SAFETY: as above.
+            // SAFETY: the callback stays valid, since a library is never unloaded.
             unsafe { pg_sys::RegisterSubXactCallback(Some(at_end_of_part), std::ptr::null_mut()) };
             pending.registered = true;
         }
@@ -235,7 +235,7 @@ pub fn enter() -> Launch {
 pub fn reload_configuration() {
     // SAFETY: reads a flag that a signal handler sets.
     if unsafe { pg_sys::ConfigReloadPending } != 0 {
-        // SAFETY: as above.
+        // SAFETY: a flag of this process, which its signal handler alone sets beside this thread.
         unsafe { pg_sys::ConfigReloadPending = 0 };
         // SAFETY: outside a transaction.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };

@@ -18,7 +18,7 @@ pub const START: i64 = 0;
 pub fn register() {
     // SAFETY: reads variables of the server.
     let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
-    // SAFETY: as above.
+    // SAFETY: reads a variable that the postmaster sets before it loads libraries.
     if !preloading || unsafe { pg_sys::IsBinaryUpgrade } {
         return;
     }
@@ -72,7 +72,7 @@ fn databases() -> Vec<pg_sys::Oid> {
         }
         // SAFETY: a row of the scan.
         let header = unsafe { (*row).t_data };
-        // SAFETY: as above.
+        // SAFETY: a tuple that the scan has pinned begins with its header.
         let start = usize::from(unsafe { (*header).t_hoff });
         // SAFETY: its columns begin behind its header.
         let columns = unsafe { header.cast::<u8>().add(start) };

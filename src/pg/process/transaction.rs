@@ -30,7 +30,7 @@ pub fn isolated<T>(
 ) -> Result<T, Failure> {
     // SAFETY: outside a transaction, as all here.
     unsafe { pg_sys::SetCurrentStatementStartTimestamp() };
-    // SAFETY: as above.
+    // SAFETY: a worker between transactions.
     unsafe { pg_sys::StartTransactionCommand() };
     let level = match isolation {
         Isolation::ReadCommitted => pg_sys::XACT_READ_COMMITTED,
@@ -38,7 +38,7 @@ pub fn isolated<T>(
     };
     // SAFETY: a transaction without work yet.
     unsafe { pg_sys::XactIsoLevel = level as c_int };
-    // SAFETY: as above.
+    // SAFETY: a variable of this process, set for the transaction that has just begun.
     unsafe { pg_sys::XactReadOnly = false };
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: where the two values go.
@@ -53,7 +53,7 @@ pub fn isolated<T>(
         before().map_err(Failure::Ours)?;
         // SAFETY: a transaction is running.
         let snapshot = unsafe { pg_sys::GetTransactionSnapshot() };
-        // SAFETY: as above.
+        // SAFETY: a snapshot that has just been taken; the push copies it, and the transaction's end drops the copy.
         unsafe { pg_sys::PushActiveSnapshot(snapshot) };
         if !owner_sql::is_there() {
             return Err(Failure::Ours(Error::ExtensionDropped));

@@ -55,7 +55,7 @@ impl Nested {
         if info.is_null() {
             return Err(Error::Internal("called where a set cannot be returned".to_owned()));
         }
-        // SAFETY: as above.
+        // SAFETY: the caller's expression state, which PostgreSQL keeps while the function runs.
         let context = unsafe { (*info).econtext };
         // SAFETY: an expression context of the calling query.
         let query_memory = unsafe { (*context).ecxt_per_query_memory };
@@ -147,9 +147,9 @@ pub fn check(statement: Statement, look: impl FnOnce(pg_sys::TupleDesc) -> Resul
         let query = start_within_rights(statement, pg_sys::EXEC_FLAG_EXPLAIN_ONLY)?;
         // SAFETY: a query that has begun.
         let looked = look(unsafe { (*query).tupDesc });
-        // SAFETY: as above; it was not run.
+        // SAFETY: a query that this object started; nothing reads its rows any more.
         unsafe { pg_sys::ExecutorEnd(query) };
-        // SAFETY: as above.
+        // SAFETY: made by this object; the executor has ended.
         unsafe { pg_sys::FreeQueryDesc(query) };
         looked
     })
@@ -177,7 +177,7 @@ fn start(statement: Statement, flags: u32) -> Result<*mut pg_sys::QueryDesc, Err
     // The text is kept by the query.
     // SAFETY: copies a NUL-terminated string.
     let text: *const std::ffi::c_char = unsafe { pg_sys::pstrdup(text.as_ptr()) };
-    // SAFETY: as above.
+    // SAFETY: a NUL-terminated text, which lives as long as the statement.
     let parsed = unsafe { pg_sys::pg_parse_query(text) };
     let read_only = matches!(statement, Statement::Callers(_));
     if read_only {
@@ -234,7 +234,7 @@ fn check_analyzed(raw: *mut pg_sys::RawStmt, query: *mut pg_sys::Query) -> Resul
 fn not_reading(raw: *mut pg_sys::RawStmt) -> Error {
     // SAFETY: a parsed statement.
     let statement = unsafe { (*raw).stmt };
-    // SAFETY: as above.
+    // SAFETY: a node that the parser made.
     let tag = unsafe { pg_sys::CreateCommandTag(statement) };
     // SAFETY: a tag of above.
     let name = unsafe { pg_sys::GetCommandTagName(tag) };
@@ -309,11 +309,11 @@ fn parameters(since: Option<TimestampWithTimeZone>) -> pg_sys::ParamListInfo {
     let Some(value) = since.and_then(IntoDatum::into_datum) else { return ptr::null_mut() };
     // SAFETY: makes a list with room for one.
     let list = unsafe { pg_sys::makeParamList(1) };
-    // SAFETY: as above.
+    // SAFETY: a list made above with room for one parameter.
     let first = unsafe { (*list).params.as_mut_ptr() };
     let parameter =
         pg_sys::ParamExternData { value, isnull: false, pflags: pg_sys::PARAM_FLAG_CONST as u16, ptype: pg_sys::TIMESTAMPTZOID };
-    // SAFETY: as above.
+    // SAFETY: the place of the list's only parameter.
     unsafe { first.write(parameter) };
     list
 }
@@ -357,15 +357,15 @@ fn end(state: *mut State) {
     // SAFETY: made by `open`, ended here only, as all below.
     let State { query, memory, progress, .. } = unsafe { state.read() };
     progress.end();
-    // SAFETY: as above.
+    // SAFETY: a query that this object started and ran.
     unsafe { pg_sys::ExecutorFinish(query) };
-    // SAFETY: as above.
+    // SAFETY: a query that this object started; nothing reads its rows any more.
     unsafe { pg_sys::ExecutorEnd(query) };
-    // SAFETY: as above.
+    // SAFETY: made by this object; the executor has ended.
     unsafe { pg_sys::FreeQueryDesc(query) };
-    // SAFETY: as above.
+    // SAFETY: made by this object; what the executor kept in it has ended.
     unsafe { pg_sys::MemoryContextDelete(memory) };
-    // SAFETY: as above.
+    // SAFETY: allocated when the query was opened; this callback is the last that has it.
     unsafe { pg_sys::pfree(state.cast()) };
 }
 

@@ -45,7 +45,7 @@ impl Rows {
         let row = unsafe { &*slot };
         // SAFETY: that many columns were read.
         let values = unsafe { std::slice::from_raw_parts(row.tts_values, COLUMNS) };
-        // SAFETY: as above.
+        // SAFETY: a slot that was deformed has as many signs of null as columns.
         let nulls = unsafe { std::slice::from_raw_parts(row.tts_isnull, COLUMNS) };
         push(&self.table, values, nulls, block)
     }

@@ -31,7 +31,7 @@ pub fn find(table: pg_sys::Oid) -> Result<Option<(String, Policy)>, Error> {
             let on_conflict = row.get::<String>(2)?.and_then(|name| OnConflict::named(&name));
             let is = |column| row.get::<bool>(column).map(Option::unwrap_or_default);
             let (keep_history, keep_meta) = (is(3)?, is(4)?);
-            let policy = on_conflict.map(|on_conflict| Policy { on_conflict, keep_history, keep_meta, ..Policy::default() });
+            let policy = on_conflict.map(|on_conflict| Policy { on_conflict, keep_history, keep_meta });
             Ok(row.get::<String>(1)?.zip(policy))
         },
     )?;

@@ -28,7 +28,7 @@ pub fn init_range_table(estate: *mut pg_sys::EState, access: &TableAccess) {
         rte.selectedCols = columns(access.read);
         rte.insertedCols = columns(access.inserted);
         rte.updatedCols = columns(access.updated);
-        // SAFETY: as above.
+        // SAFETY: a list of range table entries that lives as long as the executor state.
         unsafe { pg_sys::ExecCheckRTPerms(range_table, true) };
         // SAFETY: a fresh executor state.
         unsafe { pg_sys::ExecInitRangeTable(estate, range_table) };
@@ -78,12 +78,12 @@ pub fn check_insert(relation: *mut pg_sys::ResultRelInfo) {
         pg_sys::CheckValidResultRel(relation, insert)
     };
     #[cfg(feature = "pg17")]
-    // SAFETY: as above.
+    // SAFETY: a relation that is open and locked by the caller; without row marks or merge actions.
     unsafe {
         pg_sys::CheckValidResultRel(relation, insert, ptr::null_mut())
     };
     #[cfg(feature = "pg18")]
-    // SAFETY: as above.
+    // SAFETY: a relation that is open and locked by the caller; without row marks or merge actions.
     unsafe {
         pg_sys::CheckValidResultRel(relation, insert, pg_sys::OnConflictAction::ONCONFLICT_NONE, ptr::null_mut())
     };
@@ -129,7 +129,7 @@ pub fn insert_index_entries(
                 ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut())
             };
             #[cfg(not(feature = "pg15"))]
-            // SAFETY: as above.
+            // SAFETY: a row that is in the table, a relation whose indexes are open, and its executor state.
             unsafe {
                 ExecInsertIndexTuples(relation, slot, estate, false, false, ptr::null_mut(), ptr::null_mut(), false)
             };
@@ -150,7 +150,7 @@ pub fn connect(database: pg_sys::Oid, role: pg_sys::Oid, may_login: bool) {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
     {
         let who = if may_login { role } else { pg_sys::InvalidOid };
-        // SAFETY: as above.
+        // SAFETY: a background worker that has no connection yet.
         unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, who, 0) };
         if !may_login {
             // These versions have no way around that check but the server's own right. No work is ever done in it: each transaction is
@@ -180,6 +180,6 @@ use pg_sys::pqsignal_be as pqsignal;
 pub fn handle_signals() {
     // SAFETY: PostgreSQL's own handler.
     unsafe { pqsignal(Signal::SIGTERM as c_int, Some(die)) };
-    // SAFETY: as above.
+    // SAFETY: a handler of the server's that only sets a flag and a latch.
     unsafe { pqsignal(Signal::SIGHUP as c_int, Some(SignalHandlerForConfigReload)) };
 }

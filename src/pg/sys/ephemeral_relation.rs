@@ -34,7 +34,7 @@ impl Ephemeral {
 
     /// Adds a copy of a row: as many values as the relation has columns, of their types.
     pub fn put<const N: usize>(&mut self, mut values: [pg_sys::Datum; N], mut nulls: [bool; N]) {
-        // SAFETY: as above.
+        // SAFETY: a store and a descriptor that this object owns; as many values and nulls as columns, which are copied.
         unsafe { pg_sys::tuplestore_putvalues(self.store, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr()) };
         self.rows += 1;
     }

@@ -150,7 +150,7 @@ unsafe extern "C-unwind" fn callback(arg: *mut c_void) {
         let known = unsafe { &*node };
         if known.inside {
             free_error(node);
-            // SAFETY: as above.
+            // SAFETY: a node on the stack of a caller that has not returned, since it is still linked.
             unsafe { (*node).error = raised };
             return;
         }
@@ -207,14 +207,14 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
         (pg_sys::PG_DIAG_CONSTRAINT_NAME, first.constraint_name),
     ] {
         if !name.is_null() {
-            // SAFETY: as above; the text is NUL-terminated and copied.
+            // SAFETY: an error is being reported on this stack; the text is NUL-terminated and copied.
             unsafe { pg_sys::err_generic_string(c_int::from(code), name) };
         }
     }
     // SAFETY: a field of ErrorData: null or NUL-terminated, and as long-lived as the rest.
     let detail = (!first.detail.is_null()).then(|| unsafe { CStr::from_ptr(first.detail) });
     if let Some(detail) = detail.and_then(|detail| without_content(first.sqlerrcode, detail.to_bytes())) {
-        // SAFETY: as above; the text has no format signs.
+        // SAFETY: an error is being reported on this stack; the text is NUL-terminated, copied, and has no format signs.
         unsafe { errdetail(detail.as_ptr()) };
     }
     let is_known_id = detail.is_some_and(|detail| detail.to_bytes().starts_with(b"Key (id)="));
@@ -224,7 +224,7 @@ fn complete(first: &pg_sys::ErrorData, place: *const c_char) {
     }
     for context in [first.context.cast_const(), place] {
         if !context.is_null() {
-            // SAFETY: as above; the text is an argument, not a format.
+            // SAFETY: an error is being reported on this stack; the text is an argument, not a format, and is copied.
             unsafe { errcontext_msg(c"%s".as_ptr(), context) };
         }
     }

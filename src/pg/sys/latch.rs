@@ -30,7 +30,7 @@ pub fn for_event(event: BorrowedFd, patience: Option<Duration>) -> bool {
     // SAFETY: the latch is this process's own; the descriptor is open for the call; an eventfd can be polled like a socket.
     let happened = unsafe { pg_sys::WaitLatchOrSocket(latch, wanted as i32, event.as_raw_fd(), milliseconds, pg_sys::PG_WAIT_EXTENSION) };
     if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
-        // SAFETY: as above.
+        // SAFETY: this process's own latch, which lives as long as the process.
         unsafe { pg_sys::ResetLatch(latch) };
     }
     pgrx::check_for_interrupts!();
@@ -54,7 +54,7 @@ pub fn pause_or_wake(time: Option<Duration>) {
     // SAFETY: the latch is this process's own.
     let happened = unsafe { pg_sys::WaitLatch(latch, wanted as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION) };
     if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
-        // SAFETY: as above.
+        // SAFETY: this process's own latch, which lives as long as the process.
         unsafe { pg_sys::ResetLatch(latch) };
     }
     pgrx::check_for_interrupts!();
@@ -79,7 +79,7 @@ pub fn wake(process: c_int) {
     if !entry.is_null() {
         // SAFETY: an entry of the shared array, which never goes.
         let latch = unsafe { &raw mut (*entry).procLatch };
-        // SAFETY: as above.
+        // SAFETY: a latch in shared memory, which is never freed.
         unsafe { pg_sys::SetLatch(latch) };
     }
 }

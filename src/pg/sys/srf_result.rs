@@ -16,7 +16,7 @@ pgrx::impl_sql_translatable!(Varlena, "bytea");
 // SAFETY: a datum of the type that the function's SQL declares.
 unsafe impl BoxRet for Varlena {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
-        // SAFETY: as above.
+        // SAFETY: the datum of a void result, or one that lives in the caller's memory context.
         unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.0)) }
     }
 }

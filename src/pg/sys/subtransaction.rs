@@ -117,9 +117,9 @@ fn attempt_but<T>(goes_on: fn(&Failure) -> bool, work: impl FnOnce() -> Result<T
     // SAFETY: reads a backend variable.
     let before = unsafe { pg_sys::CurrentMemoryContext };
     let memory = memory_context::child(before, c"bulk subtransaction");
-    // SAFETY: as above.
+    // SAFETY: reads a variable of this process.
     let owner = unsafe { pg_sys::CurrentResourceOwner };
-    // SAFETY: as above.
+    // SAFETY: reads a variable of this process.
     let context = unsafe { pg_sys::error_context_stack };
     // SAFETY: a transaction is running; the subtransaction has no name.
     unsafe { pg_sys::BeginInternalSubTransaction(std::ptr::null()) };
@@ -130,12 +130,12 @@ fn attempt_but<T>(goes_on: fn(&Failure) -> bool, work: impl FnOnce() -> Result<T
     match &done {
         // SAFETY: the subtransaction of above is the innermost.
         Ok(_) => unsafe { pg_sys::ReleaseCurrentSubTransaction() },
-        // SAFETY: as above; what was opened in it goes with it.
+        // SAFETY: the subtransaction begun here is the innermost: `work` left none open, or the error ended them; what was opened in it goes with it.
         Err(_) => unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() },
     }
     // SAFETY: as they were before.
     unsafe { pg_sys::CurrentMemoryContext = before };
-    // SAFETY: as above.
+    // SAFETY: the owner of the transaction around the subtransaction, which lives longer than this call.
     unsafe { pg_sys::CurrentResourceOwner = owner };
     // SAFETY: made above; what is left of the work is Rust's memory.
     unsafe { pg_sys::MemoryContextDelete(memory) };

@@ -60,7 +60,7 @@ impl Entries {
         }
         // SAFETY: as many indexes as were counted, as below.
         let index = unsafe { *target.ri_IndexRelationDescs };
-        // SAFETY: as above.
+        // SAFETY: the relation has one index, which is open, so both arrays have an element.
         let info = unsafe { *target.ri_IndexRelationInfo };
         // SAFETY: an open index's description.
         let description = unsafe { &*info };

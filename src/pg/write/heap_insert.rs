@@ -246,15 +246,15 @@ impl HeapWriter {
         unsafe { pg_sys::FreeTupleDesc(self.descriptor) };
         // SAFETY: made by `open`, as all below.
         unsafe { pg_sys::FreeBulkInsertState(self.bulk) };
-        // SAFETY: as above.
+        // SAFETY: opened with this executor state, and used by nothing after this object.
         unsafe { pg_sys::ExecCloseResultRelations(self.estate) };
-        // SAFETY: as above.
+        // SAFETY: opened with this executor state, and used by nothing after this object.
         unsafe { pg_sys::ExecCloseRangeTableRelations(self.estate) };
-        // SAFETY: as above.
+        // SAFETY: made by this object; its relations are closed.
         unsafe { pg_sys::FreeExecutorState(self.estate) };
-        // SAFETY: as above.
+        // SAFETY: made by this object; nothing in it is used any more.
         unsafe { pg_sys::MemoryContextDelete(self.scratch) };
-        // SAFETY: as above.
+        // SAFETY: opened by this object; the lock stays to the transaction's end.
         unsafe { pg_sys::table_close(self.relation, pg_sys::NoLock as i32) };
     }
 }
@@ -302,7 +302,7 @@ fn fill(slot: *mut pg_sys::TupleTableSlot, row: &[pg_sys::Datum], table: pg_sys:
     let fields = unsafe { &mut *slot };
     // SAFETY: the slot has as many values as the relation has columns.
     let values = unsafe { std::slice::from_raw_parts_mut(fields.tts_values, row.len()) };
-    // SAFETY: as above.
+    // SAFETY: a slot has as many signs of null as columns, and this is its only reference.
     let nulls = unsafe { std::slice::from_raw_parts_mut(fields.tts_isnull, row.len()) };
     values.copy_from_slice(row);
     nulls.fill(false);

@@ -68,7 +68,7 @@ fn column(attribute: &pg_sys::FormData_pg_attribute) -> Column {
         pg_sys::F_JSONB_OUT => Print::Jsonb(function),
         _ => Print::Output(function),
     };
-    // SAFETY: as above.
+    // SAFETY: a look-up in the catalog by the oid of a type that a column has.
     let base = unsafe { pg_sys::getBaseType(kind) };
     let constant = match base {
         _ if base != kind => Constant::Cast(type_name(kind, attribute.atttypmod)),
@@ -127,22 +127,22 @@ impl Pen {
                 let stored = value.cast_mut_ptr::<pg_sys::varlena>();
                 // SAFETY: a value of such a type.
                 let elsewhere = unsafe { pgrx::varatt_is_1b_e(stored) };
-                // SAFETY: as above.
+                // SAFETY: a value of variable length, which begins with its header.
                 let text = if elsewhere || unsafe { pgrx::varatt_is_4b_c(stored) } {
-                    // SAFETY: as above.
+                    // SAFETY: a value of variable length of a row that is pinned or in memory.
                     guarded(|| unsafe { pg_detoast_datum_packed(stored) })
                 } else {
                     stored
                 };
                 // SAFETY: a whole varlena in line, in the row or in the scratch memory.
                 let size = unsafe { pgrx::varsize_any_exhdr(text) };
-                // SAFETY: as above.
+                // SAFETY: a value with a header of one or four bytes, detoasted above where it was not.
                 let data = unsafe { pgrx::vardata_any(text) };
                 // SAFETY: that many bytes.
                 Ok(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) })
             }
             Print::Jsonb(function) => {
-                // SAFETY: as above.
+                // SAFETY: a value of variable length of a row that is pinned or in memory.
                 let whole = guarded(|| unsafe { pg_detoast_datum(value.cast_mut_ptr()) });
                 // SAFETY: a whole varlena with a header of 4 bytes.
                 let size = unsafe { pgrx::varsize_any(whole) };

@@ -108,7 +108,7 @@ impl Printer {
             let row = unsafe { &*slot };
             // SAFETY: that many columns were read.
             let values = unsafe { std::slice::from_raw_parts(row.tts_values, self.columns.len()) };
-            // SAFETY: as above.
+            // SAFETY: a slot that was deformed has as many signs of null as columns.
             let nulls = unsafe { std::slice::from_raw_parts(row.tts_isnull, self.columns.len()) };
             self.print(values, nulls, piece)?;
             rows += 1;

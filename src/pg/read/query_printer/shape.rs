@@ -232,7 +232,7 @@ impl Records {
         let json = json.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: a text in line.
         let size = unsafe { pgrx::varsize_any_exhdr(json) };
-        // SAFETY: as above.
+        // SAFETY: a text that the function just made, in line.
         let data = unsafe { pgrx::vardata_any(json) };
         // SAFETY: that many bytes.
         let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) };
