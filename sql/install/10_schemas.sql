@@ -1,3 +1,36 @@
+-- Unqualified names below mean PostgreSQL's own, whatever somebody planted in a schema bulk that was there before.
+set local search_path = pg_catalog, pg_temp;
+
+do $$
+declare
+    bulk oid := 'bulk'::regnamespace;
+    other text;
+begin
+    select r.rolname into other from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.oid = bulk and not r.rolsuper;
+    if other is not null then
+        raise exception using errcode = '42501', message = format('schema "bulk" is owned by role "%s", which is no superuser', other),
+            hint = 'ALTER SCHEMA bulk OWNER TO CURRENT_USER, or drop the schema: CREATE EXTENSION makes it.';
+    end if;
+    select coalesce(r.rolname, 'public') into other from pg_namespace n cross join aclexplode(n.nspacl) a left join pg_roles r on r.oid = a.grantee
+        where n.oid = bulk and a.privilege_type = 'CREATE' and not coalesce(r.rolsuper, false);
+    if found then
+        raise exception using errcode = '42501', message = format('role "%s" may create objects in schema "bulk"', other),
+            hint = 'REVOKE CREATE ON SCHEMA bulk from it, or drop the schema: CREATE EXTENSION makes it.';
+    end if;
+    select r.rolname into other
+        from (select c.relowner as owner from pg_class c where c.relnamespace = bulk
+            union all select p.proowner from pg_proc p where p.pronamespace = bulk
+            union all select o.oprowner from pg_operator o where o.oprnamespace = bulk
+            union all select t.typowner from pg_type t where t.typnamespace = bulk
+            union all select l.collowner from pg_collation l where l.collnamespace = bulk) x
+        join pg_roles r on r.oid = x.owner where not r.rolsuper limit 1;
+    if found then
+        raise exception using errcode = '42501', message = format('schema "bulk" holds objects of role "%s"', other),
+            hint = 'Drop them, or the schema: CREATE EXTENSION makes it.';
+    end if;
+end
+$$;
+
 -- Roles are created, not owned, by the extension: they belong to the cluster and stay when the extension is dropped.
 do $$
 begin
