@@ -51,6 +51,9 @@ fn dump_bytes(
 }
 
 /// A type as it is spelled, and its table. FHIR's own need none.
+///
+/// # Errors
+/// `InvalidType` for a name that is none; `Unreadable` where the caller may not read the table.
 pub fn lookup(name: &str) -> Result<(String, Option<Table>), Error> {
     let definitions = definitions::r4();
     let name = resource_table::type_name(definitions, name)?;

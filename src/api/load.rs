@@ -59,6 +59,9 @@ fn last_load_id(_version: Matched) -> Option<String> {
 }
 
 /// Loads what is asked for: the answer.
+///
+/// # Errors
+/// `DatabaseEncoding`, `MissingRole`, `InvalidOption` and the like before anything is read; `Source` for a source that fails; `Rejected` for lines that do.
 pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     backend::require_utf8()?;
     backend::require_writable(c"bulk.load");

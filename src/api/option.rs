@@ -34,11 +34,17 @@ const ELASTIC_BULK: &[&str] = &["index", "id"];
 
 impl DumpOptions {
     /// Reads the argument `options`.
+    ///
+    /// # Errors
+    /// `UnknownOption` and `InvalidOption` name what is wrong.
     pub fn read(text: &str) -> Result<DumpOptions, Error> {
         object(&value(text, "options")?, "options").map(DumpOptions)
     }
 
     /// The format of this name with its options.
+    ///
+    /// # Errors
+    /// `InvalidOption` for an unknown format.
     pub fn format(&self, name: &str) -> Result<Format, Error> {
         let expected = "tsv, csv, ndjson, json, sql or elastic-bulk";
         let check = |known| check_keys(&self.0, known);
@@ -79,6 +85,9 @@ impl DumpOptions {
 
 impl ValidateOptions {
     /// Reads the argument `options`.
+    ///
+    /// # Errors
+    /// `UnknownOption` and `InvalidOption` name what is wrong.
     pub fn read(text: &str) -> Result<ValidateOptions, Error> {
         let object = object(&value(text, "options")?, "options")?;
         check_keys(&object, VALIDATE)?;
@@ -89,6 +98,9 @@ impl ValidateOptions {
 
 impl LoadRequest {
     /// Reads the body of `$load`, and options beside it, whose keys count where the body does not have them.
+    ///
+    /// # Errors
+    /// `UnknownOption` and `InvalidOption` name what is wrong.
     pub fn read(text: &str, options: &str) -> Result<LoadRequest, Error> {
         let request = object(&value(text, "request")?, "request")?;
         check_keys(&request, REQUEST)?;

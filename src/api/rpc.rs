@@ -35,6 +35,9 @@ fn rpc(_version: Matched, request: Option<Json>) -> String {
 }
 
 /// The answer as text, and for a call that is refused the SQLSTATE. Of several calls each has an answer of its own.
+///
+/// # Errors
+/// Only what no request can be the cause of.
 pub fn answer(request: Option<&str>) -> Result<(String, Option<String>), Error> {
     backend::require_utf8()?;
     let call = match request.map(serde_json::from_str::<Value>) {

@@ -31,6 +31,7 @@ impl Elements {
         true
     }
 
+    /// Whether no elements are named: all are wanted.
     pub fn is_empty(&self) -> bool {
         self.of_all.is_empty() && self.of.is_empty()
     }

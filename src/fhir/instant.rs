@@ -9,6 +9,7 @@ const DAY: i64 = 86_400_000_000;
 pub struct Instant([u8; 27]);
 
 impl Instant {
+    /// `2021-06-10T08:26:10.707454Z`.
     pub fn as_str(&self) -> &str {
         // Digits and signs only.
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -52,11 +52,17 @@ impl Overlay {
 
 impl Changes {
     /// `over` is the text of a JSON object in the format of the lines.
+    ///
+    /// # Errors
+    /// `Syntax` and other faults of `merge` where it is no object that can be stored.
     pub fn new(over: Option<&str>, strip_nulls: bool, max_depth: usize) -> Result<Changes, Fault> {
         Ok(Changes { over: over.map(|over| Overlay::new(over, max_depth)).transpose()?, strip_nulls, ..Changes::default() })
     }
 
     /// Beside it, an object that is laid over each `meta`, and what ids and references to them get before them.
+    ///
+    /// # Errors
+    /// Those of `meta`, as `new`.
     pub fn with(self, meta: Option<&str>, prefix: Option<&str>, max_depth: usize) -> Result<Changes, Fault> {
         let over_meta = meta.map(|meta| Overlay::new(meta, max_depth)).transpose()?;
         Ok(Changes { over_meta, prefix: prefix.map(Arc::from), ..self })

@@ -16,6 +16,9 @@ pub struct Identity {
 }
 
 /// Reads a resource's id and type.
+///
+/// # Errors
+/// `NoId`, `BadId` and the like.
 pub fn identify(document: &Document, root: Value) -> Result<Identity, Fault> {
     let Value::Object(span) = root else { return Err(Fault::NotAnObject) };
     let id = match document.get(span, "id") {
@@ -43,6 +46,9 @@ pub struct Meta {
 }
 
 /// `meta.lastUpdated`, which must be there.
+///
+/// # Errors
+/// `BadInstant`, and where there is none the fault that says so.
 pub fn last_updated(document: &Document, root: Value) -> Result<Meta, Fault> {
     let meta = part(document, root, "meta");
     let last_updated = instant(document, part(document, meta, "lastUpdated"), "meta.lastUpdated")?;
@@ -53,6 +59,9 @@ pub fn last_updated(document: &Document, root: Value) -> Result<Meta, Fault> {
 }
 
 /// All of the server's part that is there; `lastUpdated` must be, where it is `dated`.
+///
+/// # Errors
+/// `BadInstant`, `BadVersion` and the like.
 pub fn meta(document: &Document, root: Value, created_at_url: &str, dated: bool) -> Result<Meta, Fault> {
     let meta = part(document, root, "meta");
     let last_updated = instant(document, part(document, meta, "lastUpdated"), "meta.lastUpdated")?;
@@ -168,6 +177,9 @@ pub struct Row<'a> {
 
 /// Puts a row's facts into its resource, whose JSON is in `format` already. The columns win over what the JSON says.
 /// Keys come out in jsonb's order; in FHIR format meta ends with its extensions, as the documentation shows it.
+///
+/// # Errors
+/// `TooLarge` where there is no memory.
 pub fn wrap(document: &mut Document, root: Value, row: &Row, format: Format, created_at_url: &str) -> Result<Value, Fault> {
     let Value::Object(span) = root else { return Err(Fault::NotAnObject) };
     let meta = match document.get(span, "meta") {

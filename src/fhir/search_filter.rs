@@ -72,6 +72,9 @@ const FORBIDDEN: [&str; 12] =
 
 impl Filter {
     /// Reads the query string of a search of a type. What is wrong with it is said in a sentence.
+    ///
+    /// # Errors
+    /// A sentence that says which parameter is unknown or cannot be read.
     pub fn parse(parameters: &'static Parameters, resource_type: &str, query: &str) -> Result<Filter, String> {
         let conditions = form_urlencoded::parse(query.as_bytes())
             .map(|(name, value)| Condition::parse(parameters, resource_type, &name, &value))

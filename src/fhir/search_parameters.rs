@@ -34,6 +34,7 @@ struct Step {
     only: Option<(&'static str, &'static str)>,
 }
 
+/// A search parameter of one type (https://hl7.org/fhir/R4/searchparameter-registry.html).
 #[derive(Debug)]
 pub struct Parameter {
     pub kind: Kind,

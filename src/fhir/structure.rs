@@ -84,6 +84,7 @@ pub struct Primitive {
 }
 
 impl Primitive {
+    /// Whether a text is a value of the type, by the regular expression of the definitions.
     pub fn matches(&self, text: &[u8]) -> bool {
         self.pattern.try_search_fwd(&Input::new(text).anchored(Anchored::Yes)).is_ok_and(|end| end.is_some())
     }
@@ -116,18 +117,22 @@ pub fn r4() -> &'static Structure {
 }
 
 impl Structure {
+    /// The shape of a resource type; None for an unknown one.
     pub fn resource(&self, name: &str) -> Option<ShapeId> {
         self.resources.get(name).copied()
     }
 
+    /// A shape by its id.
     pub fn shape(&self, id: ShapeId) -> &Shape {
         &self.shapes[usize::from(id.0)]
     }
 
+    /// A primitive type by its id.
     pub fn primitive(&self, id: PrimitiveId) -> &Primitive {
         &self.primitives[usize::from(id.0)]
     }
 
+    /// The types of a choice element by its index.
     pub fn choice(&self, index: u16) -> &Choice {
         &self.choices[usize::from(index)]
     }
@@ -137,10 +142,12 @@ impl Structure {
         self.element
     }
 
+    /// The shape of Extension.
     pub fn extension(&self) -> ShapeId {
         self.extension
     }
 
+    /// The shape of Reference.
     pub fn reference(&self) -> ShapeId {
         self.reference
     }

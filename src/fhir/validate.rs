@@ -28,6 +28,7 @@ pub struct Reference {
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checks {
+    /// Whether elements, their types and cardinalities are checked.
     pub structure: bool,
     pub references: bool,
 }

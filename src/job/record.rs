@@ -9,6 +9,9 @@ use crate::pg::sys::subtransaction::Failure;
 const NOTE_TRIES: u32 = 3;
 
 /// Runs a transaction that records progress, with a lock timeout of 5 s: a session that locks a job's row must not block a worker.
+///
+/// # Errors
+/// Those of `work`, and a cancel that came more than twice.
 pub fn record<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
     let mut tries = 0;
     loop {

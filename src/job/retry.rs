@@ -11,6 +11,9 @@ use crate::retry::Backoff;
 pub const MAX_STEP_TRIES: u32 = 5;
 
 /// Lets time pass after so many tries that failed; false when the job is wanted no more.
+///
+/// # Errors
+/// A cancel, or the end of the extension.
 pub fn back_off(job: &Job, backoff: Backoff, failed: u32) -> Result<bool, Failure> {
     let mut left = backoff.pause(failed);
     while !left.is_zero() {

@@ -13,6 +13,9 @@ thread_local! {
 }
 
 /// Gives the process's place to another: what it does from here on is no work, or it ends.
+///
+/// # Errors
+/// As `record`.
 pub fn leave_place() -> Result<(), Failure> {
     record(|| {
         PLACE.take().into_iter().for_each(Lock::release);
@@ -21,6 +24,9 @@ pub fn leave_place() -> Result<(), Failure> {
 }
 
 /// Takes a free place; false when there is none.
+///
+/// # Errors
+/// As `record`.
 pub fn take_place() -> Result<bool, Failure> {
     let place = record(|| Ok((0..guc::max_workers()).map(Lock::WorkerSlot).find(|place| place.take())))?;
     PLACE.set(place);

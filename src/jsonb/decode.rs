@@ -14,6 +14,9 @@ const LENGTH_MASK: u32 = 0x0FFF_FFFF;
 
 /// Reads a jsonb into `document`, which begins anew. Bytes that are no jsonb are a fault, never a panic; strings
 /// are taken to be UTF-8, as PostgreSQL takes them.
+///
+/// # Errors
+/// `TooDeep`, `TooLarge`, and a fault for bytes that are no jsonb.
 pub fn decode(document: &mut Document, bytes: &[u8], max_depth: usize) -> Result<Value, Fault> {
     if !document.begin(bytes) {
         return Err(Fault::TooLarge);

@@ -9,6 +9,7 @@ pub struct Span {
 }
 
 impl Span {
+    /// The places of the children in their array.
     pub fn indices(self) -> std::ops::Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
     }
@@ -67,6 +68,7 @@ const MIN_NODES: usize = 32 << 20;
 const NODES_BY_TEXT: usize = 3;
 
 impl Document {
+    /// An empty document.
     pub fn new() -> Document {
         Document::default()
     }
@@ -122,6 +124,7 @@ impl Document {
         std::str::from_utf8(self.bytes(s)).unwrap_or_default()
     }
 
+    /// A string as bytes.
     #[inline]
     pub fn bytes(&self, s: Str) -> &[u8] {
         &self.buffer[s.start as usize..s.start as usize + s.len as usize]
@@ -158,6 +161,7 @@ impl Document {
         }
     }
 
+    /// Adds a character to the text that `finish_str` will close.
     pub fn append_char(&mut self, c: char) {
         self.append(c.encode_utf8(&mut [0; 4]).as_bytes());
     }
@@ -183,30 +187,37 @@ impl Document {
         Str { start: start as u32, len: (self.buffer.len() - start) as u32 }
     }
 
+    /// The element at a place of all elements.
     pub fn element(&self, index: usize) -> Value {
         self.elements[index]
     }
 
+    /// Replaces the element at a place of all elements.
     pub fn set_element(&mut self, index: usize, value: Value) {
         self.elements[index] = value;
     }
 
+    /// The member at a place of all members.
     pub fn member(&self, index: usize) -> Member {
         self.members[index]
     }
 
+    /// Replaces the member at a place of all members.
     pub fn set_member(&mut self, index: usize, member: Member) {
         self.members[index] = member;
     }
 
+    /// The members of an object.
     pub fn members(&self, span: Span) -> &[Member] {
         &self.members[span.indices()]
     }
 
+    /// The members of an object, to be changed.
     pub fn members_mut(&mut self, span: Span) -> &mut [Member] {
         &mut self.members[span.indices()]
     }
 
+    /// The elements of an array.
     pub fn elements(&self, span: Span) -> &[Value] {
         &self.elements[span.indices()]
     }
@@ -216,12 +227,14 @@ impl Document {
         (self.open_elements.len(), self.open_members.len())
     }
 
+    /// Adds an element to the innermost open array; a full document stays as it is, and says so at its end.
     pub fn push_element(&mut self, value: Value) {
         if self.has_room(1) {
             self.open_elements.push(value);
         }
     }
 
+    /// Adds a member to the innermost open object; a full document stays as it is, and says so at its end.
     pub fn push_member(&mut self, key: Str, value: Value) {
         if self.has_room(1) {
             self.open_members.push(Member { key, value });

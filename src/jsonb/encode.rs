@@ -24,6 +24,9 @@ const LENGTH_MASK: usize = 0x0FFF_FFFF;
 
 /// Appends the varlena, header included, to `out`. The start of `out` must be where alignment counts from: its length
 /// is a multiple of 4. Objects of the document end up sorted.
+///
+/// # Errors
+/// `TooLarge` beyond 256 MB, or without memory; `NumberRange` for a number that numeric cannot hold.
 pub fn encode(document: &mut Document, value: Value, out: &mut Vec<u8>) -> Result<(), Fault> {
     debug_assert!(out.len().is_multiple_of(4));
     if document.is_full() {

@@ -15,6 +15,9 @@ pub struct ParseError {
 type Result<T> = std::result::Result<T, ParseError>;
 
 /// Parses one JSON text into `document`, which begins anew. `max_depth` counts containers inside one another.
+///
+/// # Errors
+/// The fault and the byte where it is: `Syntax`, `TooDeep`, `Nul`, `TooLarge`.
 pub fn parse(document: &mut Document, text: &str, max_depth: usize) -> Result<Value> {
     if !document.begin(text.as_bytes()) {
         return Err(ParseError { fault: Fault::TooLarge, byte: 0 });

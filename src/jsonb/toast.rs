@@ -116,6 +116,9 @@ pub fn inflated_size(value: &[u8]) -> usize {
 }
 
 /// The data of a varlena that is whole (not out of line), inflated into `buffer` where it is compressed.
+///
+/// # Errors
+/// `TooLarge` without memory; a fault for bytes that are not compressed as they say.
 pub fn plain<'a>(value: &'a [u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
     const BROKEN: Fault = Fault::Syntax("stored value is corrupt");
     let &first = value.first().ok_or(BROKEN)?;

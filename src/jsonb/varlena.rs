@@ -1,5 +1,6 @@
 //! PostgreSQL's values of varying length, uncompressed: a header of 4 bytes that says the length of the whole, then the data.
 
+/// Bytes of the header of a varlena that is not packed (`VARHDRSZ`).
 pub const HEADER: usize = 4;
 /// Most bytes of a whole value.
 const LARGEST: usize = 0x3FFF_FFFF;

@@ -14,6 +14,9 @@ use std::time::Duration;
 const REQUEST_RETRIES: u32 = 3;
 
 /// How a bucket is reached: by a given account, else by one that is kept, perhaps of a given id.
+///
+/// # Errors
+/// `InvalidOption` for an account that is none; `NoAccount`, `WhichAccount`; `Source` where no account is known.
 pub fn access(bucket: &Bucket, account: Option<&Value>, timeouts: (Option<Duration>, Option<Duration>)) -> Result<ClientConfig, Error> {
     let id = account.and_then(|account| account.get("id")).and_then(Value::as_str);
     let accounts = match account {

@@ -13,6 +13,9 @@ const OWN: &str = "aidbox";
 pub type Answer = Result<Value, Value>;
 
 /// What a call can be the cause of is an answer.
+///
+/// # Errors
+/// The error itself, where no call can be the cause of it.
 pub fn refusal(error: Error, bucket: Option<&Bucket>) -> Result<Answer, Error> {
     if matches!(
         error,

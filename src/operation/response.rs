@@ -23,6 +23,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A refusal with its HTTP status, FHIR's code of the issue, and a sentence.
     pub fn new(status: u16, code: &'static str, text: impl Into<String>) -> Refusal {
         Refusal { status, code, text: text.into(), expression: None }
     }
@@ -64,6 +65,7 @@ impl From<Refusal> for Answer {
 }
 
 impl Answer {
+    /// An answer without headers.
     pub fn new(status: u16, body: Value) -> Answer {
         Answer { status, headers: Map::new(), body }
     }

@@ -41,6 +41,9 @@ pub struct Overrides {
 }
 
 /// Writes, reads and deletes an object of the storage that is configured.
+///
+/// # Errors
+/// Only what no call can be the cause of.
 pub fn healthcheck() -> Result<Answer, Error> {
     backend::stop_threads_at_exit();
     let storage = match configured(&Overrides::default()) {
@@ -67,6 +70,9 @@ pub fn healthcheck() -> Result<Answer, Error> {
 }
 
 /// What settings name; else which of them is missing, in the words of Aidbox.
+///
+/// # Errors
+/// As `storage_account::kept`.
 pub fn configured(overrides: &Overrides) -> Result<Result<Storage, &'static str>, Error> {
     let either = |given: &Option<String>, set: fn() -> String| given.clone().unwrap_or_else(set);
     let backend = either(&overrides.provider, guc::storage_backend);

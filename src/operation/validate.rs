@@ -35,6 +35,7 @@ const REFERENCES: u64 = 50_000;
 /// Looks through the tables that are the job's tasks.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Validate {
+    /// Whether resources are checked against the definitions.
     pub structure: bool,
     pub references: bool,
     /// Rows of this `ts` only, in microseconds since 2000-01-01 UTC.
@@ -48,6 +49,9 @@ impl Work for Validate {
 }
 
 /// Asks for the validation of tables. `request` is what is shown of it.
+///
+/// # Errors
+/// As `job::enter`.
 pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
     let spec = JobSpec::new(guc::taken_over(), &validate)?;
     let tasks: Vec<NewTask> = tables

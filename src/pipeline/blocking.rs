@@ -10,6 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What comes of `work`, which ends soon once it is interrupted.
+///
+/// # Errors
+/// Those of `work`, and `Internal` where no thread is left. A cancel while it waits is raised.
 pub fn run<T: Send + 'static>(
     control: &mut dyn WaitControl,
     work: impl FnOnce(&Interrupt) -> Result<T, Error> + Send + 'static,

@@ -61,6 +61,10 @@ pub enum Next<O> {
 }
 
 impl<I, O> Queue<I, O> {
+    /// A queue of so many bytes under way.
+    ///
+    /// # Errors
+    /// `Internal` where the process has no file descriptor left.
     pub fn new(budget: usize) -> Result<Queue<I, O>, Error> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|error| Error::Internal(format!("could not make an eventfd: {error}")))?;
@@ -142,6 +146,9 @@ impl<I, O> Queue<I, O> {
     }
 
     /// The main thread: the next result in order.
+    ///
+    /// # Errors
+    /// The error of the block whose turn it is, or of the feeder.
     pub fn next(&self) -> Result<Next<O>, Error> {
         // Before the look at the state, so that what comes after it wakes us.
         let _ = self.event.read();
@@ -166,6 +173,7 @@ impl<I, O> Queue<I, O> {
         self.changed.notify_all();
     }
 
+    /// Readable when `next` may have something new.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }

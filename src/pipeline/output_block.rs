@@ -31,11 +31,17 @@ pub struct OutputBlock {
 
 impl OutputBlock {
     /// What no rows become.
+    ///
+    /// # Errors
+    /// `Memory`.
     pub fn empty(form: OutputEncoding) -> Result<OutputBlock, Error> {
         OutputBlock::default().finish(form)
     }
 
     /// Makes room for bytes to come.
+    ///
+    /// # Errors
+    /// `Memory`.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Error> {
         self.bytes.try_reserve(bytes).map_err(|_| Error::Memory)
     }
@@ -60,12 +66,18 @@ impl OutputBlock {
     }
 
     /// Compresses the piece where that is asked for.
+    ///
+    /// # Errors
+    /// `Memory`, `RowTooLarge`.
     pub fn finish(self, form: OutputEncoding) -> Result<OutputBlock, Error> {
         if form == OutputEncoding::Gzip { Ok(OutputBlock { bytes: gzip(&self.bytes)?, values: Vec::new() }) } else { Ok(self) }
     }
 }
 
 /// One gzip member.
+///
+/// # Errors
+/// `Memory`.
 pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let broken = |error: std::io::Error| Error::Internal(error.to_string());
     let mut out = Vec::new();

@@ -78,6 +78,7 @@ struct Workers<B, O> {
 }
 
 impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
+    /// Blocks of `source` through `maker`, on so many threads once a block is large enough for them.
     pub fn new(source: F, maker: M, threads: usize) -> ParallelMap<F, M> {
         ParallelMap {
             source,
@@ -105,6 +106,9 @@ impl<F: BlockSource, M: BlockTransform<F::Block>> ParallelMap<F, M> {
     }
 
     /// What was made of the next block; None at the end. At least one block comes, without rows where there are none.
+    ///
+    /// # Errors
+    /// The error of the block whose turn it is, of the source, or of the wait.
     pub fn next(&mut self, control: &mut dyn WaitControl) -> Result<Option<M::Made>, Error> {
         if !self.started {
             self.started = true;

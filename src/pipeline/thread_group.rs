@@ -41,6 +41,9 @@ impl ThreadGroup {
     }
 
     /// Starts a thread with all signals blocked from its first instruction, so that what it starts has them blocked too.
+    ///
+    /// # Errors
+    /// `Internal` where the system has no thread left.
     pub fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let internal = |error: &dyn std::fmt::Display| Error::Internal(format!("could not start a thread: {error}"));
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|error| internal(&error))?;

@@ -26,6 +26,10 @@ pub struct Uploader {
 }
 
 impl Uploader {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// `Internal` where no thread or file descriptor is left.
     pub fn new(bucket: Bucket, access: ClientConfig) -> Result<Uploader, Error> {
         let queue = Arc::new(Queue::new(BUDGET)?);
         let (waker, worker) = (Arc::clone(&queue), Arc::clone(&queue));
@@ -56,17 +60,26 @@ impl Uploader {
     }
 
     /// Begins an object.
+    ///
+    /// # Errors
+    /// `Source` where the store failed, of this or an earlier command.
     pub fn open(&mut self, control: &mut dyn WaitControl, key: &str) -> Result<(), Error> {
         self.put(control, UploadCommand::Open(key.to_owned()), 0)
     }
 
     /// Adds to it, once there is room for more.
+    ///
+    /// # Errors
+    /// As `open`.
     pub fn write(&mut self, control: &mut dyn WaitControl, bytes: Vec<u8>) -> Result<(), Error> {
         let size = bytes.len();
         self.put(control, UploadCommand::Bytes(bytes), size)
     }
 
     /// Ends it: it will be there.
+    ///
+    /// # Errors
+    /// As `open`.
     pub fn close(&mut self, control: &mut dyn WaitControl) -> Result<(), Error> {
         self.put(control, UploadCommand::Close, 0)
     }
@@ -85,6 +98,9 @@ impl Uploader {
     }
 
     /// Waits until all is written.
+    ///
+    /// # Errors
+    /// As `open`.
     pub fn finish(self, control: &mut dyn WaitControl) -> Result<(), Error> {
         self.queue.end(Ok(()));
         loop {

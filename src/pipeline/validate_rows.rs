@@ -43,6 +43,7 @@ pub struct ValidatedBlock {
 pub struct RowValidator {
     /// Its `to` is what the table holds.
     pub config: RenderConfig,
+    /// The definitions.
     pub structure: &'static Structure,
     pub checks: Checks,
 }

@@ -42,6 +42,9 @@ pub enum Bucket {
 
 impl Bucket {
     /// Reads a URL, or an absolute path of the server.
+    ///
+    /// # Errors
+    /// `Source` (`NotABucket`).
     pub fn parse(text: &str) -> Result<Bucket, Error> {
         let unsupported = || Error::source(&redact(text), SourceFault::NotABucket);
         if text.starts_with('/') {
@@ -119,6 +122,9 @@ impl Bucket {
     }
 
     /// The same under the one name that it has in the file system.
+    ///
+    /// # Errors
+    /// That of a directory that cannot be found.
     pub fn canonical(&self) -> Result<Bucket, SourceFault> {
         match self {
             Bucket::Directory(path) => path.canonicalize().map(Bucket::Directory).map_err(file::fault),
@@ -132,6 +138,9 @@ impl Bucket {
     }
 
     /// The store, for whom `access` says.
+    ///
+    /// # Errors
+    /// `NoAccount`, and those of the store's `new`.
     pub fn store(&self, access: &ClientConfig, interrupt: &Interrupt) -> Result<Box<dyn Store>, SourceFault> {
         let (accounts, none) = (&access.accounts, SourceFault::NoAccount);
         Ok(match self {

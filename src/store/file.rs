@@ -9,6 +9,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Opens a regular file at a byte; a pipe or a device could hang the thread for ever.
+///
+/// # Errors
+/// `NoSuchFile`, `NotAFile`, `FileDenied`, `Read`.
 pub fn open(path: &Path, from: u64) -> Result<Opened, SourceFault> {
     // Without waiting, should it be a pipe; of the open file, so that nobody can put another in its place.
     let mut file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(fault)?;

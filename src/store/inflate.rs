@@ -24,6 +24,7 @@ const MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub struct Broken(pub SourceFault);
 
 impl Broken {
+    /// The fault as an error of a reader.
     pub fn io(fault: SourceFault) -> io::Error {
         io::Error::other(Broken(fault))
     }
@@ -85,6 +86,9 @@ pub struct Inflated {
 }
 
 /// The plain bytes of a source that was opened where reading can begin.
+///
+/// # Errors
+/// That of reading the first bytes.
 pub fn inflate(opened: Opened, interrupt: Interrupt, from: Restart) -> Result<Inflated, SourceFault> {
     let sent = Arc::new(AtomicU64::new(from.sent));
     let mut guarded = Guarded { reader: opened.reader, interrupt, sent: Arc::clone(&sent) };

@@ -18,6 +18,7 @@ struct State {
 }
 
 impl Interrupt {
+    /// One that nobody stopped.
     pub fn new() -> Interrupt {
         Interrupt::default()
     }

@@ -28,6 +28,9 @@ pub enum Source {
 
 impl Source {
     /// Reads a URL, or an absolute path of the server.
+    ///
+    /// # Errors
+    /// `Source` for a URL or path that no source can be.
     pub fn parse(text: &str) -> Result<Source, Error> {
         let unsupported = || Error::source(&redact(text), SourceFault::Unsupported);
         if text.starts_with('/') {
@@ -52,6 +55,9 @@ impl Source {
     /// The files that a pattern (`/data/*.ndjson.gz`) stands for, in the order of their names; else the source itself. A file whose name has
     /// a pattern's signs is that file.
     /// `each` is called now and then.
+    ///
+    /// # Errors
+    /// `Source` where a pattern finds nothing, or cannot be read.
     pub fn resolve(self, each: &mut dyn FnMut()) -> Result<Vec<Source>, Error> {
         let path = match &self {
             Source::File(path) if !path.exists() => path.to_string_lossy().into_owned(),
@@ -86,6 +92,9 @@ impl Source {
 
     /// The inflated bytes from where reading can begin, with what tells the content from another: it must agree with what is `known` of it.
     /// Faults of the source come out of `read` as [`inflate::Broken`].
+    ///
+    /// # Errors
+    /// Those of opening and of the first bytes.
     pub fn open(
         &self,
         access: &ClientConfig,
@@ -109,6 +118,9 @@ impl Source {
     }
 
     /// Asks whether its content is still what was read; a web server is not asked, since it may not answer twice.
+    ///
+    /// # Errors
+    /// `Changed`.
     pub fn confirm(&self, access: &ClientConfig, interrupt: &Interrupt, known: &Identity) -> Result<(), SourceFault> {
         let now = match self {
             Source::Http(_) => return Ok(()),

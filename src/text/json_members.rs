@@ -7,14 +7,26 @@ use std::time::Duration;
 /// Bytes of an option that is repeated in every row.
 const MOST_TEXT: usize = 1000;
 
+/// Reads JSON.
+///
+/// # Errors
+/// `InvalidOption` where it is none.
 pub fn value(text: &str, name: &'static str) -> Result<Value, Error> {
     serde_json::from_str(text).map_err(|_| Error::InvalidOption { name, expected: "a JSON object" })
 }
 
+/// The members of an object.
+///
+/// # Errors
+/// `InvalidOption` for another value.
 pub fn object(value: &Value, name: &'static str) -> Result<Map<String, Value>, Error> {
     value.as_object().cloned().ok_or(Error::InvalidOption { name, expected: "a JSON object" })
 }
 
+/// Refuses keys that are not known.
+///
+/// # Errors
+/// `UnknownOption` names the first of them.
 pub fn check_keys(object: &Map<String, Value>, known: &'static [&'static str]) -> Result<(), Error> {
     match object.keys().find(|key| !known.contains(&key.as_str())) {
         Some(name) => Err(Error::UnknownOption { name: name.chars().take(100).collect(), known }),
@@ -22,6 +34,10 @@ pub fn check_keys(object: &Map<String, Value>, known: &'static [&'static str]) -
     }
 }
 
+/// A boolean; `default` where it is missing or null.
+///
+/// # Errors
+/// `InvalidOption` for another value.
 pub fn boolean(object: &Map<String, Value>, name: &'static str, default: bool) -> Result<bool, Error> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(default),
@@ -30,6 +46,10 @@ pub fn boolean(object: &Map<String, Value>, name: &'static str, default: bool) -
     }
 }
 
+/// A string of at most 1000 bytes; None where it is missing or null.
+///
+/// # Errors
+/// `InvalidOption` for another value.
 pub fn string(object: &Map<String, Value>, name: &'static str) -> Result<Option<String>, Error> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -39,6 +59,9 @@ pub fn string(object: &Map<String, Value>, name: &'static str) -> Result<Option<
 }
 
 /// A number from 0 to `most`; 0 where it is not given.
+///
+/// # Errors
+/// `InvalidOption` for another value.
 pub fn whole(object: &Map<String, Value>, name: &'static str, expected: &'static str, most: u64) -> Result<u64, Error> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(0),
@@ -47,6 +70,9 @@ pub fn whole(object: &Map<String, Value>, name: &'static str, expected: &'static
 }
 
 /// A time; None for 0, which is no limit.
+///
+/// # Errors
+/// `InvalidOption` for another value.
 pub fn milliseconds(object: &Map<String, Value>, name: &'static str) -> Result<Option<Duration>, Error> {
     let value = whole(object, name, "a whole number of milliseconds, 0 for no limit", u64::from(u32::MAX))?;
     Ok((value > 0).then(|| Duration::from_millis(value)))

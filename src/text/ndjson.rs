@@ -73,6 +73,7 @@ pub struct Until<R> {
 }
 
 impl<R> Until<R> {
+    /// Reads from byte `at` of the source, where a line begins, to the end of the line that holds byte `end - 1`.
     pub fn new(reader: R, at: u64, end: u64) -> Until<R> {
         Until { reader, at, end, ended: at >= end }
     }

@@ -7,8 +7,9 @@
 //!   room and of rooms of later lines. The crate's root is the room `crate`, above all others.
 //! - `refuse KIND NAME...`: no item of this kind (`mod`, `fn`, `type` for struct, enum, union, trait and alias, `const` for static too) has such a name.
 //! - `allow MODULE KIND NAME`: but for this one, which means something else.
+//! - `document`: what is `pub` has a doc comment, and under `# Errors` says when it fails where it returns a Result.
 //!
-//! Refused are an import from a room of the same or an earlier line, a circle of modules, a module without a room, and a refused name. `--graph`
+//! Refused are an import from a room of the same or an earlier line, a circle of modules, a module without a room, a refused name, and an item that is not documented. `--graph`
 //! prints the dependencies between rooms, and within them, instead.
 
 mod graph;

@@ -23,6 +23,8 @@ pub struct Rules {
     rooms: Vec<(String, usize)>,
     names: Vec<RefusedName>,
     allowed: Vec<AllowedName>,
+    /// Whether what is `pub` needs a doc comment.
+    documented: bool,
 }
 
 /// # Errors
@@ -41,8 +43,9 @@ pub fn parse(text: &str) -> io::Result<Rules> {
                 let [module, kind, name] = [(); 3].map(|()| words.next().unwrap_or_default().to_owned());
                 rules.allowed.push(AllowedName { module, kind, name });
             }
+            Some("document") => rules.documented = true,
             None => {}
-            Some(_) => return Err(io::Error::other(format!("line {}: neither `room` nor `refuse` nor `allow`", floor + 1))),
+            Some(_) => return Err(io::Error::other(format!("line {}: neither `room`, `refuse`, `allow` nor `document`", floor + 1))),
         }
     }
     Ok(rules)
@@ -81,6 +84,11 @@ impl Rules {
                 if is_refused && !is_allowed {
                     faults.push(format!("{file}:{line}: {kind} {name}: another name is agreed for this"));
                 }
+            }
+            for (kind, name, line) in module.undocumented.iter().filter(|_| self.documented) {
+                faults.push(format!(
+                    "{file}:{line}: {kind} {name} is public, and nothing says what it is, or under `# Errors` when it fails"
+                ));
             }
         }
         for circle in graph::circles(modules) {
@@ -144,6 +152,33 @@ mod tests {
         let test = "#[cfg(test)] mod tests { use crate::api; } #[cfg(test)] use crate::api::x; #[cfg(test)] fn f() { crate::api::g() }";
         assert_eq!(faults(ROOMS, &[("api", ""), ("pg::sys", test)]), [""; 0]);
         assert_eq!(faults(ROOMS, &[("api", ""), ("pg::sys", &format!("{test} use crate::api::load;"))]).len(), 1);
+    }
+
+    #[test]
+    fn what_is_public_is_documented() {
+        let rules = format!("{ROOMS}document\n");
+        for text in [
+            "pub fn f() {}",
+            "#[inline] pub const unsafe extern \"C\" fn f() {}",
+            "struct S; impl S { pub fn f() {} }",
+            "#[derive(Debug)] pub struct S { x: u8 }",
+            "pub const X: u8 = 1;",
+            "/// One. \n pub fn a() {} pub trait T {}",
+            "/// One. \n pub fn a<T>(f: impl Fn() -> u8) -> Result<T, E> { f() }",
+        ] {
+            assert_eq!(faults(&rules, &[("api", text)]).len(), 1, "{text}");
+            assert_eq!(faults(ROOMS, &[("api", text)]).len(), 0, "{text}");
+        }
+        for text in [
+            "fn f() {} pub(crate) fn g() {} pub mod m;",
+            "/// Says. \n #[derive(Debug)] #[allow(unused)] pub struct S;",
+            "#[cfg(test)] mod tests { pub fn f() {} }",
+            "/// One. \n/// # Errors\n/// None. \n pub fn a() -> Result<u8, E> { f() }",
+            "/// One. \n pub fn a(f: impl Fn() -> Result<u8, E>) -> u8 { f() }",
+            "pub use a::b; /// X. \n pub const X: fn() = f;",
+        ] {
+            assert_eq!(faults(&rules, &[("api", text)]), [""; 0], "{text}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct Module {
     pub needs: BTreeMap<String, usize>,
     /// What it defines: kind, name and line.
     pub items: Vec<(&'static str, String, usize)>,
+    /// Those of them that are `pub` without a doc comment, or return a Result and do not say when they fail.
+    pub undocumented: Vec<(&'static str, String, usize)>,
 }
 
 /// Modules by their path without `crate`, such as `pg::table`; the root's is empty.
@@ -37,7 +39,8 @@ pub fn parse(texts: Vec<(String, PathBuf, String)>) -> io::Result<Modules> {
     let mut found = BTreeMap::new();
     for (path, file, text) in texts {
         let tokens = TokenStream::from_str(&text).map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?;
-        let mut reading = Reading { path: segments(&path), paths: Vec::new(), below: Vec::new(), items: Vec::new() };
+        let mut reading =
+            Reading { path: segments(&path), paths: Vec::new(), below: Vec::new(), items: Vec::new(), undocumented: Vec::new() };
         reading.stream(tokens, &[]);
         found.insert(path, (file, reading));
     }
@@ -51,7 +54,7 @@ pub fn parse(texts: Vec<(String, PathBuf, String)>) -> io::Result<Modules> {
                 needs.entry(module).or_insert(*line);
             }
         }
-        (path, Module { file, needs, items: reading.items })
+        (path, Module { file, needs, items: reading.items, undocumented: reading.undocumented })
     });
     Ok(modules.collect())
 }
@@ -93,6 +96,7 @@ struct Reading {
     /// What may be modules below this one.
     below: Vec<(Vec<String>, usize)>,
     items: Vec<(&'static str, String, usize)>,
+    undocumented: Vec<(&'static str, String, usize)>,
 }
 
 impl Reading {
@@ -137,8 +141,15 @@ impl Reading {
                             self.below.push((below, line));
                         }
                         (keyword, Some(TokenTree::Ident(name))) => {
-                            if let Some(kind) = kind_of(keyword) {
+                            // `const` before `fn` is no constant.
+                            let is_modifier = ["fn", "unsafe", "async", "extern"].iter().any(|modifier| name == modifier);
+                            if let Some(kind) = kind_of(keyword).filter(|_| !is_modifier) {
                                 self.items.push((kind, name.to_string(), line));
+                                let doc = doc_of_public(&tokens[..at]);
+                                let fails = kind == "fn" && returns_result(&tokens[at + 2..]);
+                                if doc.is_some_and(|doc| doc.is_empty() || (fails && !doc.contains("# Errors"))) {
+                                    self.undocumented.push((kind, name.to_string(), line));
+                                }
                             }
                         }
                         _ => {}
@@ -198,6 +209,41 @@ impl Reading {
 
 fn is(token: Option<&TokenTree>, character: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == character)
+}
+
+/// The doc comment of an item, by what stands before its keyword; None where it is not `pub`.
+fn doc_of_public(before: &[TokenTree]) -> Option<String> {
+    let is_modifier = |token: &TokenTree| match token {
+        TokenTree::Ident(word) => matches!(word.to_string().as_str(), "const" | "unsafe" | "async" | "extern"),
+        TokenTree::Literal(_) => true,
+        _ => false,
+    };
+    let at = before.iter().rposition(|token| !is_modifier(token))?;
+    if !matches!(&before[at], TokenTree::Ident(word) if *word == "pub") {
+        return None;
+    }
+    let (mut rest, mut doc) = (&before[..at], String::new());
+    while let [above @ .., hash, TokenTree::Group(attribute)] = rest
+        && is(Some(hash), '#')
+        && attribute.delimiter() == Delimiter::Bracket
+    {
+        if matches!(attribute.stream().into_iter().next(), Some(TokenTree::Ident(word)) if word == "doc") {
+            doc.push_str(&attribute.stream().to_string());
+        }
+        rest = above;
+    }
+    Some(doc)
+}
+
+/// Whether a function returns a Result, by what follows its name.
+fn returns_result(after: &[TokenTree]) -> bool {
+    let ends =
+        |token: &TokenTree| matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace) || is(Some(token), ';');
+    let head = &after[..after.iter().position(ends).unwrap_or(after.len())];
+    // Behind the arguments, whose own closures may return one.
+    let arguments = head.iter().position(|token| matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis));
+    let behind = &head[arguments.map_or(head.len(), |at| at + 1)..];
+    matches!(behind, [dash, angle, TokenTree::Ident(word), ..] if is(Some(dash), '-') && is(Some(angle), '>') && *word == "Result")
 }
 
 fn kind_of(keyword: &str) -> Option<&'static str> {

@@ -30,6 +30,9 @@ pub struct Query(BTreeMap<String, Vec<String>>);
 
 impl Request {
     /// Reads the arguments of `bulk.http`. The path may have its query with it, as request lines do.
+    ///
+    /// # Errors
+    /// 400 for a path, query or header that cannot be read.
     pub fn read(method: &str, target: &str, query: &str, headers: &str, body: Option<String>) -> Result<Request, Refusal> {
         if target.len() > MOST_TARGET {
             return Err(Refusal::new(414, "too-long", format!("the path and its query must not be longer than {MOST_TARGET} bytes")));
@@ -111,6 +114,9 @@ impl Query {
     }
 
     /// Refuses all but these.
+    ///
+    /// # Errors
+    /// 400 names the first parameter that the path does not know.
     pub fn only(&self, known: &[&str]) -> Result<(), Refusal> {
         match self.0.keys().find(|name| !known.contains(&name.as_str())) {
             None => Ok(()),
@@ -123,6 +129,9 @@ impl Query {
     }
 
     /// The one value of a parameter.
+    ///
+    /// # Errors
+    /// 400 where a parameter is given twice.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Refusal> {
         match self.0.get(name).map(Vec::as_slice) {
             None => Ok(None),
@@ -132,6 +141,9 @@ impl Query {
     }
 
     /// A parameter that is true or false, false where it is not given.
+    ///
+    /// # Errors
+    /// 400 for another value than true or false.
     pub fn flag(&self, name: &str) -> Result<bool, Refusal> {
         match self.one(name)? {
             None | Some("false") => Ok(false),

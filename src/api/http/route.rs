@@ -36,6 +36,7 @@ pub enum Missing {
 }
 
 impl Missing {
+    /// The answer: 404, or 405 with the methods that the path has.
     pub fn refusal(&self) -> Refusal {
         match self {
             Missing::Path => Refusal::not_found(),
@@ -51,6 +52,9 @@ pub fn is_import(path: &str) -> bool {
 }
 
 /// The operation that a method of a path is.
+///
+/// # Errors
+/// `Missing` where no path, or no method of the path, is meant.
 pub fn find(method: &str, path: &[String]) -> Result<Route, Missing> {
     let mut methods = methods(path);
     match methods.iter().position(|(known, _)| *known == method) {

@@ -14,6 +14,9 @@ use pgrx::spi::quote_literal;
 use serde_json::{Value, json};
 
 /// `GET /<type>/$dump`.
+///
+/// # Errors
+/// The refusal of a request that is wrong, as 4xx; an error that no request can be the cause of.
 pub fn dump(name: &str, query: &Query) -> Result<Reply, Wrong> {
     query.only(&["_since", "fhir", "gzip"])?;
     let since = query.one("_since")?.map(since).transpose()?;
@@ -28,6 +31,9 @@ pub fn dump(name: &str, query: &Query) -> Result<Reply, Wrong> {
 }
 
 /// `GET /<type>/$dump-csv`.
+///
+/// # Errors
+/// As `dump`.
 pub fn dump_csv(name: &str, query: &Query) -> Result<Reply, Wrong> {
     query.only(&["gzip"])?;
     let gzip = query.flag("gzip")?;
@@ -39,6 +45,9 @@ pub fn dump_csv(name: &str, query: &Query) -> Result<Reply, Wrong> {
 }
 
 /// `POST /$dump-sql`.
+///
+/// # Errors
+/// As `dump`.
 pub fn dump_sql(query: &Query, body: Option<&str>) -> Result<Reply, Wrong> {
     query.only(&["_format", "gzip"])?;
     let gzip = query.flag("gzip")?;

@@ -23,6 +23,7 @@ pub struct Found {
     pub resource_type: String,
 }
 
+/// The objects of a bucket, sorted into those that are loaded and others.
 #[derive(Debug, Default)]
 pub struct Listing {
     pub found: Vec<Found>,
@@ -32,6 +33,9 @@ pub struct Listing {
 }
 
 /// Lists a bucket.
+///
+/// # Errors
+/// `Source` where the listing fails or is interrupted.
 pub fn list(params: &Params, access: ClientConfig, control: &mut dyn WaitControl) -> Result<Listing, Error> {
     let (bucket, prefixes) = (params.bucket.clone(), params.prefixes.clone());
     let (named, mut listing) = blocking::run(control, move |interrupt| {

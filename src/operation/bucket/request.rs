@@ -69,6 +69,10 @@ const MOST_THREADS: u64 = 1000;
 const MOST_PREFIXES: usize = 10_000;
 
 impl Params {
+    /// Reads the parameters of a call.
+    ///
+    /// # Errors
+    /// `UnknownOption` and `InvalidOption` for keys and values that are none; `Source` for a URL that names no bucket.
     pub fn read(given: &Map<String, Value>) -> Result<Params, Error> {
         check_keys(given, KEYS)?;
         let threads = match given.get("thread-num") {
@@ -114,6 +118,9 @@ impl Params {
 }
 
 /// The bucket that is named.
+///
+/// # Errors
+/// `InvalidOption` where it is missing, `Source` for a URL that names no bucket.
 pub fn bucket(given: &Map<String, Value>) -> Result<Bucket, Error> {
     let missing = Error::InvalidOption { name: "bucket", expected: "the URL of a bucket, like s3://name" };
     Bucket::parse(&string(given, "bucket")?.ok_or(missing)?)

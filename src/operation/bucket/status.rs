@@ -11,6 +11,9 @@ use serde_json::{Map, Value, json};
 const KEYS: &[&str] = &["bucket"];
 
 /// `{state: in-progress | completed | interrupted, progress: {total, pending, done, error}}`.
+///
+/// # Errors
+/// Only what no call can be the cause of.
 pub fn status(given: &Map<String, Value>) -> Result<Answer, Error> {
     let bucket = check_keys(given, KEYS).and_then(|()| match string(given, "bucket")?.as_deref() {
         Some(name) if forget::is_local(name) => Ok(forget::all_directories()),

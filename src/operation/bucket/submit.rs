@@ -27,6 +27,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 /// Starts loading what is new in a bucket, and goes on with what was left behind.
+///
+/// # Errors
+/// Only what no call can be the cause of.
 pub fn start(given: &Map<String, Value>) -> Result<Answer, Error> {
     backend::require_utf8()?;
     backend::require_writable(c"bulk.load_from_bucket");

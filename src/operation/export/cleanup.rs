@@ -38,6 +38,9 @@ fn order(cleanup: Cleanup, id: &str) -> Result<(), Error> {
 }
 
 /// The same where a job is an export.
+///
+/// # Errors
+/// As `job::enter`.
 pub fn order_after(id: &str) -> Result<(), Error> {
     let standing = job_control::standing(id)?;
     if standing.kind != JobKind::Export {
@@ -51,6 +54,9 @@ pub fn order_after(id: &str) -> Result<(), Error> {
 }
 
 /// Ends an export that cannot be done; its files are deleted.
+///
+/// # Errors
+/// As `job::enter`.
 pub fn fail(job: &Job, sink: &ExportTarget, message: &str) -> Result<(), Error> {
     job::fail(job, message)?;
     order(Cleanup { job: job.number, sink: sink.clone() }, &job.id)
@@ -80,6 +86,9 @@ fn work(job: &Job, cleanup: &Cleanup) -> Result<Step, Failure> {
 }
 
 /// Deletes the files of runs. What stays is written down, and why.
+///
+/// # Errors
+/// Where what is left cannot be recorded, or the role or its rights are gone.
 pub fn runs(job: &Job, sink: &ExportTarget, runs: &[Run]) -> Result<(), Failure> {
     for run in runs {
         let known = transaction::run(None, || files::keys(run))?;

@@ -49,6 +49,9 @@ pub fn config(table: &Table, resource_type: &str) -> RenderConfig {
 }
 
 /// PatientScope resources are meant; None for everybody's. `patients` is the table of Patients.
+///
+/// # Errors
+/// Those of the queries.
 pub fn of(scope: &PatientScope, patients: Option<&Table>) -> Result<Option<Patients>, Error> {
     let list = match scope {
         PatientScope::Everybodys => return Ok(None),
@@ -72,6 +75,9 @@ pub fn of(scope: &PatientScope, patients: Option<&Table>) -> Result<Option<Patie
 }
 
 /// The patients who are members of a Group, in order, but for those who are not any more; None for no such Group.
+///
+/// # Errors
+/// Those of the query.
 pub fn members(table: &Table, group: &str) -> Result<Option<Vec<String>>, Error> {
     let mut filter = Filter::default();
     filter.one_of(vec![group.to_owned()], Vec::new());

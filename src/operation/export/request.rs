@@ -17,6 +17,7 @@ pub enum Level {
 }
 
 impl Level {
+    /// None for an unknown word.
     pub fn read(word: &str) -> Option<Level> {
         Some(match word {
             "system" => Level::System,
@@ -26,6 +27,7 @@ impl Level {
         })
     }
 
+    /// As `bulk.export` takes it.
     pub fn word(self) -> &'static str {
         match self {
             Level::System => "system",
@@ -35,6 +37,7 @@ impl Level {
     }
 }
 
+/// The parameters of an export (https://hl7.org/fhir/uv/bulkdata/export.html#query-parameters).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
     pub gzip: bool,
@@ -172,6 +175,9 @@ fn of_resource(resource: &Value, ignore: &mut Ignore) -> Result<Vec<RawParam>, R
 
 impl Params {
     /// Reads them for a level.
+    ///
+    /// # Errors
+    /// 400 names the parameter that is wrong.
     pub fn read(definitions: &Definitions, level: Level, params: &Value, handling: Handling) -> Result<Params, Refusal> {
         let is_resource = params["resourceType"] == json!("Parameters");
         let mut read = Params::default();

@@ -29,6 +29,9 @@ const PREPARED: Duration = Duration::from_secs(60);
 const ALONE: Duration = Duration::from_secs(300);
 
 /// Begins an export, or begins it anew, and stays until it has ended.
+///
+/// # Errors
+/// `NoRole`, `Prepared`, `TableBusy`, `NoWorker`, and what a transaction meets.
 pub fn hold(job: &Job, export: &Export, task: &Task) -> Result<Step, Failure> {
     if job.role.is_none() {
         return Err(Failure::Ours(Error::NoRole));

@@ -21,6 +21,9 @@ use std::time::{Duration, SystemTime};
 const COME_BACK: (u64, u64) = (1, 60);
 
 /// 202, 200 with the manifest, 404, 500.
+///
+/// # Errors
+/// Only what no request can be the cause of.
 pub fn status(id: &str) -> Result<Answer, Error> {
     backend::stop_threads_at_exit();
     let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));

@@ -32,6 +32,9 @@ const COME_BACK: u32 = 10;
 type Tables = Vec<(String, Table)>;
 
 /// Starts an export: 202, or a refusal. Only what no request can be the cause of is an error.
+///
+/// # Errors
+/// Only what no request can be the cause of.
 pub fn start(level: &str, params: &Value, group: Option<&str>, handling: Handling) -> Result<Answer, Error> {
     backend::require_utf8()?;
     backend::require_writable(c"bulk.export");
@@ -240,6 +243,9 @@ fn path(level: Level, group: Option<&str>, params: &Params) -> String {
 }
 
 /// Ends an export, or gives up its files: 202.
+///
+/// # Errors
+/// Only what no request can be the cause of.
 pub fn cancel(id: &str) -> Result<Answer, Error> {
     let unknown = || Answer::from(Refusal::new(404, "not-found", format!("there is no export \"{}\"", short(id))));
     let standing = match job_control::standing(id) {

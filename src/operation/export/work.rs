@@ -48,6 +48,7 @@ pub struct Exporting {
 struct Memory(Option<(i64, Option<Patients>)>);
 
 impl Exporting {
+    /// An export of which no task has been done here.
     pub fn new(export: Export) -> Exporting {
         Exporting { export, memory: Memory::default() }
     }

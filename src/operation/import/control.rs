@@ -30,6 +30,9 @@ pub enum Version {
 }
 
 /// Does what a request asks for. Only what no request can be the cause of is an error.
+///
+/// # Errors
+/// Only what no request can be the cause of.
 pub fn act(body: &Value, fhir: bool, version: Version) -> Result<Answer, Error> {
     let Request { id, action } = match Request::read(body) {
         Ok(request) => request,
@@ -101,6 +104,9 @@ fn tasks_of(wanted: &Start, options: &LoadOptions) -> Result<(Vec<NewTask>, Vec<
 }
 
 /// Enters a session, whose request is shown as it is made of its inputs: its id. None when the id is a job's already.
+///
+/// # Errors
+/// Whatever the request can be blamed for: `InvalidOption`, `UnknownType`, `MissingRole`, `Source` for a URL that no source can be.
 pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(&[NewTask]) -> Value) -> Result<Option<String>, Error> {
     let text = Value::Object(wanted.options.clone()).to_string();
     let options = LoadOptions::read(&text)?;

@@ -21,6 +21,9 @@ const MAX_SOURCE_BYTES: i64 = 1 << 41;
 
 /// What to look for in a source that may be divided; None where it may not: something of it is loaded, or the order of its lines matters for
 /// more than which of them stays.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn look_for(task: &Task, options: &LoadOptions) -> Result<Option<Division>, Error> {
     let size = guc::range_size();
     let is_new = task.range.is_none() && task.progress.read == 0 && task.progress.checkpoint.position.offset == 0;
@@ -37,6 +40,9 @@ pub fn is_due(division: &Option<Division>) -> bool {
 }
 
 /// Divides the task; false where the versions for it cannot be had.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn divide(job: &Job, task: &mut Task, division: Option<&Division>) -> Result<bool, Error> {
     let Some((division, identity)) = division.and_then(|division| Some((division, division.found.get()?))) else { return Ok(false) };
     let length = identity.length.unwrap_or_default();

@@ -12,6 +12,7 @@ pub struct Request {
     pub action: Action,
 }
 
+/// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Start(Start),
@@ -21,6 +22,7 @@ pub enum Action {
     ForceResume,
 }
 
+/// A session to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     pub shape: ApiVersion,
@@ -54,6 +56,7 @@ pub enum Mode {
     Transaction,
 }
 
+/// A source of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
     /// None where each line says its own.
@@ -66,6 +69,7 @@ pub struct Input {
 /// Retries where the request says nothing.
 pub const RETRIES: u32 = 2;
 const MOST_RETRIES: u64 = 100;
+/// Most sources of a session.
 pub const MAX_INPUTS: usize = 100_000;
 const LONGEST_ID: usize = 256;
 /// Keys that are the session's own.
@@ -90,6 +94,9 @@ const SHOWN: &[&str] = &["action", "inputFormat", "inputSource", "contentEncodin
 
 impl Request {
     /// Reads a body, flat or under `resource`.
+    ///
+    /// # Errors
+    /// A sentence that names the key that is wrong.
     pub fn read(body: &Value) -> Result<Request, String> {
         let wrong = "the body must be a JSON object";
         let body = match body.get("resource") {

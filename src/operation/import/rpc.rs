@@ -29,6 +29,9 @@ const MOST_TOLD: i64 = 32 << 20;
 const MOST_DEPTH: usize = 1000;
 
 /// Starts a session, unless one is under way.
+///
+/// # Errors
+/// `UnknownOption`, `InvalidOption`, and those of `control::enter`.
 pub fn start(params: &Map<String, Value>) -> Result<Reply, Error> {
     backend::require_writable(c"aidbox.bulk/import-start");
     job_control::one_after_another(START);
@@ -90,6 +93,9 @@ fn inputs(params: &Map<String, Value>) -> Result<Vec<Input>, Error> {
 }
 
 /// How the last session stands.
+///
+/// # Errors
+/// `UnknownOption`.
 pub fn status(params: &Map<String, Value>) -> Result<Reply, Error> {
     check_keys(params, &[])?;
     match latest()? {
@@ -99,6 +105,9 @@ pub fn status(params: &Map<String, Value>) -> Result<Reply, Error> {
 }
 
 /// The lines that the last session rejected.
+///
+/// # Errors
+/// `UnknownOption`, `InvalidOption`.
 pub fn errors(params: &Map<String, Value>) -> Result<Reply, Error> {
     check_keys(params, ERRORS_PARAMETERS)?;
     let omits = match params.get("omit-resources?") {
@@ -147,6 +156,9 @@ fn steps(path: &str) -> Vec<Value> {
 }
 
 /// Ends the session that is under way.
+///
+/// # Errors
+/// `UnknownOption`.
 pub fn cancel(params: &Map<String, Value>) -> Result<Reply, Error> {
     backend::require_writable(c"aidbox.bulk/import-cancel");
     check_keys(params, &[])?;

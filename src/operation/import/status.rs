@@ -10,6 +10,9 @@ use crate::pg::state::{job_control, job_report, scheduler};
 use serde_json::{Map, Value, json};
 
 /// The status of a session.
+///
+/// # Errors
+/// Only what no request can be the cause of.
 pub fn status(id: &str, version: Version) -> Result<Answer, Error> {
     let unknown = || Answer::refuse(404, format!("there is no import \"{id}\""));
     let standing = match job_control::standing(id) {

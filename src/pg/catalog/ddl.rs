@@ -20,6 +20,9 @@ pub enum Key {
 }
 
 /// The table of a resource type, created where it is missing, and whether it lacks its key. The type has passed `resource_table::type_name`.
+///
+/// # Errors
+/// `NoSchema` where the search path has none that can be written to; `WrongShape` for a table of another shape. An ERROR where the role may not create tables.
 pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
     let history = |found: &Table| sql::relation(&format!("{}_history", found.plain_name), found.schema);
     if let Some(found) = resource_table::lookup(resource_type)?
@@ -58,6 +61,9 @@ pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
 
 /// Makes an unlogged table of the shape of a type's, of a name in its parts: the first schema of the search path where it names none.
 /// Its version and times may be missing. Says whether it was made now: another session may have been faster.
+///
+/// # Errors
+/// As `ensure`.
 pub fn stage(name: &[String], resource_type: &str) -> Result<(pg_sys::Oid, bool), Error> {
     let (schema, plain) = match name {
         [plain] => (creation_schema()?, plain),

@@ -22,6 +22,9 @@ pub struct Layout {
 }
 
 /// `Ok` with the table's layout if heap inserts equal INSERT here, `Err` with the reason if they do not. `needs_key`: ids are probed, which takes the key.
+///
+/// # Errors
+/// Why the table is written by INSERT, for a DEBUG1 message.
 pub fn layout(table: pg_sys::Oid, needs_key: bool) -> Result<Layout, String> {
     // SAFETY: the oid of a table that was looked up in this statement.
     let relation = unsafe { PgRelation::with_lock(table, pg_sys::RowExclusiveLock as i32) };
@@ -115,6 +118,9 @@ pub fn is_empty(table: pg_sys::Oid) -> bool {
 }
 
 /// Oid of the enum value that a new row's status has.
+///
+/// # Errors
+/// `WrongShape` where the type knows no `created`.
 pub fn created_status(status_type: &str) -> Result<pg_sys::Oid, Error> {
     // Through text: an enum is stored as the oid of its value.
     let query = format!(

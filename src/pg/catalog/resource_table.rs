@@ -27,6 +27,9 @@ pub struct Table {
 }
 
 /// A type's name as FHIR spells it, or the name of a type of the installation's own.
+///
+/// # Errors
+/// `InvalidType` for a name that is no type's.
 pub fn type_name(definitions: &Definitions, name: &str) -> Result<String, Error> {
     let plain = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.len() < 56 && name.bytes().all(|b| b.is_ascii_alphanumeric());
     if !plain {
@@ -60,11 +63,17 @@ pub fn parts_of(name: &str) -> Option<Vec<String>> {
 }
 
 /// The parts of a table's name as SQL spells it: with or without its schema.
+///
+/// # Errors
+/// `InvalidTable` for a text that is no name.
 pub fn parts(name: &str) -> Result<Vec<String>, Error> {
     parts_of(name).filter(|parts| parts.len() < 3).ok_or_else(|| Error::InvalidTable(name.chars().take(100).collect()))
 }
 
 /// The schema of this name.
+///
+/// # Errors
+/// `InvalidTable` where there is no such schema.
 pub fn schema(name: &str) -> Result<pg_sys::Oid, Error> {
     let name = CString::new(name).map_err(|_| Error::NoSchema)?;
     // SAFETY: a NUL-terminated name; a missing schema is an ERROR, as a missing right is.
@@ -72,6 +81,9 @@ pub fn schema(name: &str) -> Result<pg_sys::Oid, Error> {
 }
 
 /// The relation of a name as SQL spells it.
+///
+/// # Errors
+/// `InvalidTable` for a text that is no name.
 pub fn find_qualified(name: &str) -> Result<Option<pg_sys::Oid>, Error> {
     Ok(match parts(name)?.as_slice() {
         [of, plain] => sql::relation(plain, schema(of)?),
@@ -99,11 +111,17 @@ pub fn find(name: &str) -> Option<pg_sys::Oid> {
 }
 
 /// The table of a resource type, if there is one. The type has passed `type_name`.
+///
+/// # Errors
+/// `WrongShape` for a table without the columns of resources.
 pub fn lookup(resource_type: &str) -> Result<Option<Table>, Error> {
     find(&resource_type.to_ascii_lowercase()).map(describe).transpose()
 }
 
 /// The same, locked for writing to the transaction's end, so that it stays as it is described.
+///
+/// # Errors
+/// As `lookup`, and `WrongShape` where `id` has no unique key.
 pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
     let name = resource_type.to_ascii_lowercase();
     let mut found = find(&name);
@@ -151,6 +169,9 @@ fn text(name: *const std::ffi::c_char) -> String {
 }
 
 /// Reads a table's shape.
+///
+/// # Errors
+/// As `lookup`.
 pub fn describe(oid: pg_sys::Oid) -> Result<Table, Error> {
     // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
     let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
@@ -203,6 +224,9 @@ pub struct HistoryColumns {
 }
 
 /// Where a table's versions are kept.
+///
+/// # Errors
+/// `NoHistory`, `WrongShape`.
 pub fn history_columns(table: &Table) -> Result<HistoryColumns, Error> {
     let (oid, name) = find_history(table).ok_or_else(|| Error::NoHistory(table.plain_name.clone()))?;
     let columns = |oid| {
@@ -238,6 +262,9 @@ pub fn plain_name(oid: pg_sys::Oid) -> String {
 }
 
 /// The table of a qualified name and that of its earlier versions, if they are there. Nothing is locked.
+///
+/// # Errors
+/// As `find_qualified`.
 pub fn with_history(name: &str) -> Result<Oids, Error> {
     let history = match parts(name)?.as_slice() {
         [of, plain] => sql::relation(&format!("{plain}_history"), schema(of)?),
@@ -247,6 +274,9 @@ pub fn with_history(name: &str) -> Result<Oids, Error> {
 }
 
 /// These tables and what is below them, partitions and children.
+///
+/// # Errors
+/// Those of the query.
 pub fn with_children(tables: Oids) -> Result<Oids, Error> {
     let found = owner_sql::select_latest(
         "with recursive t (oid) as (select unnest($1::oid[]) union select i.inhrelid from pg_inherits i join t on i.inhparent = t.oid) select oid from t",
@@ -257,6 +287,9 @@ pub fn with_children(tables: Oids) -> Result<Oids, Error> {
 }
 
 /// Refuses a table of which the current user may read nothing.
+///
+/// # Errors
+/// `Unreadable` (42501).
 pub fn require_readable(table: &Table) -> Result<(), Error> {
     let mode = pg_sys::ACL_SELECT as pg_sys::AclMode;
     // SAFETY: a catalog look-up for a relation that exists.

@@ -12,6 +12,9 @@ const DISTANCE: i64 = 10_000;
 /// Reserves `count` consecutive versions: the one before the first. None if they cannot be reserved: without
 /// the right to move the sequence, if it is not as this extension creates it, or if a thousandth of it would be used up. Others that move it wait
 /// to the transaction's end.
+///
+/// # Errors
+/// Those of the statement: UPDATE on the sequence is needed.
 pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result<Option<i64>, Error> {
     ddl::lock(schema, ddl::SEQUENCE);
     sql::value::<i64>(
@@ -27,6 +30,9 @@ pub fn reserve(sequence: pg_sys::Oid, schema: pg_sys::Oid, count: i64) -> Result
 
 /// Sees to it that the sequence never gives `version` or what is below.
 /// Others that move it wait to the transaction's end.
+///
+/// # Errors
+/// As `reserve`.
 pub fn move_past(sequence: pg_sys::Oid, schema: pg_sys::Oid, version: i64) -> Result<(), Error> {
     ddl::lock(schema, ddl::SEQUENCE);
     sql::run(

@@ -13,6 +13,9 @@ use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
 /// Locks these tables against whatever would take rows from under a snapshot, takes one, and keeps it for the job while `work` goes on.
+///
+/// # Errors
+/// `TableBusy`, and those of `work`.
 pub fn hold<T>(role: Option<pg_sys::Oid>, job: i64, tables: &Oids, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     let before = || {
         for &table in tables {
@@ -49,6 +52,9 @@ pub fn hold<T>(role: Option<pg_sys::Oid>, job: i64, tables: &Oids, work: impl Fn
 }
 
 /// The snapshot that is kept for a job.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn find(job: i64) -> Result<Option<String>, Error> {
     let found = owner_sql::select_latest(
         "select virtualtransaction from pg_locks where locktype = 'advisory' and objsubid = bulk_internal.lock_class('snapshot') and granted and database = $1 \
@@ -74,6 +80,9 @@ fn lock_at_once(tables: &Oids) -> Result<(), Error> {
 }
 
 /// Does work that sees what a snapshot does, on tables that its keeper has locked. An ERROR where it is not kept any more.
+///
+/// # Errors
+/// Where the snapshot is gone, and those of `work`.
 pub fn through<T>(role: Option<pg_sys::Oid>, snapshot: &str, tables: &Oids, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     let name = CString::new(snapshot).map_err(|error| Failure::Ours(Error::Internal(error.to_string())))?;
     let before = || {
@@ -86,6 +95,9 @@ pub fn through<T>(role: Option<pg_sys::Oid>, snapshot: &str, tables: &Oids, work
 
 /// A moment, in microseconds since 2000-01-01 UTC: whatever is not yet committed now was, or will be, begun after it. A row's `ts` is when its
 /// transaction began, so that no snapshot taken from now on misses a row of a `ts` up to that moment. In a transaction that has not looked yet.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn horizon() -> Result<i64, Error> {
     let now = "select (extract(epoch from clock_timestamp()) * 1000000)::int8 - 946684800000000";
     let now = owner_sql::select_latest(now, &[], |row| row.get::<i64>(1))?.into_iter().flatten().next().unwrap_or_default();
@@ -104,6 +116,9 @@ pub fn horizon() -> Result<i64, Error> {
 }
 
 /// Whether a prepared transaction has written to one of these tables: when it began nobody knows any more. Looked for after the horizon.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn is_prepared(tables: &Oids) -> Result<bool, Error> {
     let found = owner_sql::select_latest(
         "select from pg_locks where locktype = 'relation' and database = $1 and pid is null and relation = any ($2) \

@@ -12,6 +12,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What a worker without a job of its own does: goes on with interrupted jobs, or only starts those that wait.
 pub const RESUME: i64 = -1;
+/// Only starts the jobs that wait.
 pub const START: i64 = 0;
 
 /// While the server loads its libraries: has the launcher started.

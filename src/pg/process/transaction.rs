@@ -17,11 +17,17 @@ pub enum Isolation {
 
 /// Does work in a transaction of its own, READ COMMITTED, as a role; None is who is connected. Nothing that the work calls can leave the role:
 /// it is as in a function of that role's. After a failure nothing is left of the transaction. Where the extension is gone, that is the failure.
+///
+/// # Errors
+/// Those of `work`, what PostgreSQL raises in it or at the commit, `ExtensionDropped`, `VersionMismatch`.
 pub fn run<T>(role: Option<pg_sys::Oid>, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     isolated(role, Isolation::ReadCommitted, || Ok(()), work)
 }
 
 /// The same at another level; `before` is done before anything is seen.
+///
+/// # Errors
+/// As `run`, and those of `before`.
 pub fn isolated<T>(
     role: Option<pg_sys::Oid>,
     isolation: Isolation,

@@ -107,11 +107,17 @@ pub fn pages(table: &Table) -> Option<(u32, String)> {
 }
 
 /// Runs `work` on the current resources of a table that a filter keeps.
+///
+/// # Errors
+/// Those of `work` and of the query.
 pub fn with_rows<T>(table: &Table, filter: Filter, work: impl FnOnce(Scan) -> Result<T, Error>) -> Result<T, Error> {
     with(&table.name, &table_scan::query(table, &filter.text()), filter, work)
 }
 
 /// The same on the last versions of resources that are gone, from a table and that of its earlier versions.
+///
+/// # Errors
+/// As `with_rows`.
 pub fn with_deleted<T>(
     table: &Table,
     history: Option<&Table>,

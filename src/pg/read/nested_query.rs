@@ -49,6 +49,9 @@ pub struct Nested {
 
 impl Nested {
     /// Starts a query. `table` is what its progress is shown of.
+    ///
+    /// # Errors
+    /// `Internal` where a set cannot be returned, `NotOneStatement`, `NotReadOnly`; an ERROR of the query's plan or rights is raised.
     pub fn open(statement: Statement, table: pg_sys::Oid, fcinfo: pg_sys::FunctionCallInfo) -> Result<Nested, Error> {
         // SAFETY: a set-returning function is called with a ReturnSetInfo.
         let info = unsafe { (*fcinfo).resultinfo }.cast::<pg_sys::ReturnSetInfo>();
@@ -94,6 +97,9 @@ impl Nested {
     }
 
     /// After it. After an ERROR the (sub)transaction's end does it.
+    ///
+    /// # Errors
+    /// `WriteEnabled` where the block left the transaction writable.
     pub fn end_block(&mut self) -> Result<(), Error> {
         // SAFETY: as in `columns`.
         let Some(Block(rights)) = (unsafe { self.state.as_mut() }).and_then(|state| state.block.take()) else { return Ok(()) };
@@ -104,6 +110,9 @@ impl Nested {
     }
 
     /// The next row of a block, all its columns read; valid until the one after it. None at the end: nothing more may be asked then, but `end`.
+    ///
+    /// # Errors
+    /// `WriteEnabled`, as `end_block`; an ERROR of the query is raised.
     pub fn next(&mut self) -> Result<Option<*mut pg_sys::TupleTableSlot>, Error> {
         // SAFETY: as in `columns`.
         let Some(state) = (unsafe { self.state.as_ref() }) else { return Ok(None) };
@@ -142,6 +151,9 @@ impl Nested {
 }
 
 /// Whether a query can begin: it is planned, and rights on what it reads are checked, but nothing of it is run. `look` sees its columns.
+///
+/// # Errors
+/// Those of `look`; an ERROR of the query's plan or rights is raised.
 pub fn check(statement: Statement, look: impl FnOnce(pg_sys::TupleDesc) -> Result<(), Error>) -> Result<(), Error> {
     memory_context::temporary(c"bulk check", || {
         let query = start_within_rights(statement, pg_sys::EXEC_FLAG_EXPLAIN_ONLY)?;

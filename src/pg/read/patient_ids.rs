@@ -12,11 +12,17 @@ const AT_ONCE: c_long = 10_000;
 const CURRENT: &str = "(status is null or status::pg_catalog.text operator(pg_catalog.<>) 'deleted')";
 
 /// Calls `each` with all of them.
+///
+/// # Errors
+/// Those of `each` and of the query.
 pub fn of_all(table: &Table, each: impl FnMut(&str)) -> Result<(), Error> {
     read(&format!("select id::pg_catalog.text from {} where {CURRENT}", table.name), &[], each)
 }
 
 /// Those of these that are there.
+///
+/// # Errors
+/// Those of the query.
 pub fn of_these(table: &Table, ids: &[String]) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     let query = format!("select id::pg_catalog.text from {} where id operator(pg_catalog.=) any ($1) and {CURRENT}", table.name);

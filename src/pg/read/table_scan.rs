@@ -29,12 +29,18 @@ fn current(table: &Table, since: Option<TimestampWithTimeZone>) -> Result<String
 }
 
 /// Whether a dump can begin: what the caller may not read, and what the table does not have, is an error.
+///
+/// # Errors
+/// As `nested_query::check`.
 pub fn check(table: &Table, since: Option<TimestampWithTimeZone>) -> Result<(), Error> {
     nested_query::check(Statement::Ours(&current(table, since)?, since), |_| Ok(()))
 }
 
 impl Rows {
     /// Starts the query. `since` keeps what was created after it.
+    ///
+    /// # Errors
+    /// As `nested_query::open`.
     pub fn open(table: &Table, since: Option<TimestampWithTimeZone>, fcinfo: pg_sys::FunctionCallInfo) -> Result<Rows, Error> {
         let query = Nested::open(Statement::Ours(&current(table, since)?, since), table.oid, fcinfo)?;
         Ok(Rows { query, table: table.plain_name.clone() })
@@ -52,6 +58,9 @@ impl Rows {
 }
 
 /// Adds a row of the query, by its columns.
+///
+/// # Errors
+/// `Row` for what cannot be written; `Memory`.
 pub fn push(table: &str, values: &[pg_sys::Datum], nulls: &[bool], block: &mut RowBlock) -> Result<(), Error> {
     let value = |column: usize| (!nulls[column]).then_some(values[column]);
     let need = |column: usize, name: &'static str| value(column).ok_or_else(|| Error::NullColumn { table: table.to_owned(), column: name });

@@ -39,6 +39,9 @@ const INDEXES: &str = "select n.nspname::text, c.relname::text, x.relname::text,
      order by x.relname";
 
 /// Refuses tables whose indexes the current user may not drop, and keys that foreign keys need: before anything is dropped.
+///
+/// # Errors
+/// `NotOwner`, `KeyNeeded`.
 pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> {
     for table in tables {
         let found = owner_sql::select_latest(
@@ -59,6 +62,9 @@ pub fn require_droppable(tables: &[Table], with_key: bool) -> Result<(), Error> 
 }
 
 /// Whether an index finds the resources of a table that contain a JSON object.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn serves_patterns(table: pg_sys::Oid) -> Result<bool, Error> {
     let found = owner_sql::select_latest(
         "select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam \
@@ -74,6 +80,9 @@ pub fn serves_patterns(table: pg_sys::Oid) -> Result<bool, Error> {
 const NAME: &str = "format('%I.%I.%I', d.schemaname, d.tablename, d.indexname)";
 
 /// Takes the indexes off tables; without `with_key` the key on id stays. Gives their names, those with it that are off already.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn disable(tables: &[Table], with_key: bool) -> Result<Vec<String>, Error> {
     let path = guc::search_path();
     for table in tables {
@@ -156,12 +165,18 @@ struct Off {
 }
 
 /// Puts an index back whose turn has come in a job. The task ends with it, so that of two jobs that wait for each other's index one does it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn restore_task(task: &Task) -> Result<(), Error> {
     restore(&task.source, Some(task.number))?;
     task_progress::end(task, None)
 }
 
 /// Puts an index back, as the owner of its table, if that is who it was. `task` is whose work that is.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
     // Checked before the row is waited for: the session that holds it may wait for this one.
     if task.is_none() && job_report::is_held(name, None)? {
@@ -276,6 +291,9 @@ fn make(off: &Off, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> 
 }
 
 /// Writes down why an index is still off.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn record_failure(name: &str, message: &str) -> Result<(), Error> {
     owner_sql::run(
         &format!("update bulk_internal.disabled_index d set message = $2 where {NAME} = $1 and d.status = 'disabled'"),
@@ -284,6 +302,9 @@ pub fn record_failure(name: &str, message: &str) -> Result<(), Error> {
 }
 
 /// The indexes that are off a table, or all, which the current user may put back: as owner of the table or as administrator.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn restorable(table: Option<pg_sys::Oid>) -> Result<Vec<String>, Error> {
     let may = "bulk_internal.may_act(pg_get_userbyid($1), pg_get_userbyid(c.relowner))";
     if let Some(oid) = table {

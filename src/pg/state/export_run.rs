@@ -38,6 +38,7 @@ pub struct OutputFile {
 }
 
 impl Kind {
+    /// As `bulk.export_file.kind` has it.
     pub fn word(self) -> &'static str {
         match self {
             Kind::Output => "output",
@@ -48,6 +49,9 @@ impl Kind {
 }
 
 /// The runs of a job, the last one first.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn runs(job: i64) -> Result<Vec<Run>, Error> {
     owner_sql::select_latest(
         "select number, folder, (extract(epoch from transaction_time) * 1000000)::int8 - 946684800000000, database_identity = $2 from bulk_internal.export_run \
@@ -75,6 +79,9 @@ pub fn lock() -> bool {
 }
 
 /// Ends a new job for which there is nothing to do.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn complete(job: i64, id: &str, transaction_time: i64) -> Result<(), Error> {
     owner_sql::run(
         "insert into bulk_internal.export_run (job, folder, transaction_time, database_identity) \
@@ -88,16 +95,25 @@ pub fn complete(job: i64, id: &str, transaction_time: i64) -> Result<(), Error> 
 }
 
 /// Says of a job that has ended that nobody needs its files any more.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn give_up(job: i64, id: &str) -> Result<(), Error> {
     owner_sql::run("update bulk_internal.job set state = 'cancelled' where number = $1 and id = $2", &[job.into(), id.into()])
 }
 
 /// Begins a job anew: of what was done nothing counts. A worker may still be at one of its tasks.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn begin_anew(job: &Job, holder: &Task) -> Result<(), Error> {
     owner_sql::run("delete from bulk_internal.task where job = $1 and number <> $2", &[job.number.into(), holder.number.into()])
 }
 
 /// Enters a run and its tasks.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn begin(job: &Job, folder: &str, transaction_time: i64, tasks: &[NewTask]) -> Result<Run, Error> {
     let number = owner_sql::query(
         "insert into bulk_internal.export_run (job, folder, transaction_time, database_identity) \
@@ -112,12 +128,18 @@ pub fn begin(job: &Job, folder: &str, transaction_time: i64, tasks: &[NewTask]) 
 }
 
 /// Whether a task is still to be done: a job that begins anew has others.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn is_wanted(job: &Job, task: &Task) -> Result<bool, Error> {
     let found = owner_sql::select_latest("select from bulk_internal.task where number = $1", &[task.number.into()], |_| Ok(()))?;
     Ok(!found.is_empty() && job::is_wanted(job)?)
 }
 
 /// Ends a task: these files are there. False when the job has begun anew, or nobody wants it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn end(job: &Job, task: &Task, run: &Run, files: &[OutputFile], read: u64) -> Result<bool, Error> {
     let count = |kind: Kind| files.iter().filter(|file| file.kind == kind).map(|file| file.count as i64).sum::<i64>();
     let ended = owner_sql::query(
@@ -155,6 +177,9 @@ pub fn end(job: &Job, task: &Task, run: &Run, files: &[OutputFile], read: u64) -
 }
 
 /// The files of a run as its manifest names them: kind, type, key, count.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn written(run: &Run) -> Result<Vec<(String, String, String, i64)>, Error> {
     owner_sql::select_latest(
         "select kind, type, file, count from bulk_internal.export_file where run = $1 and kind <> 'left' order by type, (select t.ordinal from bulk_internal.task t where t.number = task), length(file), file",
@@ -171,6 +196,9 @@ pub fn written(run: &Run) -> Result<Vec<(String, String, String, i64)>, Error> {
 }
 
 /// Keys of the files of a run that are known.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn keys(run: &Run) -> Result<Vec<String>, Error> {
     let keys = owner_sql::select_latest("select file from bulk_internal.export_file where run = $1", &[run.number.into()], |row| {
         row.get::<String>(1)
@@ -179,6 +207,9 @@ pub fn keys(run: &Run) -> Result<Vec<String>, Error> {
 }
 
 /// Forgets a run of whose files these are left, and why.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn forget(run: &Run, left: &[(String, String)]) -> Result<(), Error> {
     if left.is_empty() {
         return owner_sql::run("delete from bulk_internal.export_run where number = $1", &[run.number.into()]);
@@ -194,6 +225,9 @@ pub fn forget(run: &Run, left: &[(String, String)]) -> Result<(), Error> {
 }
 
 /// How far a job is: tasks that have ended, all tasks, resources written.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn progress(job: i64) -> Result<(i64, i64, i64), Error> {
     let found = owner_sql::select_latest(
         "select count(*) filter (where state = 'done'), count(*), coalesce(sum(stored), 0)::int8 from bulk_internal.task \
@@ -205,6 +239,9 @@ pub fn progress(job: i64) -> Result<(i64, i64, i64), Error> {
 }
 
 /// How the tasks beside the holder's are: whether some are open, whether one waits or nobody is at it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn standing(job: &Job) -> Result<(bool, bool), Error> {
     let found = owner_sql::select_latest(
         "select coalesce(bool_or(bulk_internal.is_open(state)), false), \
@@ -217,6 +254,9 @@ pub fn standing(job: &Job) -> Result<(bool, bool), Error> {
 }
 
 /// The run that a job is in.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn latest_run(job: &Job) -> Result<Option<Run>, Error> {
     Ok(runs(job.number)?.into_iter().next())
 }

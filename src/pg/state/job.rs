@@ -42,6 +42,9 @@ pub struct Job {
 }
 
 /// Enters a job of the current user, whose workers start when the transaction commits: its id and number. None when the id is a job's already.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
     let id = new_job.id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let (role, session_role) = (switch_user::current(), switch_user::of_session());
@@ -72,6 +75,9 @@ pub fn enter(new_job: NewJob) -> Result<Option<(String, i64)>, Error> {
 }
 
 /// Notifies listeners (`bulk_job`) that a job's state changed.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn tell(id: &str) -> Result<(), Error> {
     owner_sql::run("select pg_notify('bulk_job', $1)", &[id.into()])
 }
@@ -85,6 +91,9 @@ pub fn database_identity() -> String {
 }
 
 /// The job of a worker; None when it has ended or is gone.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
     let found = owner_sql::select_latest(
         "select j.id, j.kind::text, r.oid, p.spec, s.secret, j.threads from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
@@ -119,6 +128,9 @@ pub fn committed_state(number: i64) -> Result<Option<State>, Error> {
 }
 
 /// Enters that a job is at work, if it is not yet.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn begin(job: &Job) -> Result<(), Error> {
     let begun = owner_sql::query(
         "update bulk_internal.job set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
@@ -130,6 +142,9 @@ pub fn begin(job: &Job) -> Result<(), Error> {
 }
 
 /// Whether a job is still to be done: nobody has cancelled or deleted it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn is_wanted(job: &Job) -> Result<bool, Error> {
     let found = owner_sql::select_latest(
         "select from bulk_internal.job where number = $1 and id = $2 and bulk_internal.is_open(state)",
@@ -140,6 +155,9 @@ pub fn is_wanted(job: &Job) -> Result<bool, Error> {
 }
 
 /// Ends a job, unless tasks of it are open: whether it did. It has begun with the first of them, which is written down a moment before it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn end(job: &Job) -> Result<bool, Error> {
     let ended = owner_sql::query(
         "update bulk_internal.job j set started = least(j.started, f.first), finished = clock_timestamp(), message = f.message, \
@@ -163,11 +181,17 @@ pub fn end(job: &Job) -> Result<bool, Error> {
 }
 
 /// Forgets a job's secrets.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn forget(number: i64) -> Result<(), Error> {
     owner_sql::run("delete from bulk_internal.job_secret where job = $1", &[number.into()])
 }
 
 /// Ends a job as failed, whatever its tasks are.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
     owner_sql::run(
         "update bulk_internal.job set state = 'error', message = $2, finished = clock_timestamp() \
@@ -182,6 +206,9 @@ pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
 }
 
 /// What the workers of a job go by.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn spec(number: i64) -> Result<Option<Value>, Error> {
     let found =
         owner_sql::select_latest("select spec from bulk_internal.job_spec where job = $1", &[number.into()], |row| row.get::<JsonB>(1))?;
@@ -194,6 +221,9 @@ pub fn activity(job: &Job, task: &Task) -> CString {
 }
 
 /// For whom a job is; None when the role is gone.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn role(number: i64) -> Result<Option<pg_sys::Oid>, Error> {
     let found = owner_sql::select_latest(
         "select r.oid from bulk_internal.job j join pg_roles r on r.rolname = j.role::name where j.number = $1",

@@ -23,6 +23,9 @@ pub struct JobStatus {
 }
 
 /// How a job stands. An unknown id is an error, and so is one of others' that the current user has no say in.
+///
+/// # Errors
+/// `NoJob`, `ForeignJob` (42501).
 pub fn standing(id: &str) -> Result<JobStatus, Error> {
     let look = || {
         owner_sql::select_latest(
@@ -60,6 +63,9 @@ pub fn one_after_another(what: &str) {
 }
 
 /// The job whose request says this method, of those on which the current user may act: one that has not ended before others, else the last.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn latest(method: &str) -> Result<Option<String>, Error> {
     let found = owner_sql::select_latest(
         "select j.id from bulk_internal.job j where j.request->>'method' = $1 \
@@ -72,6 +78,9 @@ pub fn latest(method: &str) -> Result<Option<String>, Error> {
 }
 
 /// Ends a job that has not ended. Its workers are interrupted at commit.
+///
+/// # Errors
+/// `ForeignJob` (42501).
 pub fn cancel(id: &str) -> Result<bool, Error> {
     let JobStatus { number, .. } = match standing(id) {
         Ok(standing) => standing,
@@ -91,6 +100,9 @@ pub enum Stop {
 }
 
 /// Stops a job that is waiting or at work, or ends one that is paused; false for others.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     let stopped = owner_sql::query(
         "update bulk_internal.job set state = case when $2 then 'paused' when kind = 'import' then 'aborted' \
@@ -115,6 +127,9 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
 }
 
 /// Resumes a job that is stopped, failed or interrupted, from where it was; false if it is in no such state any more.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn resume(number: i64, id: &str, workers: usize, from: &[State]) -> Result<bool, Error> {
     let session_role = owner_sql::query(
         "update bulk_internal.job j set state = 'waiting', database_identity = $2, finished = null, message = null from pg_roles r \
@@ -185,6 +200,9 @@ fn spawn_index_restore(number: i64) -> Result<(), Error> {
 
 /// Ends an interrupted job whose work another takes over, if the current user may act on it: the indexes that it was to put back. None where
 /// it is at work, or another's.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn supersede(number: i64, by: &str) -> Result<Option<Vec<String>>, Error> {
     let ended = owner_sql::query(
         "update bulk_internal.job j set state = 'cancelled', finished = clock_timestamp(), message = 'job ' || $2 || ' goes on with it' \

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 /// Whether an index is one that another job does without and puts back: its name is a task's, other than this. One whose workers are gone
 /// does not count, nor one that cannot get workers; for `bulk.restore_indexes`, no waiting job counts.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
     let found = owner_sql::query(
         "select from bulk_internal.task f join bulk_internal.job j on j.number = f.job where f.kind = 'index' and f.source = $1 \
@@ -24,6 +27,9 @@ pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
 }
 
 /// Numbers of the jobs of a kind that wait, or have workers.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn live(kind: JobKind) -> Result<Vec<i64>, Error> {
     let found = owner_sql::query(
         "select j.number from bulk_internal.job j where j.kind = $1::bulk_internal.job_kind and bulk_internal.is_open(j.state) \
@@ -36,6 +42,9 @@ pub fn live(kind: JobKind) -> Result<Vec<i64>, Error> {
 
 /// How the jobs of a bucket that have not ended stand, of those that the current user may act on: waiting, in-progress, interrupted. They were
 /// asked for by its URL, or files of it below a path are theirs.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn of_bucket(url: &str, bucket: &BucketPlace, path: &str) -> Result<Vec<(i64, State)>, Error> {
     let found = owner_sql::query(
         "select j.number, bulk_internal.seen_state(j.number, j.kind, j.state, j.database_identity)::text from bulk_internal.job j \
@@ -59,6 +68,9 @@ pub fn of_bucket(url: &str, bucket: &BucketPlace, path: &str) -> Result<Vec<(i64
 
 /// The lines that a job rejected, in the order of their sources and lines: `input`, `line`, `type`, `id`, `path`, `message`, and with them
 /// `raw` where that is asked for. None when there are more bytes of them.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>>, Error> {
     let size = owner_sql::select_latest(
         "select coalesce(sum(200 + octet_length(message) + case when $2 then octet_length(raw) else 0 end), 0)::int8 \
@@ -80,6 +92,9 @@ pub fn rejected(id: &str, with_raw: bool, most: i64) -> Result<Option<Vec<Value>
 }
 
 /// What there is to say of a job: its facts, its spec, and of each source what became of it, its tasks as `threads`.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn report(number: i64) -> Result<Option<(Value, Value, Vec<Value>)>, Error> {
     let facts = owner_sql::select_latest(
         "select jsonb_build_object('state', j.state, 'request', j.request, 'message', j.message, \

@@ -25,6 +25,9 @@ pub struct LoadErrors {
 
 impl LoadErrors {
     /// Enters a synchronous load, of the current user. What it was asked for is shown to that user, so it holds no secret.
+    ///
+    /// # Errors
+    /// As `owner_sql::query`.
     pub fn open_load(request: &serde_json::Value) -> Result<LoadErrors, Error> {
         let id = uuid::Uuid::new_v4().to_string();
         owner_sql::run(
@@ -45,16 +48,23 @@ impl LoadErrors {
         LoadErrors { id: id.to_owned(), input: i32::try_from(ordinal).ok() }
     }
 
+    /// The job's id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// Enters lines that are not stored.
+    ///
+    /// # Errors
+    /// As `owner_sql::query`.
     pub fn reject(&self, rejects: &[Reject]) -> Result<(), Error> {
         self.reject_behind(Some(0), rejects)
     }
 
     /// The same where the lines were counted behind so many others of the source; None where nobody knows behind how many.
+    ///
+    /// # Errors
+    /// As `owner_sql::query`.
     pub fn reject_behind(&self, before: Option<u64>, rejects: &[Reject]) -> Result<(), Error> {
         self.enter(rejects, |reject| LoadErrorRow {
             source: &reject.place.source,
@@ -69,6 +79,9 @@ impl LoadErrors {
     }
 
     /// Enters what was found in stored resources.
+    ///
+    /// # Errors
+    /// As `owner_sql::query`.
     pub fn find(&self, findings: &[Finding]) -> Result<(), Error> {
         self.enter(findings, |finding| LoadErrorRow {
             source: &finding.table,
@@ -114,6 +127,9 @@ impl LoadErrors {
     }
 
     /// Enters that a load is done, and what else there is to say of it.
+    ///
+    /// # Errors
+    /// As `owner_sql::query`.
     pub fn close_load(self, counters: &LoadCounters, message: Option<&str>) -> Result<(), Error> {
         owner_sql::run(
             "update bulk_internal.job set state = 'done', finished = pg_catalog.clock_timestamp(), read = $2, stored = $3, skipped = $4, rejected = $5, message = $6 \

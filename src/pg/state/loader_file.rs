@@ -15,6 +15,7 @@ use serde_json::Value;
 pub struct Listed {
     /// As they are written down.
     pub files: Vec<String>,
+    /// The resource type that each name begins with.
     pub types: Vec<String>,
     pub sizes: Vec<i64>,
     pub modified: Vec<Option<String>>,
@@ -69,6 +70,9 @@ pub fn lock(bucket: &BucketPlace) {
 }
 
 /// Records what is new, and finds what is left to do: not what a job is at, nor what belongs to others. `source` names the store in errors.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn take(bucket: &BucketPlace, source: &str, listed: &Listed, covered: &[String]) -> Result<Taken, Error> {
     let role = switch_user::current();
     let new = insert_new(bucket, listed, role)?;
@@ -163,6 +167,9 @@ fn changed(bucket: &BucketPlace, listed: &Listed, role: pg_sys::Oid) -> Result<V
 }
 
 /// Has files belong to a job.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn assign(bucket: &BucketPlace, files: Vec<String>, job: i64) -> Result<(), Error> {
     owner_sql::run(
         &format!("update bulk_internal.loader_file l set job = $4 where {IN_BUCKET} and l.file = any ($5)"),
@@ -181,6 +188,9 @@ impl<'a> Name<'a> {
 }
 
 /// Records that a file is in progress; false when it is not to be loaded any more: its row was deleted, or another job has it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn begin(name: Name) -> Result<bool, Error> {
     let begun = owner_sql::query(
         &format!(
@@ -194,6 +204,9 @@ pub fn begin(name: Name) -> Result<bool, Error> {
 }
 
 /// The same while it is loaded: to the transaction's end its row stays.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn hold(name: Name) -> Result<bool, Error> {
     let held = owner_sql::query(
         &format!("select from bulk_internal.loader_file l where {NAMED} and l.status = 'in-progress' for update"),
@@ -209,6 +222,9 @@ fn plain(etag: &str) -> &str {
 }
 
 /// Records that a file is loaded: with its rows.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn done(name: Name, loaded: u64, size: Option<u64>, etag: Option<&str>) -> Result<(), Error> {
     owner_sql::run(
         &format!(
@@ -220,6 +236,9 @@ pub fn done(name: Name, loaded: u64, size: Option<u64>, etag: Option<&str>) -> R
 }
 
 /// Records why a file is not loaded.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn fail(name: Name, message: &str, error: Value) -> Result<(), Error> {
     owner_sql::run(
         &format!(
@@ -230,6 +249,9 @@ pub fn fail(name: Name, message: &str, error: Value) -> Result<(), Error> {
 }
 
 /// The places of a bucket of which the current user sees files.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn endpoints(store: &str, name: &str) -> Result<Vec<String>, Error> {
     let found = owner_sql::select_latest(
         "select distinct l.endpoint from bulk_internal.loader_file l where l.store = $1 and l.bucket = $2 \
@@ -241,6 +263,9 @@ pub fn endpoints(store: &str, name: &str) -> Result<Vec<String>, Error> {
 }
 
 /// Forgets a file that the current user may see; false where there is none.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn forget(bucket: &BucketPlace, file: &str) -> Result<bool, Error> {
     let gone = owner_sql::query(
         &format!("delete from bulk_internal.loader_file l where {IN_BUCKET} and {SEEN} and l.file = $5 returning true"),
@@ -259,6 +284,9 @@ pub struct Counts {
 }
 
 /// Counts them; those of a directory begin with its path.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn counts(bucket: &BucketPlace, path: &str) -> Result<Counts, Error> {
     let found = owner_sql::select_latest(
         &format!(

@@ -21,6 +21,9 @@ const OPEN: &str = "from bulk_internal.job j join pg_roles r on r.rolname = j.se
             (select min(o.phase) from bulk_internal.task o where o.job = j.number and bulk_internal.is_open(o.state)))))";
 
 /// Starts workers for tasks that no one works on, as far as there is room.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn start_waiting() -> Result<(), Error> {
     if backend::is_standby() {
         return Ok(());
@@ -55,6 +58,9 @@ pub fn start_waiting() -> Result<(), Error> {
 }
 
 /// Lets interrupted jobs of all roles wait for workers, after the server was down. Loads of buckets wait for the next call.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = owner_sql::query(
         "update bulk_internal.job e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
@@ -67,6 +73,9 @@ pub fn resume_all() -> Result<(), Error> {
 
 /// Another job that waits, or a task of which does, and that sessions of this role, acting as that one, asked for: what one role leaves behind
 /// in a process must meet no other.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
     let found = owner_sql::select_latest(
         &format!(
@@ -86,6 +95,9 @@ pub fn is_ours(xmin: Option<String>) -> bool {
 }
 
 /// Starts workers for interrupted jobs that the current user may act on, at commit: their ids.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     let interrupted = "select id from bulk.job where state operator(pg_catalog.=) 'interrupted' order by created";
     let mine = sql::query(interrupted, &[], |row| row.get::<String>(1))?;
@@ -107,6 +119,9 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
 }
 
 /// Has more workers started for a job at work, at commit, where it has more tasks now: so many in all.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
     let working = owner_sql::query("select count(*) from bulk_internal.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
     let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
@@ -114,11 +129,17 @@ pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
 }
 
 /// Starts a worker for a job that is committed, now. False when the server has no room for it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn call(job: &Job) -> Result<bool, Error> {
     worker_start::now(job.number, switch_user::of_session())
 }
 
 /// How many workers are at a job.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn workers(number: i64) -> Result<usize, Error> {
     let count = owner_sql::select_latest("select count(*) from bulk_internal.workers($1)", &[number.into()], |row| row.get::<i64>(1))?;
     Ok(count.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or_default())

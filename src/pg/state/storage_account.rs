@@ -18,6 +18,9 @@ pub struct StoredAccount<'a> {
 }
 
 /// Keeps an account, in the place of one of the same type and id.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn set(entry: StoredAccount) -> Result<(), Error> {
     owner_sql::run(
         "insert into bulk_internal.storage_account (resource_type, id, account) values ($1, $2, $3) \
@@ -32,6 +35,9 @@ pub fn set(entry: StoredAccount) -> Result<(), Error> {
 }
 
 /// Forgets an account; false where there is none.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn drop(resource_type: &str, id: &str) -> Result<bool, Error> {
     let dropped = owner_sql::query(
         "delete from bulk_internal.storage_account where resource_type = $1 and id = $2 returning true",
@@ -43,6 +49,9 @@ pub fn drop(resource_type: &str, id: &str) -> Result<bool, Error> {
 
 /// The accounts with which buckets are reached: of each kind the one of this id, else that which a setting names, else the only one. Those
 /// that there are not are left out.
+///
+/// # Errors
+/// As `kept`.
 pub fn of<'a>(buckets: impl Iterator<Item = &'a Bucket>, id: Option<&str>) -> Result<Accounts, Error> {
     let mut accounts = Accounts::default();
     for bucket in buckets {
@@ -64,6 +73,9 @@ pub fn of<'a>(buckets: impl Iterator<Item = &'a Bucket>, id: Option<&str>) -> Re
 }
 
 /// An account of a kind with its id: the one that is wanted, which must be there, else the only one.
+///
+/// # Errors
+/// `NoAccount` where it is wanted, `NoAccountSecret`, `WhichAccount` where there are several.
 pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Option<(String, T)>, Error> {
     let found = owner_sql::select_latest(
         "select a.id, a.account || s.secret from bulk_internal.storage_account a left join bulk_internal.storage_secret s using (resource_type, id) \
@@ -78,6 +90,9 @@ pub fn kept<T: DeserializeOwned>(kind: &'static str, wanted: &str) -> Result<Opt
 }
 
 /// A container of this name with its id and the key of its storage account: of several the one that is wanted. Without a name it must be wanted.
+///
+/// # Errors
+/// As `kept`.
 pub fn azure(name: Option<&str>, wanted: &str) -> Result<Option<(String, AzureContainer)>, Error> {
     let mut found = owner_sql::select_latest(
         "select c.id, c.account || s.secret from bulk_internal.storage_account c \

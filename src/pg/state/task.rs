@@ -17,6 +17,7 @@ pub struct NewTask {
 }
 
 impl NewTask {
+    /// A task of a whole source or table; `resource_type` is None where each line says its own.
     pub fn new(kind: TaskKind, source: String, resource_type: Option<String>) -> NewTask {
         NewTask { kind, source, resource_type, pages: None }
     }

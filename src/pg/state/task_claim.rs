@@ -21,6 +21,9 @@ const DETAILS: &str =
     "left join bulk_internal.task_source s on s.task = f.number left join bulk_internal.task_table p on p.task = f.number";
 
 /// Takes the next task that no one works on. It stays this session's until `release`.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn claim(job: &Job) -> Result<Option<Task>, Error> {
     let open = owner_sql::select_latest(
         "select f.number from bulk_internal.task f where f.job = $1 and bulk_internal.is_open(f.state) and f.phase = \
@@ -73,6 +76,9 @@ fn call_others(job: &Job, task: &Task) -> Result<(), Error> {
 }
 
 /// Adds the indexes that are restored when all other tasks, of which there are so many, have ended.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn add_indexes(job: i64, others: usize, names: &[String]) -> Result<(), Error> {
     let tasks: Vec<NewTask> = names.iter().map(|name| NewTask::new(TaskKind::Index, name.clone(), None)).collect();
     task::insert(job, others as i64, &tasks)
@@ -80,6 +86,9 @@ pub fn add_indexes(job: i64, others: usize, names: &[String]) -> Result<(), Erro
 
 /// Takes all tasks of a job for one worker; None when another has them, or the job is not wanted. What was written down of them before is
 /// forgotten: it was rolled back.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn claim_all(job: &Job) -> Result<Option<Vec<Task>>, Error> {
     if !job::is_wanted(job)? {
         return Ok(None);
@@ -148,6 +157,9 @@ fn read_task(row: sql::Row) -> Result<Task, pgrx::spi::Error> {
 }
 
 /// Makes a task of which nothing is loaded the first of several, which share its source.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identity, versions: i64) -> Result<(), Error> {
     let Some((first, others)) = spans.split_first() else { return Ok(()) };
     let known = Checkpoint { identity: identity.clone(), ..Checkpoint::default() };
@@ -181,6 +193,9 @@ pub fn divide(job: &Job, task: &mut Task, spans: &[ByteRange], identity: &Identi
 }
 
 /// Lines of a task's source before the task; None while that is not known.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn lines_before(job: &Job, task: &Task) -> Result<Option<u64>, Error> {
     let Some(TaskRange { span, .. }) = task.range else { return Ok(Some(0)) };
     let found = owner_sql::select_latest(

@@ -18,6 +18,9 @@ pub struct Advance {
 }
 
 /// Writes down what was done on a task, in the transaction that did it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
     task.position = advance.position;
     task.size = Some(advance.size);
@@ -36,6 +39,9 @@ pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
 }
 
 /// Begins a task anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
     let same = owner_sql::select_latest("select storage from bulk_internal.task_table where task = $1", &[task.number.into()], |row| {
         row.get::<String>(1)
@@ -60,6 +66,9 @@ pub fn settle(job: &Job, task: &mut Task, storage: &str) -> Result<(), Error> {
 }
 
 /// The same of a source that is loaded.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
     let known = checkpoint(&progress.checkpoint)?;
     let number = |value: u64| value as i64;
@@ -93,6 +102,9 @@ pub fn advance_input(task: &Task, progress: &Progress) -> Result<(), Error> {
 }
 
 /// Writes down that a task is begun again, and why.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn try_again(task: &mut Task, message: &str) -> Result<(), Error> {
     task.tries += 1;
     owner_sql::run(
@@ -103,11 +115,17 @@ pub fn try_again(task: &mut Task, message: &str) -> Result<(), Error> {
 }
 
 /// Writes down what a task waits for, which others see until it goes on.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn record_wait(task: &Task, message: &str) -> Result<(), Error> {
     owner_sql::run("update bulk_internal.task set message = $2 where number = $1", &[task.number.into(), message.into()])
 }
 
 /// Ends a task: with a message it has failed, and the ranges of its source that nobody is at fail with it.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
     if let (Some(_), Some(message)) = (task.range, message) {
         owner_sql::run(
@@ -124,6 +142,9 @@ pub fn end(task: &Task, message: Option<&str>) -> Result<(), Error> {
 }
 
 /// Forgets what is entered of lines of a task that are still to be loaded.
+///
+/// # Errors
+/// As `owner_sql::query`.
 pub fn forget_findings(job: &Job, task: &Task) -> Result<(), Error> {
     let span = task.range.map_or(ByteRange { from: 0, to: i64::MAX as u64 }, |range| range.span);
     let from = task.progress.checkpoint.position.offset.max(span.from);
@@ -134,6 +155,9 @@ pub fn forget_findings(job: &Job, task: &Task) -> Result<(), Error> {
 }
 
 /// A checkpoint as it is written down.
+///
+/// # Errors
+/// `Internal` if JSON cannot hold it.
 pub fn checkpoint(checkpoint: &Checkpoint) -> Result<JsonB, Error> {
     serde_json::to_value(checkpoint).map(JsonB).map_err(|error| Error::Internal(error.to_string()))
 }

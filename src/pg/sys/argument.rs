@@ -5,6 +5,7 @@ use pgrx::nullable::Nullable;
 use pgrx::{FromDatum, pg_sys};
 use std::ffi::CStr;
 
+/// The text of a jsonb.
 #[derive(Debug)]
 pub struct Json(pub String);
 

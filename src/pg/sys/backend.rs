@@ -33,6 +33,9 @@ unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _arg: pg_sys::Datum)
 }
 
 /// Refuses a database whose text is not UTF-8: jsonb made here would not be in its encoding.
+///
+/// # Errors
+/// `DatabaseEncoding` (0A000).
 pub fn require_utf8() -> Result<(), Error> {
     // SAFETY: reads a backend variable.
     let encoding = unsafe { pg_sys::GetDatabaseEncoding() };

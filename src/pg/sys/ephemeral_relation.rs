@@ -18,6 +18,7 @@ pub struct Ephemeral {
 }
 
 impl Ephemeral {
+    /// A relation without rows: its name in statements, its columns and their types.
     pub fn new(name: &'static CStr, columns: &[Column]) -> Ephemeral {
         // SAFETY: makes a descriptor in the current memory, as all here.
         let descriptor = unsafe { pg_sys::CreateTemplateTupleDesc(columns.len() as c_int) };
@@ -53,6 +54,7 @@ impl Ephemeral {
         unsafe { pg_sys::SPI_register_relation(described) };
     }
 
+    /// Frees the rows. An ERROR frees them too.
     pub fn close(self) {
         // SAFETY: made by `new`, used no more.
         unsafe { pg_sys::tuplestore_end(self.store) };

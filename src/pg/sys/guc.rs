@@ -297,6 +297,9 @@ pub fn as_machine() -> bool {
 }
 
 /// How servers are reached.
+///
+/// # Errors
+/// `InvalidOption` for a `bulk.ca_file` or `bulk.proxy` that is none.
 pub fn network() -> Result<ClientConfig, Error> {
     let wrong = |name, expected| Error::InvalidOption { name, expected };
     let trusted = match text(&CA_FILE) {
@@ -310,6 +313,7 @@ pub fn network() -> Result<ClientConfig, Error> {
     Ok(ClientConfig { allowed_hosts: allowed_hosts(), proxy, trusted, as_machine: AS_MACHINE.get(), ..ClientConfig::default() })
 }
 
+/// `bulk.created_at_url`.
 pub fn created_at_url() -> String {
     text(&CREATED_AT_URL)
 }
@@ -361,22 +365,27 @@ pub fn storage_backend() -> String {
     text(&BACKEND)
 }
 
+/// `bulk.storage_gcp_service_account`; empty for the only account.
 pub fn gcp_account() -> String {
     text(&GCP_ACCOUNT)
 }
 
+/// `bulk.storage_gcp_bucket`.
 pub fn gcp_bucket() -> String {
     text(&GCP_BUCKET)
 }
 
+/// `bulk.storage_azure_container`.
 pub fn azure_container() -> String {
     text(&AZURE_CONTAINER)
 }
 
+/// `bulk.storage_aws_bucket`.
 pub fn aws_bucket() -> String {
     text(&AWS_BUCKET)
 }
 
+/// `bulk.storage_file_directory`.
 pub fn file_directory() -> String {
     text(&FILE_DIRECTORY)
 }
@@ -386,6 +395,7 @@ pub fn range_size() -> u64 {
     u64::from(RANGE_SIZE.get().unsigned_abs()) * 1024
 }
 
+/// `bulk.max_depth`, in containers inside one another.
 pub fn max_depth() -> usize {
     usize::try_from(MAX_DEPTH.get()).unwrap_or(10)
 }
@@ -416,6 +426,9 @@ pub fn base_url() -> String {
 }
 
 /// The path of a file below the resource directory.
+///
+/// # Errors
+/// `NoResourceDirectory` where the setting is empty.
 pub fn resource_file(path: &str) -> Result<String, Error> {
     let directory = text(&RESOURCE_DIRECTORY);
     if directory.is_empty() { Err(Error::NoResourceDirectory) } else { Ok(format!("{}/{path}", directory.trim_end_matches('/'))) }

@@ -61,6 +61,9 @@ pub fn pause_or_wake(time: Option<Duration>) {
 }
 
 /// Refuses a transaction that sees nothing of what others commit while it waits.
+///
+/// # Errors
+/// `FixedSnapshot` (25000).
 pub fn require_fresh_snapshots() -> Result<(), Error> {
     // SAFETY: reads a backend variable.
     let level = unsafe { pg_sys::XactIsoLevel };

@@ -51,6 +51,9 @@ fn as_owner<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
 }
 
 /// Runs a statement whose rows are of no interest.
+///
+/// # Errors
+/// As `query`.
 pub fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<(), Error> {
     query(statement, arguments, |_| Ok(())).map(drop)
 }

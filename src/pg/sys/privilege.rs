@@ -53,6 +53,9 @@ impl Right {
     }
 
     /// Refuses the current user when it lacks the role's privileges.
+    ///
+    /// # Errors
+    /// `MissingRole` (42501) names the role.
     pub fn require(self) -> Result<(), Error> {
         let (name, role, action) = self.role();
         // SAFETY: plain catalog look-ups; a missing role gives InvalidOid, whose privileges only a superuser has.

@@ -37,6 +37,7 @@ impl Progress {
         self.show();
     }
 
+    /// Takes the command out of `pg_stat_progress_copy`, if it is this one's.
     pub fn end(self) {
         if self.ours && command() == pg_sys::ProgressCommandType::PROGRESS_COMMAND_COPY {
             // SAFETY: writes to this backend's own status.

@@ -30,6 +30,7 @@ pub struct TextRows<I> {
 }
 
 impl<I> TextRows<I> {
+    /// One row for each value of each piece.
     pub fn new(pieces: I) -> TextRows<I> {
         TextRows { pieces, piece: OutputBlock::default(), next: 0 }
     }
@@ -62,6 +63,7 @@ pub struct Chunks<I> {
 }
 
 impl<I> Chunks<I> {
+    /// Chunks of 64 KiB.
     pub fn new(pieces: I) -> Chunks<I> {
         Chunks { pieces, piece: OutputBlock::default(), given: 0, chunk: Vec::with_capacity(varlena::HEADER + CHUNK) }
     }

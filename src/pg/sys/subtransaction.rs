@@ -104,11 +104,17 @@ impl Failure {
 
 /// Does work whose changes stay only if it succeeds, and whose memory of PostgreSQL's goes in any case. What it opens it must have closed by then.
 /// An error that no row is to blame for goes on, whole.
+///
+/// # Errors
+/// Those of `work`, and what PostgreSQL raises in it about a row.
 pub fn run<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     attempt_but(|failure| !failure.is_about_a_row(), work)
 }
 
 /// The same, but that every error comes back, save those by which somebody ends the statement or the server.
+///
+/// # Errors
+/// Those of `work`, and all that PostgreSQL raises in it but cancels and shutdowns.
 pub fn run_all<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     attempt_but(Failure::is_the_end, work)
 }
@@ -150,6 +156,9 @@ fn attempt_but<T>(goes_on: fn(&Failure) -> bool, work: impl FnOnce() -> Result<T
 }
 
 /// Does work outside a transaction, where a cancel may meet it.
+///
+/// # Errors
+/// Those of `work`, and what PostgreSQL raises in it.
 pub fn outside<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Ours))).catch_others(|caught| Err(failure(caught))).execute()
 }

@@ -3,15 +3,18 @@
 use crate::pipeline::load::batch_spill::Spool;
 use pgrx::pg_sys;
 
+/// An open temporary file.
 #[derive(Debug)]
 pub struct TemporaryFile(*mut pg_sys::BufFile);
 
 impl TemporaryFile {
+    /// An empty file. An ERROR where none can be made.
     pub fn new() -> TemporaryFile {
         // SAFETY: makes a file of the current resource owner, that is of the statement.
         TemporaryFile(unsafe { pg_sys::BufFileCreateTemp(false) })
     }
 
+    /// Closes and deletes the file. An ERROR does too.
     pub fn close(self) {
         // SAFETY: made by `new`, used no more.
         unsafe { pg_sys::BufFileClose(self.0) };

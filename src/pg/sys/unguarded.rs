@@ -18,9 +18,14 @@ pub(crate) use unguarded;
 
 // pgrx does not bind these. `scripts/signatures.sh` compares each with the headers of every version: a declaration stands on one line.
 unsafe extern "C-unwind" {
+    /// src/backend/commands/sequence.c.
     pub fn nextval_internal(sequence: Oid, check_permissions: bool) -> i64;
+    /// src/backend/utils/error/elog.c, as those below.
     pub fn errcode(sqlstate: c_int) -> c_int;
+    /// Adds a line to the context of the error that is being reported.
     pub fn errcontext_msg(format: *const c_char, ...) -> c_int;
+    /// Sets the DETAIL of the error that is being reported.
     pub fn errdetail(format: *const c_char, ...) -> c_int;
+    /// Sets the HINT of the error that is being reported.
     pub fn errhint(format: *const c_char, ...) -> c_int;
 }

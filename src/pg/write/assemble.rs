@@ -19,6 +19,9 @@ use crate::store::source::Source;
 use std::rc::Rc;
 
 /// How its sources are reached.
+///
+/// # Errors
+/// As `guc::network` and `storage_account::of`.
 pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<ClientConfig, Error> {
     let buckets: Vec<Bucket> = sources
         .iter()
@@ -40,6 +43,9 @@ pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<ClientConfig,
 }
 
 /// What is done with every line first.
+///
+/// # Errors
+/// `InvalidOption` for a `merge` that is no object that can be stored.
 pub fn changes(options: &LoadOptions) -> Result<Changes, Error> {
     let wrong = |_| Error::InvalidOption { name: "merge", expected: "a JSON object that can be stored" };
     Changes::new(options.merge.as_deref(), options.strip_nulls, guc::max_depth()).map_err(wrong)

@@ -22,6 +22,9 @@ const BY_INDEX: [(&CStr, &CStr); 3] = [(c"enable_seqscan", c"off"), (c"enable_ha
 
 /// Runs a statement that reads `bulk_rows` (number from 0, id, resource, and what the line says: updated, version) and returns numbers: true at the index of each that came. It is planned
 /// to look rows up by their key: a table of a few thousand rows, or one never analyzed, would else be read whole for every batch.
+///
+/// # Errors
+/// As `sql::query`.
 pub fn mark(batch: &Batch, rows: &[&Row], statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<bool>, Error> {
     sql::with_client(Some(&batch.extent()), |client| {
         let staged = stage(batch, rows);

@@ -37,6 +37,9 @@ impl BulkUpdate {
     }
 
     /// Writes over those of the rows whose ids exist. True at the index of each that did.
+    ///
+    /// # Errors
+    /// `Memory`; an ERROR of a key or a concurrent update is raised.
     pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<Vec<bool>, Error> {
         batch_relation::mark(batch, rows, &self.statement, &[sql::regclass(self.sequence)])
     }

@@ -66,6 +66,7 @@ impl NewIdHeuristic {
 }
 
 impl<'a> CheckpointSink<'a> {
+    /// A sink that commits groups of a task's rows with its checkpoint, and lets so many lines be rejected.
     pub fn new(job: &'a Job, task: &'a mut Task, destination: Destination, max_errors: u64) -> CheckpointSink<'a> {
         let resource_type = task.resource_type.clone();
         let new_ids = NewIdHeuristic { probe_groups: 1, next: 2 };
@@ -83,6 +84,9 @@ impl<'a> CheckpointSink<'a> {
     }
 
     /// Commits what came whole before the source failed.
+    ///
+    /// # Errors
+    /// Those of the group's transaction.
     pub fn commit_rest(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
         self.rejects.extend(counters.take_rejects());
         let whole = self.group.iter().rposition(|batch| batch.end.is_some()).map_or(0, |last| last + 1);

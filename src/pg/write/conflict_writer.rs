@@ -41,6 +41,10 @@ pub struct ConflictWriter {
 }
 
 impl ConflictWriter {
+    /// Prepares the statements for a table.
+    ///
+    /// # Errors
+    /// `NoHistory` and the like where `policy` needs a history table that is missing or of another shape; `NoUpdateTime` where it compares times that the table lacks.
     pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, policy: Policy, is_stage: bool) -> Result<ConflictWriter, Error> {
         let join = format!("from bulk_rows u join {} t on t.id operator(pg_catalog.=) u.id", table.name);
         let archive = match policy {
@@ -80,6 +84,9 @@ impl ConflictWriter {
     }
 
     /// Writes a batch's rows of one type.
+    ///
+    /// # Errors
+    /// As `sql::query`; `DuplicateId` and the like by `on-conflict`.
     pub fn write<'a>(&self, batch: &Batch, rows: &[&'a Row]) -> Result<WriteOutcome<'a>, Error> {
         let mut written = WriteOutcome::default();
         for round in rounds_of_distinct_ids(rows) {

@@ -59,6 +59,7 @@ impl Referrers {
         Referrers { definitions, table: table.to_owned(), references, types: BTreeSet::new() }
     }
 
+    /// Adds the references of a resource.
     pub fn put(&mut self, referrer: &Referrer) {
         let mut buffers: [Vec<u8>; 5] = Default::default();
         for reference in &referrer.references {
@@ -80,6 +81,9 @@ impl Referrers {
     }
 
     /// Gives what leads nowhere to `tell`, some at a time.
+    ///
+    /// # Errors
+    /// Those of `each` and of the look-ups.
     pub fn dangling(self, mut tell: impl FnMut(&[Finding]) -> Result<(), Error>) -> Result<(), Error> {
         for resource_type in &self.types {
             let statement = format!(

@@ -79,6 +79,9 @@ impl FastWriter {
     }
 
     /// From here on others' code may write to the table.
+    ///
+    /// # Errors
+    /// Those of the index entries that are written then.
     pub fn on_user_code(&mut self) -> Result<(), Error> {
         self.inserted_bloom = None;
         self.unindexed_bloom = None;
@@ -99,6 +102,9 @@ impl FastWriter {
     }
 
     /// Closes the table; one that the load made gets its key.
+    ///
+    /// # Errors
+    /// As `write`.
     pub fn close(mut self) -> Result<(), Error> {
         self.give_key()?;
         self.writer.take().into_iter().for_each(HeapWriter::close);
@@ -106,6 +112,9 @@ impl FastWriter {
     }
 
     /// Writes rows over what is there: of distinct ids, unless it is promised that they are.
+    ///
+    /// # Errors
+    /// `Row` for an id that is there; an ERROR of an index or a check is raised.
     pub fn write(&mut self, batch: &Batch, rows: Vec<&Row>) -> Result<(), Error> {
         match self.ids {
             IdGuarantee::Any => {}

@@ -41,6 +41,9 @@ pub struct StrictSink {
 
 impl StrictSink {
     /// Of one type, whose table must be there or be made.
+    ///
+    /// # Errors
+    /// As `TableRouter::prepare`.
     pub fn new(destination: Destination, resource_type: Option<&str>) -> Result<StrictSink, Error> {
         let mut upsert = TableRouter::new(destination);
         let progress = prepare(&mut upsert, resource_type)?;
@@ -85,6 +88,9 @@ pub struct TolerantSink {
 
 impl TolerantSink {
     /// As `StrictSink::new`. Rejects go to the journal.
+    ///
+    /// # Errors
+    /// As `TableRouter::prepare`.
     pub fn new(destination: Destination, resource_type: Option<&str>, journal: LoadErrors) -> Result<TolerantSink, Error> {
         let mut upsert = TableRouter::new(destination.clone());
         let progress = prepare(&mut upsert, resource_type)?;

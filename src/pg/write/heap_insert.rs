@@ -39,6 +39,10 @@ pub struct HeapTarget {
 }
 
 impl HeapTarget {
+    /// Looks up what rows of a table are made with.
+    ///
+    /// # Errors
+    /// `WrongShape` where its `status` knows no `created`.
     pub fn new(
         table: &Table,
         layout: Layout,
@@ -137,6 +141,9 @@ impl HeapWriter {
     }
 
     /// Inserts rows whose ids are not in the table. A duplicate key is an ERROR of PostgreSQL's own.
+    ///
+    /// # Errors
+    /// `Memory`; an ERROR of an index is raised.
     pub fn insert(&mut self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
         self.check_unaltered()?;
         error_context::with_context(Some(&batch.extent()), || {

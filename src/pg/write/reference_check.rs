@@ -37,6 +37,7 @@ pub struct CheckedSink {
 }
 
 impl CheckedSink {
+    /// A sink that keeps batches until all references are looked up, then hands them to `inner`; `enough` lines with references that lead nowhere end it.
     pub fn new(inner: Box<dyn BatchSink>, definitions: &'static Definitions, enough: usize) -> CheckedSink {
         CheckedSink {
             inner,

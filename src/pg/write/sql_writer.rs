@@ -39,6 +39,7 @@ pub struct SqlWriter {
 }
 
 impl SqlWriter {
+    /// Prepares the statement for a table.
     pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, meta_source: MetaSource) -> SqlWriter {
         let mut statement = statement(table, resource_type, existing, meta_source, &unnested(meta_source));
         if existing == OnExisting::DoNothing {
@@ -48,11 +49,17 @@ impl SqlWriter {
     }
 
     /// Writes rows with distinct ids over what is there.
+    ///
+    /// # Errors
+    /// As `sql::query`.
     pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
         self.run(batch, rows).map(drop)
     }
 
     /// Inserts rows with distinct ids; true at the index of each that came to be.
+    ///
+    /// # Errors
+    /// As `sql::query`.
     pub fn insert(&self, batch: &Batch, rows: &[&Row]) -> Result<Vec<bool>, Error> {
         let ids = if rows.is_empty() { HashSet::new() } else { self.run(batch, rows)? };
         Ok(rows.iter().map(|row| ids.contains(batch.id(row))).collect())

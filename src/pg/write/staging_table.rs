@@ -21,6 +21,9 @@ pub struct StagingTable {
 }
 
 /// The stage of this name for a type, made where it is missing.
+///
+/// # Errors
+/// `NoStage` for another table of this name, `OtherStage` for one of another type.
 pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, Error> {
     let plain = resource_type.to_ascii_lowercase();
     if resource_table::parts(name)?.last().is_some_and(|name| *name == plain || *name == format!("{plain}_history")) {
@@ -46,12 +49,18 @@ pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, 
 }
 
 /// A stage that is there.
+///
+/// # Errors
+/// `NoStage`.
 pub fn open(name: &str) -> Result<StagingTable, Error> {
     let missing = || Error::NoStage(name.to_owned());
     open_oid(resource_table::find_qualified(name)?.ok_or_else(missing)?)?.ok_or_else(missing)
 }
 
 /// Puts a stage's rows into its type's table. Returns how many came to be there. Other writers of that table wait to the transaction's end.
+///
+/// # Errors
+/// `StageConflict` (23505), `NoUpdateTime`, and those of the statements.
 pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
     let StagingTable { table: from, resource_type, policy } = stage;
     if from.oid == target.oid {
@@ -106,6 +115,9 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
 }
 
 /// Drops a stage.
+///
+/// # Errors
+/// Those of the statement.
 pub fn drop(stage: &StagingTable) -> Result<(), Error> {
     sql::run(&format!("drop table {}", stage.table.name), &[])?;
     staging_policy::forget(stage.table.oid)

@@ -45,11 +45,15 @@ enum TableWriter {
 }
 
 impl TableRouter {
+    /// A router that knows no table yet.
     pub fn new(destination: Destination) -> TableRouter {
         TableRouter { destination, targets: HashMap::new(), waiting: DeferredBytes::default() }
     }
 
     /// Finds or creates a type's table. The name must be spelled as FHIR, or the type's creator, spells it.
+    ///
+    /// # Errors
+    /// `UnknownType`, `WrongShape`, `NoHistory` and the like.
     pub fn prepare(&mut self, resource_type: &str) -> Result<(), Error> {
         if self.targets.contains_key(resource_type) {
             return Ok(());
@@ -150,6 +154,9 @@ impl TableRouter {
     }
 
     /// Stores a batch's rows.
+    ///
+    /// # Errors
+    /// As `prepare`; the first line that cannot be stored, as `Row` or an ERROR.
     pub fn store(&mut self, batch: &Batch) -> Result<BatchOutcome, Error> {
         let mut by_type: Vec<Vec<&Row>> = vec![Vec::new(); batch.types.len()];
         for row in &batch.rows {
@@ -186,6 +193,9 @@ impl TableRouter {
     }
 
     /// Writes what was put off and closes what is open. After an ERROR the transaction's end does it.
+    ///
+    /// # Errors
+    /// Those of the index entries that are written then.
     pub fn close(self) -> Result<(), Error> {
         for target in self.targets.into_values() {
             if let TableWriter::Fast(fast) = target.writer {

@@ -101,6 +101,9 @@ impl Paths {
     }
 
     /// Adds the paths of others.
+    ///
+    /// # Errors
+    /// `TooManyPaths`, `Memory`.
     pub fn merge(&mut self, others: &Paths) -> Result<(), Error> {
         self.merge_node(0, others, 0);
         self.check()
@@ -257,12 +260,18 @@ pub struct Filler {
 
 impl Filler {
     /// `paths` are those of all rows.
+    ///
+    /// # Errors
+    /// `Memory`.
     pub fn new(config: RenderConfig, mut paths: Paths, form: OutputEncoding) -> Result<Filler, Error> {
         let names = paths.number()?;
         Ok(Filler { config, paths, names, csv: Delimited::csv(b',', ""), form })
     }
 
     /// The line of the columns' names.
+    ///
+    /// # Errors
+    /// `Memory`, `RowTooLarge`.
     pub fn header(&self) -> Result<OutputBlock, Error> {
         let mut piece = OutputBlock::default();
         piece.reserve(self.names.iter().map(|name| 2 * name.len() + 3).sum())?;
@@ -279,6 +288,7 @@ impl Filler {
         piece.finish(self.form)
     }
 
+    /// Number of columns.
     pub fn columns(&self) -> usize {
         self.names.len()
     }

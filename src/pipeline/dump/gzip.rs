@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::pipeline::output_block::{self, OutputBlock};
 use crate::pipeline::parallel_map::BlockTransform;
 
+/// Compresses a piece to one gzip member.
 #[derive(Debug)]
 pub struct Gzip;
 

@@ -21,6 +21,7 @@ impl Hasher for IdHash {
     }
 }
 
+/// The ids that were put in, as hashes of 128 bits.
 #[derive(Debug, Default)]
 pub struct IdHashSet {
     hashes: HashSet<u128, BuildHasherDefault<IdHash>>,
@@ -33,19 +34,23 @@ impl IdHashSet {
         u128::from(first.hash_one(id)) << 64 | u128::from(second.hash_one(id))
     }
 
+    /// Adds an id.
     pub fn insert(&mut self, id: &str) {
         let hash = self.hash(id);
         self.hashes.insert(hash);
     }
 
+    /// Whether an id was added.
     pub fn contains(&self, id: &str) -> bool {
         self.hashes.contains(&self.hash(id))
     }
 
+    /// Number of distinct ids.
     pub fn len(&self) -> usize {
         self.hashes.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }

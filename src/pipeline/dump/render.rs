@@ -41,6 +41,9 @@ pub struct Writer {
 
 impl Writer {
     /// Appends a row's line, without its end.
+    ///
+    /// # Errors
+    /// Why the row cannot be written.
     pub fn line(&mut self, config: &RenderConfig, row: &StoredRow, out: &mut Vec<u8>) -> Result<(), Fault> {
         let (root, _) = self.resource(config, row)?;
         let document = &self.document;
@@ -57,6 +60,9 @@ impl Writer {
     }
 
     /// Reads a row's whole resource into the document, as its line says it; with it the row's type.
+    ///
+    /// # Errors
+    /// As `line`.
     pub fn resource<'a>(&mut self, config: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
         let (root, resource_type) = self.read(config, row)?;
         let document = &mut self.document;
@@ -75,6 +81,9 @@ impl Writer {
     }
 
     /// Reads a row's resource into the document, in the format asked for; with it the row's type.
+    ///
+    /// # Errors
+    /// As `line`.
     pub fn read<'a>(&mut self, config: &'a RenderConfig, row: &StoredRow<'a>) -> Result<(Value, &'a str), Fault> {
         let resource_type = row.resource_type.map_or(Ok(config.resource_type.as_str()), utf8)?;
         let resource = toast::plain(row.resource, &mut self.inflated)?;
@@ -99,6 +108,9 @@ impl Writer {
 }
 
 /// Text of the database.
+///
+/// # Errors
+/// `Encoding`.
 pub fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|_| Fault::Encoding)
 }

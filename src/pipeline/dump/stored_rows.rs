@@ -43,6 +43,9 @@ impl StoredRow<'_> {
 
 impl RowBlock {
     /// An empty block with room for this many bytes.
+    ///
+    /// # Errors
+    /// `Memory`.
     pub fn with_capacity(bytes: usize) -> Result<RowBlock, Error> {
         let mut block = RowBlock::default();
         block.bytes.try_reserve(bytes).map_err(|_| Error::Memory)?;
@@ -50,6 +53,9 @@ impl RowBlock {
     }
 
     /// Adds a copy of a row.
+    ///
+    /// # Errors
+    /// `Memory`.
     pub fn push(&mut self, row: StoredRow) -> Result<(), Error> {
         let bytes = row.id.len() + row.resource_type.map_or(0, <[u8]>::len) + row.resource.len();
         self.bytes.try_reserve(bytes).map_err(|_| Error::Memory)?;
@@ -75,14 +81,17 @@ impl RowBlock {
         self.size
     }
 
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
+    /// The rows in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = StoredRow<'_>> {
         self.rows.iter().map(|row| StoredRow {
             id: &self.bytes[row.id.clone()],

@@ -48,6 +48,7 @@ impl Delimited {
         self.null.len()
     }
 
+    /// Appends a null.
     pub fn null(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.null);
     }

@@ -75,6 +75,7 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The id of a row.
     pub fn id(&self, row: &Row) -> &str {
         // It came from a line that is UTF-8.
         std::str::from_utf8(self.id_bytes(row)).unwrap_or_default()
@@ -94,6 +95,7 @@ impl Batch {
         &self.resources[row.resource.0..row.resource.1]
     }
 
+    /// A batch without rows, of a source of this name.
     pub fn new(source: &str) -> Batch {
         Batch {
             source: source.to_owned(),
@@ -112,6 +114,9 @@ impl Batch {
     }
 
     /// A batch of some of the rows alone, without the others' memory.
+    ///
+    /// # Errors
+    /// `Memory`.
     pub fn pick(&self, rows: &[&Row]) -> Result<Batch, Error> {
         let mut picked = Batch {
             types: self.types.clone(),
@@ -128,6 +133,9 @@ impl Batch {
     }
 
     /// The same as if the others' lines were not there.
+    ///
+    /// # Errors
+    /// `Memory`.
     pub fn part(&self, rows: &[&Row]) -> Result<Batch, Error> {
         let mut part = self.pick(rows)?;
         part.size = self.size;

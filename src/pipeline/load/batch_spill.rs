@@ -40,6 +40,9 @@ pub fn put(batch: &Batch, spool: &mut dyn Spool) {
 }
 
 /// The next batch; None at the end.
+///
+/// # Errors
+/// `Memory`, and `Internal` for a file that is cut off.
 pub fn take(spool: &mut dyn Spool) -> Result<Option<Batch>, Error> {
     let Some(types) = number(spool) else { return Ok(None) };
     let cut = || Error::Internal("a temporary file is cut".to_owned());

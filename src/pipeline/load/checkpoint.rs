@@ -47,6 +47,9 @@ pub struct SourceReader {
 
 impl SourceReader {
     /// Opens a source behind a checkpoint. What lies between its restart and it is read once more, and compared.
+    ///
+    /// # Errors
+    /// `Changed` where the source is no longer the one of the checkpoint; those of opening it.
     pub fn open(
         source: &Source,
         access: &ClientConfig,

@@ -16,6 +16,7 @@ pub struct BatchOutcome {
 }
 
 impl BatchOutcome {
+    /// Counts lines of a type as stored.
     pub fn store(&mut self, resource_type: &str, lines: u64) {
         match self.stored.get_mut(resource_type) {
             Some(count) => *count += lines,
@@ -40,11 +41,15 @@ pub struct LoadCounters {
 }
 
 impl LoadCounters {
+    /// Counters of a load that may reject so many lines.
     pub fn new(most: u64) -> LoadCounters {
         LoadCounters { most, read: 0, stored: BTreeMap::new(), skipped: 0, rejected: 0, first: Vec::new(), pending: Vec::new() }
     }
 
     /// Enters what became of lines. The error of the whole load, once too many of them are rejected.
+    ///
+    /// # Errors
+    /// `Rejected`, with the first rejected lines, once there are more than may be.
     pub fn enter(&mut self, outcome: BatchOutcome) -> Result<(), Error> {
         for (resource_type, lines) in outcome.stored {
             *self.stored.entry(resource_type).or_default() += lines;
@@ -72,6 +77,7 @@ impl LoadCounters {
         std::mem::take(&mut self.pending)
     }
 
+    /// Lines stored, of all types.
     pub fn all_stored(&self) -> u64 {
         self.stored.values().sum()
     }

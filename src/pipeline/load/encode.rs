@@ -24,6 +24,7 @@ const KEEP: usize = 1 << 20;
 pub struct Rules(Arc<RwLock<HashMap<String, Rule>>>);
 
 impl Rules {
+    /// How resources of a type are compressed from now on.
     pub fn set(&self, resource_type: &str, rule: Rule) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(resource_type.to_owned(), rule);
     }
@@ -87,6 +88,9 @@ pub struct EncodeConfig {
 }
 
 /// Turns a block's lines into rows, and those that cannot be into rejects.
+///
+/// # Errors
+/// `Memory`.
 pub fn encode_block(config: &EncodeConfig, block: &Block, workspace: &mut Workspace) -> Result<Batch, Error> {
     // All bytes but those that go on with a character.
     let characters = block.bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count() as u64;

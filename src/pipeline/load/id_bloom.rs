@@ -12,6 +12,7 @@ const LARGEST: usize = 1 << 28;
 const BITS_AN_ID: usize = 24;
 const PROBES: u32 = 8;
 
+/// Bloom filters of ids, each twice as large as the one before.
 #[derive(Debug, Default)]
 pub struct IdBloomFilter {
     filters: Vec<Filter>,

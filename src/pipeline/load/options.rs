@@ -60,6 +60,7 @@ pub const REQUEST: &[&str] = &[
 /// Options that may hold what not everybody should see.
 const SECRET: &[&str] = &["source", "headers", "merge"];
 const VALIDATION: &[&str] = &["enable", "checks"];
+/// The options of a load, by name.
 pub const OPTIONS: &[&str] = REQUEST.split_at(2).1;
 /// No options.
 pub const NONE: &str = "{}";
@@ -92,6 +93,9 @@ fn method(object: &Map<String, Value>) -> Result<Method, Error> {
 }
 
 /// The checks of a name.
+///
+/// # Errors
+/// `InvalidOption` for an unknown word.
 pub fn checks_named(name: &str) -> Result<Checks, Error> {
     match name {
         "struct" => Ok(Checks { structure: true, references: false }),
@@ -136,6 +140,9 @@ fn headers(object: &Map<String, Value>) -> Result<HeaderMap, Error> {
 
 impl LoadOptions {
     /// Reads the argument `options`.
+    ///
+    /// # Errors
+    /// `UnknownOption` and `InvalidOption` name what is wrong.
     pub fn read(text: &str) -> Result<LoadOptions, Error> {
         let object = object(&value(text, "options")?, "options")?;
         check_keys(&object, OPTIONS)?;
@@ -143,6 +150,9 @@ impl LoadOptions {
     }
 
     /// Of keys that came from these texts, the first of which counts.
+    ///
+    /// # Errors
+    /// As `read`.
     pub fn from_object(object: &Map<String, Value>, texts: &[&str]) -> Result<LoadOptions, Error> {
         let wrong = Error::InvalidOption { name: "merge", expected: "a JSON object without id and resourceType" };
         let merge = match object.get("merge") {

@@ -20,15 +20,18 @@ impl OnConflict {
     const NAMES: [(&str, OnConflict); 4] =
         [("overwrite", OnConflict::Overwrite), ("error", OnConflict::Error), ("skip", OnConflict::Skip), ("newer", OnConflict::Newer)];
 
+    /// None for an unknown name.
     pub fn named(name: &str) -> Option<OnConflict> {
         OnConflict::NAMES.iter().find(|(known, _)| *known == name).map(|(_, policy)| *policy)
     }
 
+    /// As the option spells it.
     pub fn name(self) -> &'static str {
         OnConflict::NAMES.iter().find(|(_, policy)| *policy == self).map_or("", |(name, _)| name)
     }
 }
 
+/// What of existing rows and of the lines' meta is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
     pub on_conflict: OnConflict,

@@ -55,6 +55,9 @@ pub struct Division {
 type EncodeQueue = Queue<(Block, Option<Checkpoint>), Batch>;
 
 /// Loads a source into a sink. What ends it is a fault of the source, or too many lines that are rejected.
+///
+/// # Errors
+/// `Source` for a source that fails, `Stopped` where the work is not wanted, and those of the sink.
 pub fn load(plan: LoadInput, sink: &mut dyn BatchSink, counters: &mut LoadCounters, control: &mut dyn WaitControl) -> Result<(), Error> {
     let queue = Arc::new(Queue::new(BUDGET)?);
     let group = start(plan, &queue)?;

@@ -24,6 +24,7 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client that reaches what `access` allows, until it is interrupted.
     pub fn new(access: &ClientConfig, interrupt: &Interrupt) -> Client {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -47,6 +48,9 @@ impl Client {
     }
 
     /// The answer to a request. What may pass (429, 5xx, a connection that fails) is asked again as often as `access` says.
+    ///
+    /// # Errors
+    /// That of the last try.
     pub fn ask(&self, request: impl Fn(&ureq::Agent) -> Result<Response<Body>, SourceFault>) -> Result<Response<Body>, SourceFault> {
         let mut attempt = 0;
         loop {
@@ -67,6 +71,9 @@ impl Client {
 }
 
 /// Sends what is built of a request, with a body or none; an empty body is sent with its length.
+///
+/// # Errors
+/// Where no answer came: `Unreachable`, `AddressRefused`, `Timeout`, `Read`.
 pub fn send(agent: &ureq::Agent, request: Builder, body: Option<&[u8]>) -> Result<Response<Body>, SourceFault> {
     let unsupported = |_| SourceFault::Unsupported;
     match body {

@@ -20,6 +20,7 @@ const MAX_BODY_BYTES: u64 = 64 << 20;
 pub struct Connector(Arc<Client>);
 
 impl Connector {
+    /// Sends the requests of object_store by this client.
     pub fn new(client: Client) -> Connector {
         Connector(Arc::new(client))
     }

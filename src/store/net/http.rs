@@ -15,6 +15,9 @@ use url::Url;
 const REDIRECTS: u32 = 10;
 
 /// Asks for an object from a byte on. The body's bytes are as sent: no content encoding is asked for or undone.
+///
+/// # Errors
+/// Where no answer came, or one that is no success; `Changed` for a range of another object.
 pub fn open(url: &Url, access: &ClientConfig, interrupt: &Interrupt, from: u64) -> Result<Opened, SourceFault> {
     let response = Client::new(access, interrupt).ask(|agent| follow(agent, url, &access.headers, from))?;
     match response.status().as_u16() {
@@ -28,6 +31,9 @@ pub fn open(url: &Url, access: &ClientConfig, interrupt: &Interrupt, from: u64) 
 }
 
 /// The body of an answer to a request for an object from a byte on: 200 or 206.
+///
+/// # Errors
+/// `Changed` for a range that was not asked for.
 pub fn opened(response: Response<Body>, from: u64) -> Result<Opened, SourceFault> {
     let partial = response.status().as_u16() == 206;
     if partial && from == 0 {

@@ -74,6 +74,7 @@ enum Target {
 }
 
 impl Allowed {
+    /// Reads `bulk.allowed_hosts`: names, addresses and CIDR ranges between commas, each perhaps with a port; `*` for all.
     pub fn parse(setting: &str) -> Allowed {
         Allowed(setting.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(AllowedHost::parse).collect())
     }

@@ -29,6 +29,9 @@ struct Credentials {
 }
 
 /// The account of the server's machine.
+///
+/// # Errors
+/// `NoAccount` where none of the ways leads to credentials; that of the last of them.
 pub fn account(interrupt: &Interrupt) -> Result<AwsAccount, SourceFault> {
     find(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()), interrupt)
 }

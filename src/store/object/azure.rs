@@ -43,6 +43,10 @@ pub struct Azure {
 }
 
 impl Azure {
+    /// A container by its account.
+    ///
+    /// # Errors
+    /// `Unsupported` for names that a URL cannot have; `Refused` (401) for a key that is none.
     pub fn new(container: &AzureContainer, access: &ClientConfig, interrupt: &Interrupt) -> Result<Azure, SourceFault> {
         // Headers of web servers are none of its.
         let access = ClientConfig { headers: HeaderMap::new(), ..access.clone() };

@@ -21,6 +21,7 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// A directory, which need not exist before something is put into it.
     pub fn new(path: &Path) -> Directory {
         Directory { path: path.to_owned() }
     }

@@ -64,6 +64,10 @@ impl Item {
 }
 
 impl Gcs {
+    /// A bucket by its account.
+    ///
+    /// # Errors
+    /// `Unsupported` for a name that no bucket has; `Refused` (401) for a private key that is none.
     pub fn new(bucket: &str, account: &GcpAccount, access: &ClientConfig, interrupt: &Interrupt) -> Result<Gcs, SourceFault> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         if bucket.is_empty() || matches!(bucket, "." | "..") || !bucket.bytes().all(plain) {

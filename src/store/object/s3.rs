@@ -48,6 +48,10 @@ struct Refusal {
 }
 
 impl S3 {
+    /// A bucket by its account.
+    ///
+    /// # Errors
+    /// `Unsupported` for a name that no bucket has, or a host that is none.
     pub fn new(bucket: &str, account: &AwsAccount, access: &ClientConfig, interrupt: &Interrupt) -> Result<S3, SourceFault> {
         let base = base(bucket, account).ok_or(SourceFault::Unsupported)?;
         let region = Region::Custom { region: account.region.clone(), endpoint: base.to_string() };

@@ -7,6 +7,7 @@ use s3::creds::Credentials;
 use s3::error::S3Error;
 use s3::request::{Request, ResponseData};
 use s3::{Region, signing};
+use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -22,7 +23,7 @@ const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const LONGEST_EXPIRY: u32 = 7 * 24 * 3600;
 
 /// Credentials and a region.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Signer {
     bucket: Bucket,
 }
@@ -35,6 +36,13 @@ pub struct ToSign<'a> {
     url: &'a Url,
     /// SHA-256 of the body, in hexadecimal digits.
     hash: String,
+}
+
+// The secret is shown nowhere.
+impl fmt::Debug for Signer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Signer").finish_non_exhaustive()
+    }
 }
 
 impl Signer {
@@ -75,6 +83,9 @@ impl Signer {
 
 impl ToSign<'_> {
     /// `x-amz-date`.
+    ///
+    /// # Errors
+    /// Those of rust-s3, which has none for a time of this age.
     pub fn date(&self) -> Result<String, S3Error> {
         Ok(self.at.format(DATE)?)
     }

@@ -51,6 +51,7 @@ const MAX_DEPTH: usize = 1000;
 /// Bytes that reused memory may keep from one row to the next.
 const KEEP: usize = 1 << 20;
 
+/// How each column of a result is printed, by its type.
 pub fn columns(descriptor: &PgTupleDesc) -> Vec<Column> {
     descriptor.iter().map(column).collect()
 }
@@ -97,11 +98,15 @@ pub struct Pen {
 }
 
 impl Pen {
+    /// A pen that has printed nothing.
     pub fn new() -> Pen {
         Pen { document: Document::new(), printed: Vec::new() }
     }
 
     /// A value as a name: a JSON string without its quotes.
+    ///
+    /// # Errors
+    /// `NullColumn`, or a name that Elasticsearch does not take.
     pub fn name(&mut self, column: &mut Column, value: pg_sys::Datum) -> Result<String, Error> {
         let text = self.print(column, value)?;
         if text.len() > 2 * MOST_NAME {
@@ -113,6 +118,9 @@ impl Pen {
     }
 
     /// Appends a value as a constant of SQL.
+    ///
+    /// # Errors
+    /// `RowTooLarge` without memory; an ERROR of an output function is raised.
     pub fn constant(&mut self, column: &mut Column, value: pg_sys::Datum, out: &mut Vec<u8>) -> Result<(), Error> {
         let text = self.print(column, value)?;
         out.try_reserve(2 * text.len() + 64).map_err(|_| Error::Memory)?;
@@ -121,6 +129,9 @@ impl Pen {
     }
 
     /// A value's text; valid until the row is done or the next is printed.
+    ///
+    /// # Errors
+    /// As `constant`.
     pub fn print(&mut self, column: &mut Column, value: pg_sys::Datum) -> Result<&[u8], Error> {
         match &mut column.print {
             Print::Text => {

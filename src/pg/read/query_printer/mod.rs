@@ -62,6 +62,9 @@ impl Clock {
 const BLOCK_TIME: Duration = Duration::from_millis(200);
 
 /// Whether a query of the caller's can begin, and its rows be printed in a format.
+///
+/// # Errors
+/// Those of the query and of the format.
 pub fn check(query: &str, format: Format) -> Result<(), Error> {
     nested_query::check(Statement::Callers(query), |descriptor| {
         // SAFETY: the descriptor of a query.
@@ -72,6 +75,9 @@ pub fn check(query: &str, format: Format) -> Result<(), Error> {
 
 impl Printer {
     /// Starts a query of the caller's; an error if it does more than read.
+    ///
+    /// # Errors
+    /// As `check`.
     pub fn open(query: &str, format: Format, form: OutputEncoding, fcinfo: pg_sys::FunctionCallInfo) -> Result<Printer, Error> {
         let query = Nested::open(Statement::Callers(query), pg_sys::InvalidOid, fcinfo)?;
         // All that is made here lives as long as the query.

@@ -47,6 +47,10 @@ pub struct Records {
 }
 
 impl Shape {
+    /// The shape of a result's rows in a format.
+    ///
+    /// # Errors
+    /// Those of the format's needs: a column that it must have is missing, or one is there twice.
     pub fn of(format: Format, columns: &[Column], descriptor: &PgTupleDesc) -> Result<Shape, Error> {
         let named = |name: &str| columns.iter().position(|column| column.name == name);
         Ok(match format {
@@ -78,6 +82,9 @@ impl Shape {
     }
 
     /// The line of the columns' names, if there is one.
+    ///
+    /// # Errors
+    /// `Memory`, `RowTooLarge`.
     pub fn header(&mut self, columns: &[Column], form: OutputEncoding, piece: &mut OutputBlock) -> Result<(), Error> {
         if let Shape::Delimited { delimited, header: header @ true } = self {
             *header = false;
@@ -94,6 +101,9 @@ impl Shape {
     }
 
     /// A row of the columns, printed with a pen.
+    ///
+    /// # Errors
+    /// As `header`, and those of a column that the format needs.
     pub fn row(
         &mut self,
         columns: &mut [Column],
