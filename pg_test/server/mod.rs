@@ -4,4 +4,5 @@ mod installation;
 mod killed_imports;
 mod rights;
 mod shutdown;
+mod unfinished;
 mod version;

@@ -33,7 +33,7 @@ impl JobSpec {
         Ok(JobSpec { version: VERSION, settings, verb: W::NAME.to_owned(), work })
     }
 
-    /// What is kept in `bulk.job_plan`.
+    /// What is kept in `bulk_internal.job_spec`.
     ///
     /// # Errors
     /// `Internal` if JSON cannot hold it.

@@ -127,7 +127,7 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<(), Failur
         Err(error) => return record(|| job::fail(job, &error.to_string())),
     };
     let taken_over = transaction::run(None, || {
-        guc::take_over(&spec.settings);
+        guc::set_kept(&spec.settings);
         guc::lift_timeouts();
         Ok(())
     });

@@ -53,7 +53,7 @@ impl Work for Validate {
 /// # Errors
 /// As `job::enter`.
 pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
-    let spec = JobSpec::new(guc::taken_over(), &validate)?;
+    let spec = JobSpec::new(guc::settings_to_keep(), &validate)?;
     let tasks: Vec<NewTask> = tables
         .iter()
         .map(|(resource_type, table)| NewTask::new(TaskKind::Table, table.name.clone(), Some(resource_type.clone())))

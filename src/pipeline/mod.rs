@@ -1,4 +1,5 @@
-//! Threads and bounded queues, without a database: what runs beside the main thread, in which order results come back, what bounds the memory.
+//! Threads and bounded queues, without a database: what runs beside the main thread, in which order results come back, what bounds the memory, and
+//! pieces of output, gzipped on demand (`output_block`).
 
 pub mod blocking;
 pub mod dump;

@@ -12,6 +12,7 @@
 //! Refused are an import from a room of the same or an earlier line, a circle of modules, a module without a room, a refused name, and an item that is not documented. `--graph`
 //! prints the dependencies between rooms, and within them, instead.
 
+mod circles;
 mod graph;
 mod rules;
 mod source;

@@ -1,6 +1,6 @@
 //! What is refused.
 
-use crate::graph;
+use crate::circles::circles;
 use crate::source::Modules;
 use std::io;
 
@@ -91,7 +91,7 @@ impl Rules {
                 ));
             }
         }
-        for circle in graph::circles(modules) {
+        for circle in circles(modules) {
             faults.push(format!("a circle: {}", circle.join(" → ")));
         }
         faults

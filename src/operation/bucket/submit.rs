@@ -167,7 +167,7 @@ fn order(params: &Params, given: &Map<String, Value>, place: &BucketPlace, tasks
         account: id.filter(|_| !is_secret).map(str::to_owned),
         has_secret: is_secret,
     };
-    let spec = JobSpec::new(guc::taken_over(), &load)?;
+    let spec = JobSpec::new(guc::settings_to_keep(), &load)?;
     let mut shown = given.clone();
     shown.remove("account");
     shown.insert("bucket".to_owned(), json!(params.bucket.url()));

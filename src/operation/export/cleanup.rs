@@ -30,7 +30,7 @@ fn order(cleanup: Cleanup, id: &str) -> Result<(), Error> {
     let Some(role) = job::role(cleanup.job)? else { return Ok(()) };
     let source = cleanup.sink.bucket.url();
     let request = json!({"export": id});
-    let spec = JobSpec::new(guc::taken_over(), &cleanup)?;
+    let spec = JobSpec::new(guc::settings_to_keep(), &cleanup)?;
     let tasks = [NewTask::new(TaskKind::Files, source, None)];
     let new_job =
         NewJob { id: None, kind: JobKind::Cleanup, request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };

@@ -48,7 +48,7 @@ pub fn config(table: &Table, resource_type: &str) -> RenderConfig {
     }
 }
 
-/// PatientScope resources are meant; None for everybody's. `patients` is the table of Patients.
+/// Whose resources are meant; None for everybody's. `patients` is the table of Patients.
 ///
 /// # Errors
 /// Those of the queries.

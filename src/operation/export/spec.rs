@@ -24,7 +24,7 @@ pub struct Export {
     pub file_size: u64,
 }
 
-/// PatientScope resources are exported.
+/// Whose resources are exported.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum PatientScope {
     Everybodys,

@@ -87,7 +87,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         file_rows: guc::export_file_rows(),
         file_size: guc::export_file_size(),
     };
-    let spec = JobSpec::new(guc::taken_over(), &export)?;
+    let spec = JobSpec::new(guc::settings_to_keep(), &export)?;
     let holder = [NewTask::new(TaskKind::Snapshot, "snapshot".to_owned(), None)];
     let new_job = NewJob {
         id: None,
@@ -138,7 +138,7 @@ fn tables(level: Level, params: &Params) -> Result<(Tables, Vec<String>), Wrong>
     Ok((tables, warnings))
 }
 
-/// PatientScope resources are asked for, not yet looked at, and the members of the Group.
+/// Whose resources are asked for, not yet looked at, and the members of the Group.
 fn scope(level: Level, params: &Params, group: Option<&str>, patient_table: Option<&Table>) -> Result<(PatientScope, Vec<String>), Wrong> {
     if let Some(table) = patient_table
         && level != Level::System

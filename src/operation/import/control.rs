@@ -139,7 +139,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         urls: open_urls,
         has_headers: headers.is_some(),
     };
-    let spec = JobSpec::new(guc::taken_over(), &import)?;
+    let spec = JobSpec::new(guc::settings_to_keep(), &import)?;
     let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(tasks.len()) };
     let new_job = NewJob {
         id,

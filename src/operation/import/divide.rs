@@ -9,8 +9,8 @@ use crate::pg::state::task::Task;
 use crate::pg::state::task_claim;
 use crate::pg::sys::guc;
 use crate::pipeline::load::checkpoint::ByteRange;
+use crate::pipeline::load::existing_rows::Policy;
 use crate::pipeline::load::options::LoadOptions;
-use crate::pipeline::load::policy::Policy;
 use crate::pipeline::load::source_reader::Division;
 use std::sync::Arc;
 

@@ -64,7 +64,7 @@ pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
 ///
 /// # Errors
 /// As `ensure`.
-pub fn stage(name: &[String], resource_type: &str) -> Result<(pg_sys::Oid, bool), Error> {
+pub fn create_staging_table(name: &[String], resource_type: &str) -> Result<(pg_sys::Oid, bool), Error> {
     let (schema, plain) = match name {
         [plain] => (creation_schema()?, plain),
         [schema, plain] => (resource_table::schema(schema)?, plain),

@@ -120,7 +120,7 @@ pub fn is_empty(table: pg_sys::Oid) -> bool {
 /// Oid of the enum value that a new row's status has.
 ///
 /// # Errors
-/// `WrongShape` where the type knows no `created`.
+/// `Internal` where the type knows no `created`.
 pub fn created_status(status_type: &str) -> Result<pg_sys::Oid, Error> {
     // Through text: an enum is stored as the oid of its value.
     let query = format!(

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::sys::subtransaction::{Failure, failure, with_true_state};
-use crate::pg::sys::{owner_sql, version};
+use crate::pg::sys::{owner_sql, switch_user, version};
 use pgrx::{PgTryBuilder, pg_sys};
 use std::ffi::c_int;
 use std::panic::AssertUnwindSafe;
@@ -24,14 +24,14 @@ pub fn run<T>(role: Option<pg_sys::Oid>, work: impl FnOnce() -> Result<T, Error>
     isolated(role, Isolation::ReadCommitted, || Ok(()), work)
 }
 
-/// The same at another level; `before` is done before anything is seen.
+/// The same at another level; `prepare` runs before anything is seen.
 ///
 /// # Errors
-/// As `run`, and those of `before`.
+/// As `run`, and those of `prepare`.
 pub fn isolated<T>(
     role: Option<pg_sys::Oid>,
     isolation: Isolation,
-    before: impl FnOnce() -> Result<(), Error>,
+    prepare: impl FnOnce() -> Result<(), Error>,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Failure> {
     // SAFETY: outside a transaction, as all here.
@@ -46,17 +46,12 @@ pub fn isolated<T>(
     unsafe { pg_sys::XactIsoLevel = level as c_int };
     // SAFETY: a variable of this process, set for the transaction that has just begun.
     unsafe { pg_sys::XactReadOnly = false };
-    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: where the two values go.
-    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut context) };
-    if let Some(role) = role {
-        // SAFETY: a transaction is running; its end by an ERROR sets both back.
-        unsafe { pg_sys::SetUserIdAndSecContext(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int) };
-    }
+    // The transaction's end by an ERROR sets both back.
+    let before = role.map(|role| switch_user::enter(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int));
     // SAFETY: reads a backend variable.
     let stack = unsafe { pg_sys::error_context_stack };
     let body = AssertUnwindSafe(|| {
-        before().map_err(Failure::Ours)?;
+        prepare().map_err(Failure::Ours)?;
         // SAFETY: a transaction is running.
         let snapshot = unsafe { pg_sys::GetTransactionSnapshot() };
         // SAFETY: a snapshot that has just been taken; the push copies it, and the transaction's end drops the copy.
@@ -76,8 +71,9 @@ pub fn isolated<T>(
     let done = PgTryBuilder::new(body).catch_others(|caught| Err(failure(caught))).execute();
     match done {
         Ok(value) => {
-            // SAFETY: what was set before.
-            unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+            if let Some((user, context)) = before {
+                switch_user::leave(user, context);
+            }
             Ok(value)
         }
         Err(failed) => {

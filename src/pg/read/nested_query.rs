@@ -193,7 +193,7 @@ fn start(statement: Statement, flags: u32) -> Result<*mut pg_sys::QueryDesc, Err
     let parsed = unsafe { pg_sys::pg_parse_query(text) };
     let read_only = matches!(statement, Statement::Callers(_));
     if read_only {
-        check_parsed(parsed)?;
+        require_one_select(parsed)?;
     }
     let kinds = [pg_sys::TIMESTAMPTZOID];
     let count = c_int::from(since.is_some());
@@ -202,7 +202,7 @@ fn start(statement: Statement, flags: u32) -> Result<*mut pg_sys::QueryDesc, Err
     let analyzed = unsafe { pg_sys::pg_analyze_and_rewrite_fixedparams(raw, text, kinds.as_ptr(), count, ptr::null_mut()) };
     let analyzed = first(analyzed).cast::<pg_sys::Query>();
     if read_only {
-        check_analyzed(raw, analyzed)?;
+        require_no_writes(raw, analyzed)?;
     }
     let parameters = parameters(since);
     // SAFETY: the query of above. No options: no parallel plan.
@@ -219,7 +219,7 @@ fn start(statement: Statement, flags: u32) -> Result<*mut pg_sys::QueryDesc, Err
 }
 
 /// Whether a caller's text is one statement, and that a SELECT (or VALUES, TABLE, WITH).
-fn check_parsed(parsed: *mut pg_sys::List) -> Result<(), Error> {
+fn require_one_select(parsed: *mut pg_sys::List) -> Result<(), Error> {
     // SAFETY: null for none, else a list.
     let count = unsafe { parsed.as_ref() }.map_or(0, |list| list.length);
     if count != 1 {
@@ -236,7 +236,7 @@ fn check_parsed(parsed: *mut pg_sys::List) -> Result<(), Error> {
 }
 
 /// Whether a caller's SELECT stores nothing by itself. The plan's tables and what functions do are checked as they run.
-fn check_analyzed(raw: *mut pg_sys::RawStmt, query: *mut pg_sys::Query) -> Result<(), Error> {
+fn require_no_writes(raw: *mut pg_sys::RawStmt, query: *mut pg_sys::Query) -> Result<(), Error> {
     // SAFETY: an analyzed query.
     let query = unsafe { &*query };
     let reads = query.commandType == pg_sys::CmdType::CMD_SELECT && query.utilityStmt.is_null();
@@ -279,7 +279,7 @@ impl Rights {
 
     /// An error when the transaction is not read-only any more.
     fn leave(self) -> Result<(), Error> {
-        let kept = is_read_only();
+        let kept = require_still_read_only();
         switch_user::leave(self.user, self.context);
         // SAFETY: the level of `enter`; what was set in it is taken back.
         unsafe { pg_sys::AtEOXact_GUC(false, self.level) };
@@ -290,7 +290,7 @@ impl Rights {
 }
 
 /// An error when a query has undone it: PostgreSQL 15 lets RESET do so.
-fn is_read_only() -> Result<(), Error> {
+fn require_still_read_only() -> Result<(), Error> {
     // SAFETY: reads a backend variable.
     if unsafe { pg_sys::XactReadOnly } { Ok(()) } else { Err(Error::WriteEnabled) }
 }
@@ -354,7 +354,7 @@ fn next_slot(state: &State) -> Result<*mut pg_sys::TupleTableSlot, Error> {
         unsafe { pg_sys::ffi::pg_guard_ffi_boundary(run) }
     });
     if state.read_only {
-        is_read_only()?;
+        require_still_read_only()?;
     }
     Ok(if is_empty(slot) { ptr::null_mut() } else { slot })
 }

@@ -204,7 +204,7 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
         return Ok(Restored::NotNeeded);
     }
     if !is_there {
-        make(&off, table, owner)?;
+        remake_as_owner(&off, table, owner)?;
     }
     owner_sql::run(
         &format!(
@@ -275,7 +275,7 @@ fn look_at_table(off: &Off) -> Result<Option<TableOfIndex>, Error> {
 }
 
 /// Makes an index again, as the owner of its table, under the settings that it was made under.
-fn make(off: &Off, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+fn remake_as_owner(off: &Off, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
     // At once, so that nobody waits for one another.
     let lock = if off.is_constraint { pg_sys::AccessExclusiveLock } else { pg_sys::ShareLock };
     // SAFETY: any oid may be locked.

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::sys::owner_sql;
-use crate::pipeline::load::policy::{OnConflict, Policy};
+use crate::pipeline::load::existing_rows::{OnConflict, Policy};
 use pgrx::pg_sys;
 
 /// Records a staging table, in the place of what is recorded of its oid. Rows of tables that are gone go with it.

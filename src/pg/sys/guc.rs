@@ -478,7 +478,7 @@ const TAKEN_OVER: [&CStr; 14] = [
 ];
 
 /// Settings of this session that a job's workers take over, by name.
-pub fn taken_over() -> BTreeMap<String, String> {
+pub fn settings_to_keep() -> BTreeMap<String, String> {
     TAKEN_OVER.iter().map(|name| (name.to_string_lossy().into_owned(), value(name).unwrap_or_default())).collect()
 }
 
@@ -506,8 +506,8 @@ pub fn lift_timeouts() {
     }
 }
 
-/// Sets what `taken_over` returned, for the rest of the session. Other settings are skipped.
-pub fn take_over(settings: &BTreeMap<String, String>) {
+/// Sets what `settings_to_keep` returned, for the rest of the session. Other settings are skipped.
+pub fn set_kept(settings: &BTreeMap<String, String>) {
     for name in TAKEN_OVER {
         let value = settings.get(name.to_string_lossy().as_ref()).and_then(|value| CString::new(value.as_str()).ok());
         if let Some(value) = value {

@@ -1,4 +1,5 @@
-//! The server without FHIR: settings, users, subtransactions, error reports, waiting, locks, memory, statements. What a table holds, or a job is, is above.
+//! The server without FHIR: settings, users, subtransactions (and which errors are a row's fault), error reports, waiting, locks, memory, statements,
+//! results of set-returning functions as rows or in chunks. What a table holds, or a job is, is above.
 
 pub mod advisory_lock;
 pub mod argument;

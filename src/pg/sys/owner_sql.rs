@@ -61,28 +61,28 @@ pub fn run(statement: &str, arguments: &[DatumWithOid]) -> Result<(), Error> {
 /// Whether the extension exists and is not being dropped: a worker may outlive it. It stays to the transaction's end; a session that
 /// drops it waits. The lock is not waited for: the session that drops it may wait for this one.
 pub fn is_there() -> bool {
-    let select_latest = || {
-        // SAFETY: a catalog select_latest-up.
+    let look = || {
+        // SAFETY: a catalog look-up.
         unsafe { pg_sys::get_extension_oid(c"bulk".as_ptr(), true) }
     };
-    let found = select_latest();
+    let found = look();
     if found == pg_sys::InvalidOid || !advisory_lock::take_object(pg_sys::ExtensionRelationId, found) {
         return false;
     }
     // SAFETY: takes up what others committed before the lock was ours.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    select_latest() == found
+    look() == found
 }
 
 fn find() -> Option<pg_sys::Oid> {
-    // SAFETY: a catalog select_latest-up.
+    // SAFETY: a catalog look-up.
     let schema = unsafe { pg_sys::get_namespace_oid(c"bulk_internal".as_ptr(), true) };
     sql::relation("job", schema)
 }
 
 fn owner() -> Result<pg_sys::Oid, Error> {
     let job = find().ok_or_else(|| Error::Internal("table bulk_internal.job is missing".to_owned()))?;
-    // SAFETY: the oid comes from a select_latest-up.
+    // SAFETY: the oid comes from a look-up.
     let relation = unsafe { PgRelation::with_lock(job, pg_sys::AccessShareLock as i32) };
     // SAFETY: an open relation has its row of the catalog.
     let row = unsafe { *relation.rd_rel };

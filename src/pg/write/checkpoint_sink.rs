@@ -15,7 +15,7 @@ use crate::pg::write::destination::Destination;
 use crate::pg::write::group_sink;
 use crate::pipeline::load::batch::Batch;
 use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
-use crate::pipeline::load::policy::Method;
+use crate::pipeline::load::existing_rows::Method;
 use crate::pipeline::load::sink::BatchSink;
 use crate::retry::{self, Backoff};
 use std::rc::Rc;

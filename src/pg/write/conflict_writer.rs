@@ -8,7 +8,7 @@ use crate::pg::write::batch_relation;
 use crate::pg::write::sql_writer::{MetaSource, OnExisting, SqlWriter};
 use crate::pipeline::load::batch::{Batch, Occurrence, Row};
 use crate::pipeline::load::encode::TakeMeta;
-use crate::pipeline::load::policy::{OnConflict, Policy};
+use crate::pipeline::load::existing_rows::{OnConflict, Policy};
 use pgrx::pg_sys;
 
 /// How often rows that other sessions insert at the same time are looked for anew.

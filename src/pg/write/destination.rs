@@ -2,7 +2,7 @@
 
 use crate::fhir::definitions::Definitions;
 use crate::pipeline::load::encode::Rules;
-use crate::pipeline::load::policy::{Method, Policy};
+use crate::pipeline::load::existing_rows::{Method, Policy};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;

@@ -109,7 +109,7 @@ impl TolerantSink {
                     self.store_part(batch, counters)?;
                 }
             }
-            Err(failure) => self.divide(&group[0], failure, counters)?,
+            Err(failure) => self.find_refused_rows(&group[0], failure, counters)?,
         }
         self.write_down(counters)
     }
@@ -133,12 +133,12 @@ impl TolerantSink {
         match self.try_all(&[part]) {
             Ok(outcome) => counters.enter(outcome),
             Err(Failure::Ours(error)) => Err(error),
-            Err(failure) => self.divide(part, failure, counters),
+            Err(failure) => self.find_refused_rows(part, failure, counters),
         }
     }
 
     /// Stores the halves of what failed, in the order of their lines.
-    fn divide(&self, part: &Batch, failure: Failure, counters: &mut LoadCounters) -> Result<(), Error> {
+    fn find_refused_rows(&self, part: &Batch, failure: Failure, counters: &mut LoadCounters) -> Result<(), Error> {
         let count = part.rows.len();
         if let ([row], Failure::Server { sqlstate, message, .. }) = (part.rows.as_slice(), &failure) {
             let reason = Reason::Server { sqlstate: *sqlstate, message: message.clone() };

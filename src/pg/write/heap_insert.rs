@@ -7,7 +7,7 @@ use crate::pg::catalog::resource_table::Table;
 use crate::pg::sys::padded::Padded;
 use crate::pg::sys::unguarded::{nextval_internal, unguarded};
 use crate::pg::sys::{compat, error_context, memory_context};
-use crate::pg::write::deferred_index::{DeferredBytes, Entries};
+use crate::pg::write::deferred_entries::{DeferredBytes, Entries};
 use crate::pipeline::load::batch::{Batch, Row};
 use pgrx::pg_sys;
 use std::ffi::c_int;

@@ -41,7 +41,7 @@ pub struct SqlWriter {
 impl SqlWriter {
     /// Prepares the statement for a table.
     pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, meta_source: MetaSource) -> SqlWriter {
-        let mut statement = statement(table, resource_type, existing, meta_source, &unnested(meta_source));
+        let mut statement = insert_statement(table, resource_type, existing, meta_source, &unnested(meta_source));
         if existing == OnExisting::DoNothing {
             statement.push_str(" returning id::pg_catalog.text");
         }
@@ -108,7 +108,7 @@ fn unnested(meta_source: MetaSource) -> String {
 }
 
 /// Inserts what `source` selects: id, resource, repeated, and the facts where they are from lines. $1 is the sequence.
-pub fn statement(table: &Table, resource_type: &str, existing: OnExisting, meta_source: MetaSource, source: &str) -> String {
+pub fn insert_statement(table: &Table, resource_type: &str, existing: OnExisting, meta_source: MetaSource, source: &str) -> String {
     let status = &table.status_type;
     let created = match resource_table::history(table) {
         Some((_, history)) => format!(

@@ -8,7 +8,7 @@ use crate::pg::state::staging_policy;
 use crate::pg::sys::sql;
 use crate::pg::write::sql_writer::{self, MetaSource, OnExisting};
 use crate::pipeline::load::encode::TakeMeta;
-use crate::pipeline::load::policy::{OnConflict, Policy};
+use crate::pipeline::load::existing_rows::{OnConflict, Policy};
 use pgrx::{PgRelation, pg_sys};
 
 /// A table that is a stage.
@@ -31,7 +31,7 @@ pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, 
     }
     let (oid, made) = match resource_table::find_qualified(name)? {
         Some(oid) => (oid, false),
-        None => ddl::stage(&resource_table::parts(name)?, resource_type)?,
+        None => ddl::create_staging_table(&resource_table::parts(name)?, resource_type)?,
     };
     if made {
         let table = resource_table::describe(oid)?;
@@ -103,7 +103,7 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
         false => String::new(),
     };
     let source = format!("select s.id, s.resource, false as repeated{facts_of} from {} s {only}", from.name);
-    let statement = sql_writer::statement(target, resource_type, existing, meta_source, &source);
+    let statement = sql_writer::insert_statement(target, resource_type, existing, meta_source, &source);
     let sequence = ddl::ensure_sequence(target.schema);
     let merged = sql::run(&statement, &[sql::regclass(sequence)])?;
     if policy.keep_meta

@@ -6,7 +6,7 @@ use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::catalog::{fast_path_check, toast_rule};
 use crate::pg::sys::guc;
 use crate::pg::write::conflict_writer::{ConflictWriter, WriteOutcome};
-use crate::pg::write::deferred_index::DeferredBytes;
+use crate::pg::write::deferred_entries::DeferredBytes;
 use crate::pg::write::destination::{Destination, IdGuarantee, StagingTarget};
 use crate::pg::write::fast_writer::{FastPathAssumptions, FastWriter};
 use crate::pg::write::heap_insert::HeapTarget;
@@ -14,7 +14,7 @@ use crate::pg::write::sql_writer::{MetaSource, OnExisting, SqlWriter};
 use crate::pg::write::{batch_relation, bulk_update, staging_table};
 use crate::pipeline::load::batch::{Batch, Occurrence, Row};
 use crate::pipeline::load::counters::BatchOutcome;
-use crate::pipeline::load::policy::{Method, Policy};
+use crate::pipeline::load::existing_rows::{Method, Policy};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -90,13 +90,13 @@ impl TableRouter {
             self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer: TableWriter::Conflict(Box::new(conflict)) });
             return Ok(());
         }
-        let writer = self.writer(&found, resource_type, sequence, key, no_user_code)?;
+        let writer = self.choose_writer(&found, resource_type, sequence, key, no_user_code)?;
         self.targets.insert(resource_type.to_owned(), Target { table: found.oid, writer });
         Ok(())
     }
 
     /// The way into a table for rows that are written over what is there: past the executor where that makes no difference.
-    fn writer(
+    fn choose_writer(
         &mut self,
         found: &Table,
         resource_type: &str,

@@ -81,19 +81,19 @@ impl Paths {
     }
 
     /// Adds the paths of a value. What is null is not there.
-    fn visit(&mut self, node: u32, document: &Document, value: Value) {
+    fn collect_paths(&mut self, node: u32, document: &Document, value: Value) {
         match value {
             Value::Null => {}
             Value::Array(span) if span.len > 0 => {
                 for (place, &element) in document.elements(span).iter().enumerate().filter(|(_, element)| **element != Value::Null) {
                     let Some(child) = self.child(node, place.to_string().as_bytes()) else { return };
-                    self.visit(child, document, element);
+                    self.collect_paths(child, document, element);
                 }
             }
             Value::Object(span) if span.len > 0 => {
                 for member in document.members(span).iter().filter(|member| member.value != Value::Null) {
                     let Some(child) = self.child(node, document.bytes(member.key)) else { return };
-                    self.visit(child, document, member.value);
+                    self.collect_paths(child, document, member.value);
                 }
             }
             _ => self.nodes[node as usize].leaf = true,
@@ -155,7 +155,7 @@ impl Paths {
     }
 
     /// Where a value of a row belongs.
-    fn collect(&self, node: u32, document: &Document, value: Value, cells: &mut Vec<(u32, Cell)>) -> Result<(), Fault> {
+    fn fill_cells(&self, node: u32, document: &Document, value: Value, cells: &mut Vec<(u32, Cell)>) -> Result<(), Fault> {
         let this = &self.nodes[node as usize];
         let mut put = |cell| this.column.map(|column| cells.push((column, cell))).ok_or(Fault::Changed);
         match value {
@@ -168,14 +168,14 @@ impl Paths {
             Value::Array(span) => {
                 for (place, &element) in document.elements(span).iter().enumerate().filter(|(_, element)| **element != Value::Null) {
                     let child = this.children.get(place.to_string().as_bytes()).ok_or(Fault::Changed)?;
-                    self.collect(*child, document, element, cells)?;
+                    self.fill_cells(*child, document, element, cells)?;
                 }
                 Ok(())
             }
             Value::Object(span) => {
                 for member in document.members(span).iter().filter(|member| member.value != Value::Null) {
                     let child = this.children.get(document.bytes(member.key)).ok_or(Fault::Changed)?;
-                    self.collect(*child, document, member.value, cells)?;
+                    self.fill_cells(*child, document, member.value, cells)?;
                 }
                 Ok(())
             }
@@ -238,7 +238,7 @@ impl BlockTransform<RowBlock> for PathFinder {
         let mut paths = Paths::default();
         for row in block.iter() {
             let (root, ..) = read(writer, &self.0, &row).map_err(|fault| row.error(&self.0.table, fault))?;
-            paths.visit(0, writer.document(), root);
+            paths.collect_paths(0, writer.document(), root);
             writer.shrink();
             paths.check()?;
         }
@@ -301,7 +301,7 @@ impl Filler {
             cells.push((self.paths.column(name).ok_or(Fault::Changed)?, Cell::Text(text)));
         }
         if !matches!(root, Value::Object(span) if span.len == 0) {
-            self.paths.collect(0, document, root, &mut cells)?;
+            self.paths.fill_cells(0, document, root, &mut cells)?;
         }
         cells.sort_unstable_by_key(|&(column, _)| column);
         let bytes = |cell| match cell {
@@ -358,7 +358,7 @@ mod tests {
             let mut document = Document::new();
             let root = parse::parse(&mut document, text, 100).unwrap();
             let mut paths = Paths::default();
-            paths.visit(0, &document, root);
+            paths.collect_paths(0, &document, root);
             all.merge(&paths).unwrap();
         }
         let names: Vec<String> = all.number().unwrap().into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
@@ -393,14 +393,14 @@ mod tests {
             let mut document = Document::new();
             let root = parse::parse(&mut document, &text, 2000).unwrap();
             let mut paths = Paths::default();
-            paths.visit(0, &document, root);
+            paths.collect_paths(0, &document, root);
             assert!(matches!(paths.check().and_then(|()| paths.number().map(drop)), Err(Error::TooManyPaths(_))));
             assert!(paths.bytes <= MOST_BYTES);
         }
         let mut document = Document::new();
         let root = parse::parse(&mut document, &format!("[{}1]", "null,".repeat(3_000_000)), 10).unwrap();
         let mut paths = Paths::default();
-        paths.visit(0, &document, root);
+        paths.collect_paths(0, &document, root);
         assert_eq!(paths.number().unwrap(), [b"3000000"]);
     }
 }

@@ -139,7 +139,7 @@ impl Batch {
     pub fn part(&self, rows: &[&Row]) -> Result<Batch, Error> {
         let mut part = self.pick(rows)?;
         part.size = self.size;
-        part.rank();
+        part.rank_in_lock_order();
         Ok(part)
     }
 
@@ -170,7 +170,7 @@ impl Batch {
             merged.characters += batch.characters;
             merged.end = batch.end.clone();
         }
-        merged.rank();
+        merged.rank_in_lock_order();
         Ok(merged)
     }
 
@@ -207,7 +207,7 @@ impl Batch {
     }
 
     /// Ranks the rows and finds the ids that stand more than once.
-    pub fn rank(&mut self) {
+    pub fn rank_in_lock_order(&mut self) {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         let key = |index: usize| (self.rows[index].resource_type, self.id_bytes(&self.rows[index]));
         // Stable: equal ids keep the order of their lines.

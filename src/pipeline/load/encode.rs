@@ -126,7 +126,7 @@ pub fn encode_block(config: &EncodeConfig, block: &Block, workspace: &mut Worksp
         lines.extend_from_slice(&block.bytes);
         batch.lines.push(KeptLines { offset: block.offset, bytes: Arc::new(lines) });
     }
-    batch.rank();
+    batch.rank_in_lock_order();
     Ok(batch)
 }
 

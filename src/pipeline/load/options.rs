@@ -5,7 +5,7 @@ use crate::fhir::validate::Checks;
 use crate::jsonb::document::{self, Document};
 use crate::jsonb::parse;
 use crate::jsonb::text::{self, Style};
-use crate::pipeline::load::policy::{Method, OnConflict, Policy};
+use crate::pipeline::load::existing_rows::{Method, OnConflict, Policy};
 use crate::store::net::client_config::{self, HeaderMap};
 use crate::text::json_members::{boolean, check_keys, milliseconds, object, string, value, whole};
 use serde_json::{Map, Value};

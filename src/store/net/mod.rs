@@ -1,4 +1,4 @@
-//! The network: the one HTTP client, which checks the address it connects to, how it is configured, and objects of web servers.
+//! The network: the one HTTP client, which checks each address it connects to, a redirect's too, how it is configured, and objects of web servers.
 
 pub mod client;
 pub mod client_config;

@@ -84,7 +84,7 @@ impl S3 {
     /// The answer to a request, which is signed anew for every try. One that is no success is a fault.
     fn ask(&self, method: Method, url: &Url, headers: &[(&str, &str)], body: Option<&[u8]>) -> Result<Response<Body>, SourceFault> {
         let response = self.client.ask(|agent| {
-            let signed = self.sign(&method, url, headers, body.unwrap_or_default())?;
+            let signed = self.signed_headers(&method, url, headers, body.unwrap_or_default())?;
             let mut request = Request::builder().method(&method).uri(url.as_str());
             // The client sets it by itself.
             for (name, value) in signed.iter().filter(|(name, _)| **name != HOST) {
@@ -98,8 +98,8 @@ impl S3 {
         }
     }
 
-    fn sign(&self, method: &Method, url: &Url, headers: &[(&str, &str)], body: &[u8]) -> Result<HeaderMap, SourceFault> {
-        let to_sign = self.signer.request(method, url, body).map_err(|_| SourceFault::Unsupported)?;
+    fn signed_headers(&self, method: &Method, url: &Url, headers: &[(&str, &str)], body: &[u8]) -> Result<HeaderMap, SourceFault> {
+        let to_sign = self.signer.to_sign(method, url, body).map_err(|_| SourceFault::Unsupported)?;
         let date = to_sign.date().map_err(|_| SourceFault::Unsupported)?;
         let mut signed = host_header(url)?;
         let mut add = |name: &str, value: &str| {

@@ -57,7 +57,7 @@ impl Signer {
     ///
     /// # Errors
     /// Those of rust-s3, which has none for a body in memory.
-    pub fn request<'a>(&'a self, method: &'a Method, url: &'a Url, body: &[u8]) -> Result<ToSign<'a>, S3Error> {
+    pub fn to_sign<'a>(&'a self, method: &'a Method, url: &'a Url, body: &[u8]) -> Result<ToSign<'a>, S3Error> {
         let hash = Command::PutObject { content: body, content_type: "", custom_headers: None, multipart: None }.sha256()?;
         Ok(ToSign { signer: self, at: OffsetDateTime::now_utc(), method, url, hash })
     }
