@@ -540,6 +540,7 @@ fn many_patients() {
     };
     let (all, patients) = (peak("system"), peak("patient"));
     println!("workers of an export: {} kB, of one of 400,000 patients: {} kB", all / 1024, patients / 1024);
-    // A hash of each id, in a table that doubles.
-    assert!(patients < all + (30 << 20), "{patients} bytes, {all} without ids");
+    // A hash of each id, in a table that doubles: 13 MB. How much else a worker has at its peak, and whether a look meets it, differs by some
+    // 20 MB from run to run. What a cursor kept before it freed its rows, 215 bytes a patient, would be 86 MB.
+    assert!(patients < all + (60 << 20), "{patients} bytes, {all} without ids");
 }
