@@ -22,24 +22,25 @@ comment on function bulk_internal.guard() is 'Refuses (42501) what is written by
 -- applies rows without the triggers of statements, so there are triggers of rows as well.
 create function bulk_internal.protect_tables() returns void
     language plpgsql
+    set search_path = pg_catalog, pg_temp
     as $$
 declare
-    guarded pg_catalog.regclass;
+    guarded regclass;
     level text;
 begin
-    for guarded in select c.oid from pg_catalog.pg_class c
-        where c.relnamespace operator(pg_catalog.=) 'bulk_internal'::pg_catalog.regnamespace and c.relkind operator(pg_catalog.=) 'r'
+    for guarded in select c.oid from pg_class c
+        where c.relnamespace = 'bulk_internal'::regnamespace and c.relkind = 'r'
     loop
         foreach level in array array['statement', 'row'] loop
-            if not exists (select from pg_catalog.pg_trigger t where t.tgrelid operator(pg_catalog.=) guarded
-                and t.tgname operator(pg_catalog.=) ('guard_' operator(pg_catalog.||) level)) then
+            if not exists (select from pg_trigger t where t.tgrelid = guarded
+                and t.tgname = ('guard_' || level)) then
                 -- The condition only spares the owner's own statements the call for every row.
-                execute pg_catalog.format('create trigger guard_%s before insert or update or delete%s on %s for each %s '
+                execute format('create trigger guard_%s before insert or update or delete%s on %s for each %s '
                     'when (not pg_catalog.pg_has_role(current_user, %s::oid, ''usage'')) execute function bulk_internal.guard()',
                     level, case level when 'statement' then ' or truncate' else '' end, guarded, level,
-                    (select c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) guarded));
+                    (select c.relowner from pg_class c where c.oid = guarded));
             end if;
-            execute pg_catalog.format('alter table %s enable always trigger guard_%s', guarded, level);
+            execute format('alter table %s enable always trigger guard_%s', guarded, level);
         end loop;
     end loop;
 end

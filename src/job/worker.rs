@@ -126,12 +126,12 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<(), Failur
         Ok(opened) => opened,
         Err(error) => return record(|| job::fail(job, &error.to_string())),
     };
-    let taken_over = transaction::run(None, || {
+    let settings = transaction::run(None, || {
         guc::set_kept(&spec.settings);
         guc::lift_timeouts();
         Ok(())
     });
-    if let Err(failure) = taken_over {
+    if let Err(failure) = settings {
         return match failure {
             Failure::Ours(Error::ExtensionDropped) => Err(failure),
             failure => record(|| job::fail(job, &failure.message())),
