@@ -1,4 +1,7 @@
 //! Imports in the background, by SQL and by the calls of `aidbox.bulk`.
 
+mod concurrency;
+mod interruption;
+mod requests;
 mod rpc;
-mod sessions;
+mod sources;

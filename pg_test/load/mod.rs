@@ -8,4 +8,7 @@ mod functions;
 mod memory;
 mod options;
 mod rejected_lines;
+mod remote_sources;
 mod round_trip;
+mod stages;
+mod versions;

@@ -2,10 +2,10 @@
 
 use crate::support::servers::free_port;
 use postgres::{Client, Config, NoTls};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -37,6 +37,15 @@ fn server_user() -> Option<(u32, u32)> {
         };
         (id(&["-u"]) == 0).then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"])))
     })
+}
+
+/// A program, run by a user who may run servers. Not by `Command::uid`, which forks instead of spawning: the pages of a test's memory would
+/// be copied for each.
+fn as_server(program: impl AsRef<OsStr>) -> Command {
+    let Some((uid, gid)) = server_user() else { return Command::new(program) };
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups").arg(program);
+    command
 }
 
 /// A directory that the server may read and write.
@@ -123,21 +132,14 @@ impl Cluster {
         let port = self.port;
         let data = self.data_directory();
         // Of initdb's work a copy is as good.
-        let mut copy = Command::new("cp");
-        if let Some((uid, gid)) = server_user() {
-            copy.uid(uid).gid(gid);
-        }
-        checked(copy.arg("-r").arg(&pristine().path).arg(&data));
+        checked(as_server("cp").arg("-r").arg(&pristine().path).arg(&data));
         let settings = "listen_addresses = ''\nfsync = off\nlog_min_messages = log\ntimezone = UTC\nlog_line_prefix = '%m [%p] '\nmax_connections = 50\n";
-        let fast_path = std::env::var("BULK_TEST_FAST_PATH").unwrap_or_else(|_| "on".to_owned());
+        let of_leg = std::env::var("BULK_TEST_SETTINGS").unwrap_or_default().replace(';', "\n");
         let file = data.join("postgresql.conf");
         let text = fs::read_to_string(&file).unwrap();
         fs::write(
             &file,
-            format!(
-                "{text}\n{settings}{more}unix_socket_directories = '{}'\nport = {port}\nbulk.fast_path = {fast_path}\n",
-                self.socket().display()
-            ),
+            format!("{text}\n{settings}{more}unix_socket_directories = '{}'\nport = {port}\n{of_leg}\n", self.socket().display()),
         )
         .unwrap();
     }
@@ -166,17 +168,10 @@ impl Cluster {
 
     /// Starts the server so that none of its processes gets more than this much memory, in kB.
     pub fn boot_limited(&self, kilobytes: u64) {
-        let mut command = self.command("pg_ctl");
-        let program = command.get_program().to_owned();
-        let mut limited = Command::new("bash");
-        limited.args(["-c", &format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"")]).arg(program);
+        let mut limited = as_server("bash");
+        limited.args(["-c", &format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"")]).arg(bin().join("pg_ctl"));
         limited.arg("-D").arg(self.data_directory()).arg("-l").arg(self.directory.path().join("log")).args(["-w", "-t", "60", "start"]);
-        if let Some((uid, gid)) = server_user() {
-            limited.uid(uid).gid(gid);
-        }
-        limited.current_dir(self.directory.path()).env_remove("RUST_BACKTRACE");
-        command = limited;
-        checked(&mut command);
+        checked(limited.current_dir(self.directory.path()).env_remove("RUST_BACKTRACE"));
     }
 
     /// Stops the server: `fast` or `immediate`.
@@ -191,10 +186,7 @@ impl Cluster {
 
     /// A program of this PostgreSQL, as a user that may run servers.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(bin().join(program));
-        if let Some((uid, gid)) = server_user() {
-            command.uid(uid).gid(gid);
-        }
+        let mut command = as_server(bin().join(program));
         command.current_dir(self.directory.path()).env_remove("RUST_BACKTRACE");
         command
     }

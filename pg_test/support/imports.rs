@@ -41,6 +41,12 @@ pub fn wait(client: &mut Client, id: &str) -> String {
     value(client, &format!("bulk.wait('{id}', '100 s')"))
 }
 
+/// Status and body of a function of a job's id.
+pub fn status_of(client: &mut Client, function: &str, id: &str) -> (i32, Value) {
+    let row = client.query_one(&format!("select status, body::text from bulk.{function}($1)"), &[&id]).unwrap();
+    (row.get(0), serde_json::from_str(row.get(1)).unwrap())
+}
+
 pub fn patient_input(url: &str) -> Value {
     json!([{"resourceType": "Patient", "url": url}])
 }

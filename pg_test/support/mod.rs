@@ -8,6 +8,7 @@ pub mod front;
 pub mod gateways;
 pub mod imports;
 pub mod integrity;
+pub mod jobs;
 pub mod memory_peak;
 pub mod proxy;
 pub mod real_data;

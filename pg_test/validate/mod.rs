@@ -1,3 +1,4 @@
-//! Validation of resources, beside other validators.
+//! Validation of resources, beside other validators, and of what is stored.
 
 mod resources;
+mod stored;
