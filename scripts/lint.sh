@@ -12,6 +12,7 @@ cargo fmt --check
 cargo fmt --check --manifest-path examples/gateway/Cargo.toml
 cargo fmt --check --manifest-path scripts/architecture/Cargo.toml
 scripts/layers.sh
+(cd sql/upgrade && sha256sum --check --quiet frozen.sha256) || { echo "a released script was changed: databases have what it made" >&2; exit 1; }
 scripts/notices.sh
 cargo clippy --quiet --locked --all-targets -- -D warnings
 CARGO_TARGET_DIR="$BULK_CACHE/target/gateway" cargo clippy --quiet "${gateway[@]}" -- -D warnings
