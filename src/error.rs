@@ -194,6 +194,9 @@ pub enum Error {
     InvalidType(String),
     #[error("table \"{table}\" is not a resource table: {reason}")]
     WrongShape { table: String, reason: String },
+    /// A type that stands in the way of the enum of statuses.
+    #[error("type {0} is not the enum of statuses of a resource table")]
+    WrongStatusType(String),
     /// Earlier versions are to be kept, and there is no table for them.
     #[error("table \"{0}\" has no history table")]
     NoHistory(String),

@@ -252,6 +252,27 @@ fn accounts() {
             r#"{"resourceType": "AwsAccount", "id": "x", "region": "r", "access-key-id": "k", "secret-access-key": "TOPSECRET", "use-ssl": "no"}"#,
             "use-ssl",
         ),
+        // What everybody may read must not be a place for secrets.
+        (
+            r#"{"resourceType": "AwsAccount", "id": "x", "region": "r", "access-key-id": "k", "secret-access-key": "s", "host": "http://u:TOPSECRET@h"}"#,
+            "host",
+        ),
+        (
+            r#"{"resourceType": "GcpServiceAccount", "id": "x", "service-account-email": "e", "private-key": "k", "host": "https://h/?key=TOPSECRET"}"#,
+            "host",
+        ),
+        (
+            r#"{"resourceType": "AzureContainer", "id": "x", "storage": "s", "container": "c", "account": {"id": "z"}, "host": "https://h/#TOPSECRET"}"#,
+            "host",
+        ),
+        (
+            r#"{"resourceType": "AzureContainer", "id": "x", "storage": "s", "container": "c", "account": {"id": "z", "key": "TOPSECRET"}}"#,
+            "\"key\"",
+        ),
+        (
+            r#"{"resourceType": "AzureContainer", "id": "x", "storage": "s", "container": "c", "account": {"id": {"key": "TOPSECRET"}}}"#,
+            "account",
+        ),
     ] {
         let failed = failure(&mut client, &format!("select bulk.set_account('{wrong}')"));
         assert!(failed.message.contains(said) && !format!("{failed:?}").contains("TOPSECRET"), "{wrong}: {failed:?}");

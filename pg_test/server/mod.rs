@@ -1,5 +1,6 @@
 //! What happens to the server meanwhile: crashes, shutdowns, other versions, other roles.
 
+mod hostile_owner;
 mod installation;
 mod killed_imports;
 mod rights;

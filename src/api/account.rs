@@ -26,6 +26,8 @@ const SHAPES: [Shape; 4] = [
 /// Keys of every shape, which are kept apart or not at all.
 const COMMON: [&str; 3] = ["resourceType", "id", "meta"];
 const SECRETS: [&str; 4] = ["secret-access-key", "session-token", "private-key", "key"];
+/// Keys of a reference to another account.
+const REFERENCE: [&str; 4] = ["id", "resourceType", "reference", "display"];
 const FLAGS: [&str; 2] = ["path-style", "use-ssl"];
 
 #[pg_extern(sql = false)]
@@ -61,8 +63,8 @@ fn set(text: &str) -> Result<(), Error> {
             None => {}
             Some(Value::Bool(_)) if FLAGS.contains(key) => {}
             Some(_) if FLAGS.contains(key) => return Err(Error::InvalidOption { name: key, expected: "true or false" }),
-            Some(Value::Object(_)) if *key == "account" => {}
-            Some(_) if *key == "account" => return Err(Error::InvalidOption { name: key, expected: "a reference" }),
+            Some(reference) if *key == "account" => check_reference(reference)?,
+            Some(_) if *key == "host" => check_host(text(key)?)?,
             Some(_) => drop(text(key)?),
         }
         if let Some(given) = given {
@@ -71,6 +73,23 @@ fn set(text: &str) -> Result<(), Error> {
         }
     }
     storage_account::set(StoredAccount { resource_type, id, open, secret })
+}
+
+/// What everybody may see must not hold credentials, as a URL can.
+fn check_host(host: &str) -> Result<(), Error> {
+    let is_plain = !host.contains(['@', '?', '#', '\\']) && !host.contains(|c: char| c.is_control() || c.is_whitespace());
+    let expected = "a host, perhaps with a port, or a URL without credentials, query and fragment";
+    if is_plain { Ok(()) } else { Err(Error::InvalidOption { name: "host", expected }) }
+}
+
+fn check_reference(reference: &Value) -> Result<(), Error> {
+    let wrong = || Error::InvalidOption { name: "account", expected: "a reference" };
+    let members = reference.as_object().ok_or_else(wrong)?;
+    match members.iter().find(|(key, _)| !REFERENCE.contains(&key.as_str())) {
+        Some((key, _)) => Err(Error::UnknownOption { name: key.chars().take(100).collect(), known: &REFERENCE }),
+        None if members.values().all(Value::is_string) => Ok(()),
+        None => Err(wrong()),
+    }
 }
 
 #[pg_extern(sql = false)]

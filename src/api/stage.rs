@@ -7,8 +7,8 @@ use crate::pg::sys::privilege::Right;
 use crate::pg::sys::version::Matched;
 use crate::pg::sys::{backend, sqlstate};
 use crate::pg::write::staging_table;
-use pgrx::JsonB;
 use pgrx::prelude::*;
+use pgrx::{JsonB, pg_sys};
 use serde_json::json;
 
 /// Puts the rows of a stage into its type's table, as the load that filled it was asked to.
@@ -16,7 +16,7 @@ use serde_json::json;
 fn stage_merge(_version: Matched, name: &str) -> JsonB {
     let merged = || -> Result<u64, Error> {
         backend::require_writable(c"bulk.stage_merge");
-        let stage = staging_table::open(name)?;
+        let stage = staging_table::open(name, pg_sys::RowExclusiveLock)?;
         if stage.policy.keep_meta {
             Right::Admin.require()?;
         }
@@ -33,5 +33,5 @@ fn stage_merge(_version: Matched, name: &str) -> JsonB {
 /// Drops a stage.
 #[pg_extern(sql = false)]
 fn stage_drop(_version: Matched, name: &str) {
-    sqlstate::ok(staging_table::open(name).and_then(|stage| staging_table::drop(&stage)));
+    sqlstate::ok(staging_table::open(name, pg_sys::AccessExclusiveLock).and_then(|stage| staging_table::drop(&stage)));
 }

@@ -1,4 +1,5 @@
-//! FHIR itself: what the definitions say, the two JSON formats, references, searches, validation. Pure: no server, no threads.
+//! FHIR itself: what the definitions say, the two JSON formats, references, searches, validation. `convert` goes
+//! from one format to the other and back. Pure: no server, no threads.
 
 pub mod convert;
 pub mod definition_table;

@@ -1,4 +1,4 @@
-//! The job machine: a worker's loop, the place it works in, when it tries again, when it stops. It knows no verb: what a task takes is done by `operation`,
+//! The job machine: a worker's loop, its place among `bulk.max_workers` (`slot`), when it tries again, when it stops. It knows no verb: what a task takes is done by `operation`,
 //! and how jobs are stored by `pg::state`.
 
 pub mod cancel;

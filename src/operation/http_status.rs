@@ -96,7 +96,7 @@ fn of_error(error: &Error, door: Door) -> u16 {
         | Error::UnknownOption { .. }
         | Error::Null(_)
         | Error::Source { fault: SourceFault::Unsupported | SourceFault::NotABucket, .. } => 400,
-        Error::WrongShape { .. } | Error::NoHistory(_) | Error::NoUpdateTime(_) => 422,
+        Error::WrongShape { .. } | Error::WrongStatusType(_) | Error::NoHistory(_) | Error::NoUpdateTime(_) => 422,
         Error::Server { sqlstate, .. } => of_sqlstate(&sqlstate::sqlstate(*sqlstate)),
         error => of_sqlstate(&sqlstate::state(error)),
     }

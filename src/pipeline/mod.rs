@@ -1,5 +1,5 @@
 //! Threads and bounded queues, without a database: what runs beside the main thread, in which order results come back, what bounds the memory, and
-//! pieces of output, gzipped on demand (`output_block`).
+//! pieces of output, gzipped on demand (`output_block`); a set of rows is made of them, in chunks of 64 KiB, by `pg::sys::srf_result`.
 
 pub mod blocking;
 pub mod dump;

@@ -1,4 +1,5 @@
-//! Exports: resources as of one moment, as NDJSON files in a store. The job's first task holds the snapshot; the others read ranges of tables through it.
+//! Exports: resources as of one moment, as NDJSON files in a store. The job's first task holds the snapshot (`snapshot_holder`), and
+//! begins the export anew where an earlier holder is gone; the others read ranges of tables through it.
 
 pub mod cleanup;
 pub mod patients;

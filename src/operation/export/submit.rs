@@ -69,7 +69,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         || matches!(&scope, PatientScope::Members { of_them: Some(list), .. } if list.is_empty());
     propose_indexes(&tables, &scope, &members)?;
     let path = path(level, group, &params);
-    let mut request = json!({"level": level.word(), "url": format!("{}{path}", guc::base_url())});
+    let mut request = json!({"level": level.word(), "url": format!("{}{path}", guc::base_url()?)});
     for (name, value) in [("params", json!(params.query)), ("patient-errors", json!(patient_errors)), ("warnings", json!(warnings))] {
         if value.as_array().is_some_and(|list| !list.is_empty()) {
             request[name] = value;
@@ -106,7 +106,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     }
     let mut body = outcome("information", "informational", &format!("export {id} has begun"), None);
     body["id"] = json!(id);
-    Ok(Answer::new(202, body).with("content-location", format!("{}/fhir/$export-status/{id}", guc::base_url())))
+    Ok(Answer::new(202, body).with("content-location", format!("{}/fhir/$export-status/{id}", guc::base_url()?)))
 }
 
 /// The tables of what is asked for, and what is to be said of types that are not exported.

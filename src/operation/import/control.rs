@@ -59,6 +59,7 @@ fn refusal(error: Error) -> Result<Answer, Error> {
 }
 
 fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Result<Answer, Error> {
+    let base_url = guc::base_url()?;
     let request = |tasks: &[NewTask]| {
         let mut request = json!({"type": if fhir { "fhir" } else { "aidbox" }, "inputs": shown(wanted, tasks)});
         if let Value::Object(request) = &mut request {
@@ -76,7 +77,7 @@ fn start(id: Option<&str>, wanted: &Start, fhir: bool, version: Version) -> Resu
         Version::One => (if id.is_none() { 201 } else { 200 }, "/BulkImportStatus/"),
         Version::Two => (200, "/v2/$import/"),
     };
-    Ok(Answer::new(status, json!({"id": made})).with("content-location", format!("{}{path}{}", guc::base_url(), percent::segment(&made))))
+    Ok(Answer::new(status, json!({"id": made})).with("content-location", format!("{base_url}{path}{}", percent::segment(&made))))
 }
 
 /// The tasks of a session, one for each input, and the URLs of their sources.

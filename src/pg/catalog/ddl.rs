@@ -3,13 +3,13 @@
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
-use crate::pg::sys::{sql, sqlstate};
+use crate::pg::sys::{sql, sqlstate, switch_user};
 use pgrx::pg_sys;
-use std::ffi::CString;
 
 /// Sequence that gives every stored version its number.
 pub const SEQUENCE: &str = "transaction_id_seq";
 const STATUS: &str = "resource_status";
+const LABELS: [&str; 4] = ["created", "updated", "deleted", "recreated"];
 
 /// When a new table gets its primary key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,8 @@ pub enum Key {
 /// The table of a resource type, created where it is missing, and whether it lacks its key. The type has passed `resource_table::type_name`.
 ///
 /// # Errors
-/// `NoSchema` where the search path has none that can be written to; `WrongShape` for a table of another shape. An ERROR where the role may not create tables.
+/// `NoSchema` where the search path has none that can be written to; `WrongShape` for a table of another shape,
+/// `WrongStatusType` for an enum of statuses that is none. An ERROR where the role may not create tables.
 pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
     let history = |found: &Table| sql::relation(&format!("{}_history", found.plain_name), found.schema);
     if let Some(found) = resource_table::lookup(resource_type)?
@@ -38,7 +39,7 @@ pub fn ensure(resource_type: &str, key: Key) -> Result<(Table, Key), Error> {
     // From here on another session that creates the same table waits, or has been faster.
     lock(schema, &table_name);
     ensure_sequence(schema);
-    let status = ensure_status(schema);
+    let status = ensure_status(schema)?;
     let literal = pgrx::spi::quote_literal(resource_type);
     let missing = sql::relation(&table_name, schema).is_none();
     if missing {
@@ -74,7 +75,7 @@ pub fn create_staging_table(name: &[String], resource_type: &str) -> Result<(pg_
     if let Some(found) = sql::relation(plain, schema) {
         return Ok((found, false));
     }
-    let status = ensure_status(schema);
+    let status = ensure_status(schema)?;
     let columns = columns(&status, &pgrx::spi::quote_literal(resource_type));
     let name = resource_table::qualified(schema, plain);
     run(&format!("create unlogged table {name} (id pg_catalog.text primary key, {columns})"));
@@ -108,26 +109,33 @@ pub fn ensure_sequence(schema: pg_sys::Oid) -> pg_sys::Oid {
     found().unwrap_or(pg_sys::InvalidOid)
 }
 
-/// The enum's qualified name.
-fn ensure_status(schema: pg_sys::Oid) -> String {
-    let exists = |schema: &pg_sys::Oid| type_exists(STATUS, *schema);
-    let in_path = || std::iter::once(schema).chain(resource_table::search_path()).find(exists);
+/// The qualified name of the enum of a table in this schema.
+///
+/// # Errors
+/// `WrongStatusType` where the type that stands first is not to be trusted: it has not the four labels, which a domain with another's check can hide
+/// behind, or another than the table's owner could drop it, and the column with it.
+fn ensure_status(schema: pg_sys::Oid) -> Result<String, Error> {
+    let in_path =
+        || std::iter::once(schema).chain(resource_table::search_path()).find_map(|home| Some((home, sql::type_named(STATUS, home)?)));
     if in_path().is_none() {
         lock(schema, STATUS);
     }
-    let home = in_path().unwrap_or_else(|| {
-        run(&format!("create type {} as enum ('created', 'updated', 'deleted', 'recreated')", resource_table::qualified(schema, STATUS)));
-        schema
-    });
-    resource_table::qualified(home, STATUS)
-}
-
-fn type_exists(name: &str, schema: pg_sys::Oid) -> bool {
-    let Ok(name) = CString::new(name) else { return false };
-    let name = pg_sys::Datum::from(name.as_ptr());
-    let (cache, nothing) = (pg_sys::SysCacheIdentifier::TYPENAMENSP as i32, pg_sys::Datum::from(0));
-    // SAFETY: the cache's keys are a name and a schema; the name outlives the call.
-    unsafe { pg_sys::SearchSysCacheExists(cache, name, pg_sys::Datum::from(schema), nothing, nothing) }
+    let Some((home, found)) = in_path() else {
+        let name = resource_table::qualified(schema, STATUS);
+        run(&format!("create type {name} as enum ({})", LABELS.map(|label| format!("'{label}'")).join(", ")));
+        return Ok(name);
+    };
+    let name = resource_table::qualified(home, STATUS);
+    let labels = LABELS.map(str::to_owned).to_vec();
+    let is_known = sql::value::<bool>(
+        "select (select pg_catalog.count(*) from pg_catalog.pg_enum e where e.enumtypid operator(pg_catalog.=) t.oid \
+            and e.enumlabel::pg_catalog.text operator(pg_catalog.=) any ($2)) operator(pg_catalog.=) pg_catalog.cardinality($2) \
+         and (t.typnamespace operator(pg_catalog.=) $3 or t.typowner operator(pg_catalog.=) $4 or t.typowner operator(pg_catalog.=) \
+            (select x.extowner from pg_catalog.pg_extension x where x.extname operator(pg_catalog.=) 'bulk')) \
+         from pg_catalog.pg_type t where t.oid operator(pg_catalog.=) $1",
+        &[found.into(), labels.into(), schema.into(), switch_user::current().into()],
+    )?;
+    if is_known == Some(true) { Ok(name) } else { Err(Error::WrongStatusType(name)) }
 }
 
 /// Where `create table` without a schema would go.

@@ -1,6 +1,7 @@
 //! Which tables rows may go straight into: an allow-list of what is known to make no difference to INSERT.
 
 use crate::error::Error;
+use crate::pg::catalog::resource_table::Table;
 use crate::pg::sys::sql;
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::c_int;
@@ -120,14 +121,17 @@ pub fn is_empty(table: pg_sys::Oid) -> bool {
 /// Oid of the enum value that a new row's status has.
 ///
 /// # Errors
-/// `Internal` where the type knows no `created`.
-pub fn created_status(status_type: &str) -> Result<pg_sys::Oid, Error> {
+/// `WrongShape` where the type knows no `created`.
+pub fn created_status(table: &Table) -> Result<pg_sys::Oid, Error> {
     // Through text: an enum is stored as the oid of its value.
     let query = format!(
         "select oid from pg_catalog.pg_enum where enumtypid operator(pg_catalog.=) {}::pg_catalog.regtype and enumlabel operator(pg_catalog.=) 'created'",
-        pgrx::spi::quote_literal(status_type)
+        pgrx::spi::quote_literal(&table.status_type)
     );
-    sql::value::<pg_sys::Oid>(&query, &[])?.ok_or_else(|| Error::Internal(format!("type {status_type} has no value created")))
+    sql::value::<pg_sys::Oid>(&query, &[])?.ok_or_else(|| Error::WrongShape {
+        table: table.plain_name.clone(),
+        reason: format!("the type of its column status, {}, has no value created", table.status_type),
+    })
 }
 
 /// The catalog row of an open relation.

@@ -1,6 +1,6 @@
 //! The extension's own tables: jobs and their tasks, rejected lines, files of buckets, exports, disabled indexes, accounts. Only it writes them, as their owner.
 //!
-//! `scheduler` decides whether a worker is due (`bulk.max_workers`), `worker_start` only starts it; `task_claim` gives it a task, `task_progress` records how
+//! `scheduler` decides whether a worker is due for jobs that wait, `worker_start` only starts it; `load_error` keeps rejected lines; `task_claim` gives it a task, `task_progress` records how
 //! far it is. `disabled_index` also drops the indexes and makes them again, as the owner of their table. The state `interrupted` is never stored: SQL
 //! shows it (`bulk_internal.seen_state` in `sql/install/20_job.sql`) for what is in progress and whose worker's lock is gone.
 

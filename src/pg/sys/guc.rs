@@ -421,8 +421,16 @@ pub fn within<T>(values: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
 }
 
 /// What links in answers begin with.
-pub fn base_url() -> String {
-    text(&BASE_URL).trim_end_matches('/').to_owned()
+///
+/// # Errors
+/// `InvalidOption` for what cannot stand in a URL: it goes into headers.
+pub fn base_url() -> Result<String, Error> {
+    let url = text(&BASE_URL);
+    let expected = "a URL of visible ASCII characters";
+    if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::InvalidOption { name: "bulk.base_url", expected });
+    }
+    Ok(url.trim_end_matches('/').to_owned())
 }
 
 /// The path of a file below the resource directory.

@@ -70,6 +70,16 @@ pub fn relation(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
+/// The type of this name in a schema.
+pub fn type_named(name: &str, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    let (name, nothing) = (pg_sys::Datum::from(name.as_ptr()), pg_sys::Datum::from(0));
+    let (cache, column) = (pg_sys::SysCacheIdentifier::TYPENAMENSP as i32, pg_sys::Anum_pg_type_oid as i16);
+    // SAFETY: the cache's keys are a NUL-terminated name and a schema.
+    let oid = unsafe { pg_sys::GetSysCacheOid(cache, column, name, pg_sys::Datum::from(schema), nothing, nothing) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
 /// The rows of a query that only reads, some at a time: those of the fetch before are freed, whatever becomes of them in Rust.
 #[derive(Debug)]
 pub struct Cursor {

@@ -24,7 +24,7 @@ fn code(error: &Error) -> Code {
         Error::Source { fault, .. } => source_code(fault),
         Error::UnknownType(_) | Error::NoHistory(_) => Code::ERRCODE_UNDEFINED_TABLE,
         Error::InvalidType(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-        Error::WrongShape { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        Error::WrongShape { .. } | Error::WrongStatusType(_) => Code::ERRCODE_WRONG_OBJECT_TYPE,
         Error::InvalidTable(_) => Code::ERRCODE_INVALID_NAME,
         Error::NoStage(_) | Error::OtherStage { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
         Error::StageConflict(_) => Code::ERRCODE_UNIQUE_VIOLATION,
@@ -177,6 +177,11 @@ fn hint(error: &Error) -> Option<String> {
         )),
         Error::UnknownOption { known: [], .. } => Some("The format takes no options.".to_owned()),
         Error::UnknownOption { known, .. } => Some(format!("Known options are {}.", known.join(", "))),
+        Error::WrongStatusType(_) => Some(
+            "It must be an enum with created, updated, deleted and recreated, in the table's own schema or owned by the table's owner; name a schema \
+             without it first in search_path, or drop it."
+                .to_owned(),
+        ),
         Error::NoHistory(_) => Some("bulk.create_resource_table creates it.".to_owned()),
         Error::NotReadOnly(_) => Some("SELECT, VALUES, TABLE and WITH are read.".to_owned()),
         Error::DuplicateColumn(_) => Some("Give each column of the query a name of its own.".to_owned()),

@@ -1,6 +1,7 @@
 //! The values of a set-returning function, given out where they lie: what the threads made is not copied once more.
 
 use crate::jsonb::varlena;
+use crate::pg::sys::switch_user::Confined;
 use crate::pipeline::output_block::OutputBlock;
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::Datum;
@@ -41,13 +42,19 @@ impl<I: Iterator<Item = OutputBlock>> Iterator for TextRows<I> {
 
     fn next(&mut self) -> Option<Varlena> {
         while self.next == self.piece.values.len() {
-            self.piece = self.pieces.next()?;
+            self.piece = confined(&mut self.pieces)?;
             self.next = 0;
         }
         let start = self.piece.values[self.next];
         self.next += 1;
         Some(Varlena(self.piece.bytes[start..].as_ptr()))
     }
+}
+
+/// The next piece. What a query calls meanwhile cannot become another role, between the pieces the caller can.
+fn confined(pieces: &mut impl Iterator<Item = OutputBlock>) -> Option<OutputBlock> {
+    let _confined = Confined::enter();
+    pieces.next()
 }
 
 /// Bytes of a chunk.
@@ -77,7 +84,7 @@ impl<I: Iterator<Item = OutputBlock>> Iterator for Chunks<I> {
         self.chunk.extend_from_slice(&[0; varlena::HEADER]);
         while self.chunk.len() < varlena::HEADER + CHUNK {
             if self.given == self.piece.bytes.len() {
-                let Some(piece) = self.pieces.next() else { break };
+                let Some(piece) = confined(&mut self.pieces) else { break };
                 self.piece = piece;
                 self.given = 0;
             }

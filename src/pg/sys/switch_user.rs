@@ -32,6 +32,30 @@ pub fn leave(before: pg_sys::Oid, context: c_int) {
     unsafe { pg_sys::SetUserIdAndSecContext(before, context) };
 }
 
+/// While it lives, what is called cannot become another role: a session may be one of a pool, whose user may become many. Where the session has
+/// already left its own role, nothing may be left to run at the commit either, when this is over: PostgreSQL refuses deferred triggers, cursors WITH
+/// HOLD and temporary tables (42501). Settings stay what is called makes of them. After an ERROR the (sub)transaction's end takes it back.
+#[derive(Debug)]
+pub struct Confined {
+    user: pg_sys::Oid,
+    context: c_int,
+}
+
+impl Confined {
+    /// Confines what is called from here on.
+    pub fn enter() -> Confined {
+        let left = if current() == of_session() { 0 } else { pg_sys::SECURITY_RESTRICTED_OPERATION };
+        let (user, context) = enter(current(), (pg_sys::SECURITY_LOCAL_USERID_CHANGE | left) as c_int);
+        Confined { user, context }
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        leave(self.user, self.context);
+    }
+}
+
 /// The current user.
 pub fn current() -> pg_sys::Oid {
     // SAFETY: reads a backend variable.

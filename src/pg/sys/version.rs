@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::pg::sys::sqlstate;
+use crate::pg::sys::switch_user::Confined;
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
@@ -13,8 +14,10 @@ const SQL_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CA
 
 /// The first parameter of each function that SQL calls; no argument of SQL's belongs to it. Where the extension of this database has another
 /// version than this library, which happens when one of the two was upgraded alone, it ends the call (0A000) before an argument is read: their
-/// number and types may be others than the library takes them for.
-pub struct Matched;
+/// number and types may be others than the library takes them for. Until the function returns, what it calls is confined.
+pub struct Matched {
+    _confined: Confined,
+}
 
 pgrx::impl_sql_translatable!(Matched, "internal");
 
@@ -22,7 +25,7 @@ pgrx::impl_sql_translatable!(Matched, "internal");
 unsafe impl<'fcx> ArgAbi<'fcx> for Matched {
     unsafe fn unbox_arg_unchecked(_arg: Arg<'_, 'fcx>) -> Matched {
         sqlstate::ok(matches());
-        Matched
+        Matched { _confined: Confined::enter() }
     }
 
     fn is_virtual_arg() -> bool {

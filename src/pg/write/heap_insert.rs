@@ -53,7 +53,7 @@ impl HeapTarget {
         Ok(HeapTarget {
             table: table.oid,
             layout,
-            status: fast_path_check::created_status(&table.status_type)?,
+            status: fast_path_check::created_status(table)?,
             sequence,
             resource_type: resource_type.to_owned(),
             fresh: fast_path_check::is_empty(table.oid),

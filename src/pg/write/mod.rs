@@ -3,7 +3,7 @@
 //! `table_router` chooses by which way rows go into a table: `fast_writer` (`heap_insert`, `deferred_entries` for its index, `bulk_update` for rows that
 //! exist), `sql_writer` (the one INSERT, which also says what a row's status becomes), `conflict_writer` (history, skip, error, newer). `group_sink`
 //! writes one group of batches, strictly or finding the lines that are refused; `checkpoint_sink` commits the groups of an import one after
-//! another, each tried again after a conflict.
+//! another, each tried again after a conflict. `staging_table` finds, merges and drops stages; `catalog::ddl` creates their tables.
 
 pub mod assemble;
 pub mod batch_relation;

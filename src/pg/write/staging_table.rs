@@ -3,9 +3,9 @@
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
-use crate::pg::catalog::{ddl, txid_sequence};
+use crate::pg::catalog::{ddl, fast_path_check, txid_sequence};
 use crate::pg::state::staging_policy;
-use crate::pg::sys::sql;
+use crate::pg::sys::{sql, switch_user};
 use crate::pg::write::sql_writer::{self, MetaSource, OnExisting};
 use crate::pipeline::load::encode::TakeMeta;
 use crate::pipeline::load::existing_rows::{OnConflict, Policy};
@@ -38,23 +38,32 @@ pub fn ensure(name: &str, resource_type: &str, policy: Policy) -> Result<Table, 
         staging_policy::set(oid, resource_type, policy)?;
         return Ok(table);
     }
-    let stage = open_oid(oid)?.ok_or_else(|| Error::NoStage(name.to_owned()))?;
+    let stage = open(name, pg_sys::RowExclusiveLock)?;
     if stage.resource_type != resource_type {
         return Err(Error::OtherStage { name: name.to_owned(), resource_type: stage.resource_type });
     }
     if stage.policy != policy {
-        staging_policy::set(oid, resource_type, policy)?;
+        staging_policy::set(stage.table.oid, resource_type, policy)?;
     }
     Ok(stage.table)
 }
 
-/// A stage that is there.
+/// A stage that is there, locked to the transaction's end so that it stays what it is looked at for.
 ///
 /// # Errors
 /// `NoStage`.
-pub fn open(name: &str) -> Result<StagingTable, Error> {
+pub fn open(name: &str, mode: u32) -> Result<StagingTable, Error> {
     let missing = || Error::NoStage(name.to_owned());
-    open_oid(resource_table::find_qualified(name)?.ok_or_else(missing)?)?.ok_or_else(missing)
+    // Until the name still means the table that was locked. Nobody may lock what is not theirs, so it is looked at before as well.
+    for _ in 0..100 {
+        let oid = resource_table::find_qualified(name)?.filter(|oid| is_plain_and_own(*oid)).ok_or_else(missing)?;
+        // SAFETY: any oid may be locked.
+        unsafe { pg_sys::LockRelationOid(oid, mode as i32) };
+        if resource_table::find_qualified(name)? == Some(oid) {
+            return open_oid(oid)?.ok_or_else(missing);
+        }
+    }
+    Err(missing())
 }
 
 /// Puts a stage's rows into its type's table. Returns how many came to be there. Other writers of that table wait to the transaction's end.
@@ -132,6 +141,9 @@ fn open_oid(oid: pg_sys::Oid) -> Result<Option<StagingTable>, Error> {
         return Ok(None);
     }
     let Some((resource_type, policy)) = staging_policy::find(oid)? else { return Ok(None) };
+    if !is_of_current_user(oid) && runs_code(oid, &resource_type)? {
+        return Ok(None);
+    }
     Ok(Some(StagingTable { table: resource_table::describe(oid)?, resource_type, policy }))
 }
 
@@ -145,8 +157,29 @@ fn is_plain_and_own(oid: pg_sys::Oid) -> bool {
     let plain = row.relkind == pg_sys::RELKIND_RELATION as i8
         && row.relpersistence == pg_sys::RELPERSISTENCE_UNLOGGED as i8
         && !(row.relhastriggers || row.relhasrules || row.relrowsecurity || row.relhassubclass || row.relispartition);
-    // SAFETY: reads a backend variable.
-    let user = unsafe { pg_sys::GetUserId() };
     // SAFETY: catalog look-ups with roles that exist.
-    plain && (user == row.relowner || unsafe { pg_sys::is_member_of_role_nosuper(user, row.relowner) })
+    plain && unsafe { pg_sys::is_member_of_role_nosuper(switch_user::current(), row.relowner) }
+}
+
+fn is_of_current_user(oid: pg_sys::Oid) -> bool {
+    // SAFETY: a table that is locked.
+    let relation = unsafe { PgRelation::with_lock(oid, pg_sys::NoLock as i32) };
+    fast_path_check::class(relation.as_ptr()).relowner == switch_user::current()
+}
+
+/// Whether an expression of the table's owner would run when a row gets in: a check, a default, a generated column, an index's or a domain's.
+fn runs_code(table: pg_sys::Oid, resource_type: &str) -> Result<bool, Error> {
+    let found = sql::value::<bool>(
+        "select exists (select from pg_catalog.pg_constraint c where c.conrelid operator(pg_catalog.=) $1 \
+            and c.contype operator(pg_catalog.<>) all ('{p,n}'::\"char\"[])) \
+         or exists (select from pg_catalog.pg_index i where i.indrelid operator(pg_catalog.=) $1 and (i.indexprs is not null or i.indpred is not null)) \
+         or exists (select from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) a.atttypid \
+            where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 \
+            and t.typtype operator(pg_catalog.<>) all ('{b,e}'::\"char\"[])) \
+         or exists (select from pg_catalog.pg_attrdef d where d.adrelid operator(pg_catalog.=) $1 \
+            and pg_catalog.pg_get_expr(d.adbin, d.adrelid) operator(pg_catalog.<>) \
+                pg_catalog.concat(pg_catalog.quote_literal($2), '::text'))",
+        &[table.into(), resource_type.into()],
+    )?;
+    Ok(found != Some(false))
 }

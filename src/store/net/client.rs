@@ -3,17 +3,14 @@
 use crate::error::SourceFault;
 use crate::retry::{self, Backoff};
 use crate::store::interrupt::Interrupt;
+use crate::store::net::checked_resolver::{CheckedResolver, Refused};
 use crate::store::net::client_config::ClientConfig;
-use crate::store::net::ip_policy::Allowed;
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 use ureq::Body;
-use ureq::config::Config;
+use ureq::http::Response;
 use ureq::http::request::Builder;
-use ureq::http::{Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::DefaultConnector;
 
 /// A client of one operation.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ impl Client {
             .user_agent(concat!("bulk/", env!("CARGO_PKG_VERSION")))
             .build();
         let proxy = access.proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port()));
-        let resolver = CheckedResolver { allowed: access.allowed_hosts.clone(), proxy, inner: DefaultResolver::default() };
+        let resolver = CheckedResolver::new(access.allowed_hosts.clone(), proxy);
         let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
         interrupt.watch(&agent);
         Client { agent, retries: access.retries, interrupt: interrupt.clone() }
@@ -123,40 +120,5 @@ pub fn fault(error: ureq::Error) -> SourceFault {
         ureq::Error::ConnectionFailed => SourceFault::Unreachable("the connection failed".to_owned()),
         // The texts of other errors may hold what the server sent, a redirect's signed URL among it.
         _ => SourceFault::Unreachable("the server's answer could not be understood".to_owned()),
-    }
-}
-
-/// An address that may not be connected to.
-#[derive(Debug, thiserror::Error)]
-#[error("address {0} is not allowed")]
-struct Refused(IpAddr);
-
-/// Resolves a host and keeps what may be connected to. ureq connects to what its resolver gives and asks it anew at each
-/// redirect, so no other address is ever reached.
-#[derive(Debug)]
-struct CheckedResolver {
-    allowed: Allowed,
-    /// Where a superuser said that it is.
-    proxy: Option<(String, u16)>,
-    inner: DefaultResolver,
-}
-
-impl Resolver for CheckedResolver {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let found = self.inner.resolve(uri, config, timeout)?;
-        if self.proxy.as_ref().is_some_and(|(name, port)| {
-            name.trim_start_matches('[').trim_end_matches(']') == host && uri.port_u16().unwrap_or(*port) == *port
-        }) {
-            return Ok(found);
-        }
-        let mut kept = self.empty();
-        for address in found.iter().filter(|address| self.allowed.permits(host, address.ip(), address.port())) {
-            kept.push(*address);
-        }
-        match found.iter().next() {
-            Some(first) if kept.is_empty() => Err(ureq::Error::Other(Box::new(Refused(first.ip())))),
-            _ => Ok(kept),
-        }
     }
 }

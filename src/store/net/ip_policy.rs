@@ -1,16 +1,21 @@
-//! Which network addresses a source may have: global ones, and those that a superuser allowed. A request from inside a
+//! Which network addresses a source may have: global ones of other machines, and those that a superuser allowed. A request from inside a
 //! database server must not reach what the server alone can reach.
 
 use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-/// Ranges that are not global, after IANA's special-purpose registries (RFC 6890 and its updates).
-const NOT_GLOBAL: [&str; 29] = [
+/// Ranges that are not global, after IANA's special-purpose registries (RFC 6890 and its updates), and addresses of clouds that look global but
+/// are the machine's host.
+const NOT_GLOBAL: [&str; 32] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    // Azure's host, which hands out what a machine is configured with.
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
@@ -23,8 +28,11 @@ const NOT_GLOBAL: [&str; 29] = [
     "224.0.0.0/4",
     "240.0.0.0/4",
     "::/96",
+    // IPv4-translated (RFC 2765): a translator makes IPv4 of it.
+    "::ffff:0:0:0/96",
     "64:ff9b:1::/48",
     "100::/64",
+    "100:0:0:1::/64",
     "2001::/23",
     "2001:db8::/32",
     "2002::/16",
@@ -42,14 +50,24 @@ const NOT_GLOBAL: [&str; 29] = [
 pub fn is_global(address: IpAddr) -> bool {
     static RANGES: OnceLock<Vec<IpNet>> = OnceLock::new();
     let ranges = RANGES.get_or_init(|| NOT_GLOBAL.iter().filter_map(|range| range.parse().ok()).collect());
-    let address = embedded(address);
-    !ranges.iter().any(|range| range.contains(&address))
+    !ranges.iter().any(|range| range.contains(&address) || range.contains(&embedded(address)))
 }
 
-/// The IPv4 address that an IPv6 address stands for (mapped, or NAT64's well-known prefix).
+/// Whether an address is one of this machine's interfaces.
+fn is_own(address: IpAddr) -> bool {
+    let ip = |storage: SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    let address = embedded(address);
+    // Where the interfaces cannot be told, no address is known to be another machine's.
+    getifaddrs().map_or(true, |mut interfaces| interfaces.any(|interface| interface.address.and_then(ip) == Some(address)))
+}
+
+/// The IPv4 address that an IPv6 address stands for (mapped, translated, or NAT64's well-known prefix).
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
-    if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = v6.segments() {
+    if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] = v6.segments() {
         return IpAddr::V4(((u32::from(high) << 16) | u32::from(low)).into());
     }
     address.to_canonical()
@@ -81,7 +99,7 @@ impl Allowed {
 
     /// Whether a connection to `address`, asked for as `host`, may be made.
     pub fn permits(&self, host: &str, address: IpAddr, port: u16) -> bool {
-        is_global(address) || self.0.iter().any(|entry| entry.matches(host, address, port))
+        is_global(address) && !is_own(address) || self.0.iter().any(|entry| entry.matches(host, address, port))
     }
 }
 
@@ -145,9 +163,22 @@ mod tests {
             "2002:7f00:1::",
             "224.0.0.1",
             "::127.0.0.1",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "::ffff:0:127.0.0.1",
+            "::ffff:0:8.8.8.8",
+            "100:0:0:1::1",
+            "100.100.100.200",
+            "192.0.0.192",
         ] {
             assert!(!is_global(address.parse().unwrap()), "{address}");
         }
+    }
+
+    #[test]
+    fn addresses_of_an_interface_are_the_machines_own() {
+        assert!(is_own("127.0.0.1".parse().unwrap()) && is_own("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(!is_own("93.184.216.34".parse().unwrap()));
     }
 
     #[test]
