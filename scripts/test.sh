@@ -10,9 +10,9 @@ filter=${1:-}
 # A leg is a version of PostgreSQL with the settings of its clusters: which tests, how rows are written, how clusters are made.
 #    leg      version  tests   environment
 legs=(
-    '15       15       all     BULK_TEST_INITDB=--locale=C'
+    '15       15       all     BULK_TEST_SETTINGS=default_toast_compression=lz4 BULK_TEST_INITDB=--locale=C'
     '15-sql   15       writing BULK_TEST_SETTINGS=bulk.fast_path=off BULK_TEST_INITDB=--locale=C.UTF-8,--locale-provider=icu,--icu-locale=en-US-x-icu'
-    '18       18       all     BULK_TEST_SETTINGS=default_toast_compression=lz4 BULK_TEST_INITDB=--locale=C,--data-checksums'
+    '18       18       all     BULK_TEST_INITDB=--locale=C,--data-checksums'
     '16       16       server  BULK_TEST_INITDB=--locale=C'
     '17       17       server  BULK_TEST_INITDB=--locale=C,--data-checksums'
 )

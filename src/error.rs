@@ -165,6 +165,12 @@ pub enum SourceFault {
     /// The bytes end before the content length, the last chunk or the gzip trailer.
     #[error("source is truncated: {0}")]
     Truncated(String),
+    /// It goes round, or does not say how it goes on.
+    #[error("the listing has no end")]
+    EndlessListing,
+    /// So many keys that those to load do not fit into memory.
+    #[error("the listing is longer than {most} MB: load a part of it by prefixes")]
+    ListingTooLong { most: usize },
     /// Bytes that are no gzip where gzip began, or whose checksum differs.
     #[error("source is not valid gzip: {0}")]
     Gzip(String),
@@ -315,6 +321,8 @@ pub enum Error {
     FileForgotten,
     #[error("the database's encoding must be UTF8")]
     DatabaseEncoding,
+    #[error("the owner of the schema bulk_internal is no superuser")]
+    OwnerNoSuperuser,
     /// One of the two was upgraded without the other.
     #[error("the loaded library of bulk has version {library}, the extension of this database has version {sql}")]
     VersionMismatch { library: &'static str, sql: String, library_is_newer: bool },

@@ -69,10 +69,13 @@ fn logins() {
         command.arg(format!("127.0.0.1:{port}")).arg(&trusting);
         command
     });
+    let wrong = asker(&gateway, WRONG).get("/Account/$dump");
     for authorization in [CLIENT, WRONG] {
+        // And whoever asks is not told.
         let refused = asker(&open, authorization).get("/Account/$dump");
-        assert!(refused.status == 401 && refused.text().contains("pg_hba.conf"), "{refused:?}");
+        assert_eq!((refused.status, refused.text()), (401, wrong.text()), "{refused:?}");
     }
+    assert_eq!(asker(&gateway, CLIENT).raw(b"get /Account/$dump"), 501);
     let with_password = format!("{} password=secret", cluster.keywords(&database.name));
     let output = Command::new("timeout").arg("20").arg(program()).args(["127.0.0.1:0", &with_password]).output().unwrap();
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no password"), "{output:?}");

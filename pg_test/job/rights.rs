@@ -1,9 +1,13 @@
 //! Whom a job works for: the role that asked, and nothing of it for another.
 
 use crate::support::cluster::shared;
+use crate::support::imports::{PLAIN, call, patient_input, wait};
 use crate::support::jobs::{hold, outcome, patients, stuck, validated};
+use crate::support::source::Slow;
 use crate::support::statement::{failure, value};
 use crate::support::trial::{SERVER, parts, test};
+use postgres::Client;
+use serde_json::json;
 
 parts!(SERVER);
 
@@ -205,4 +209,61 @@ fn apart() {
     }
     assert_eq!(value(&mut client, "select coalesce(string_agg(distinct name, ' '), '') from who"), "");
     assert_eq!(outcome(&mut client, &third), "done 1 1");
+}
+
+test!("doors count for a job as they stand when it works, what a session set only while its role may set it", doors);
+fn doors() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let name = &database.name;
+    let asker = format!("asker_{name}");
+    client
+        .batch_execute(&format!(
+            "create role {asker} login; grant bulk_remote to {asker}; create schema own authorization {asker}; grant create on database {name} to {asker}"
+        ))
+        .unwrap();
+    let source = Slow::start(b"{\"id\": \"1\"}\n".to_vec(), PLAIN);
+    // Asked for in a transaction, in which others change what it stands on, at whose end its worker starts.
+    let mut round = 0;
+    let mut outcome = |client: &mut Client, before: &str, session: &str, between: &str| {
+        round += 1;
+        client.batch_execute(before).unwrap();
+        let mut asking = database.connect_as(&asker);
+        asking.batch_execute(&format!("set search_path = own, public; {session}; begin")).unwrap();
+        let id = format!("door-{round}");
+        let answer = call(&mut asking, &json!({"id": id, "inputs": patient_input(&source.url())}));
+        assert_eq!(answer.0, 200, "{answer:?}");
+        client.batch_execute(between).unwrap();
+        asking.batch_execute("commit").unwrap();
+        wait(&mut asking, &id)
+    };
+    let (on, off) = ("set bulk.allowed_hosts = '127.0.0.1'", "reset bulk.allowed_hosts");
+    for place in [format!("alter database {name}"), format!("alter role {asker}"), format!("alter role {asker} in database {name}")] {
+        assert_eq!(outcome(&mut client, &format!("{place} {on}"), "", ""), "done", "{place}");
+        assert_eq!(outcome(&mut client, "", "", &format!("{place} {off}")), "error", "{place}");
+        assert_eq!(outcome(&mut client, "", "", &format!("{place} {on}")), "done", "{place}");
+        client.batch_execute(&format!("{place} {off}")).unwrap();
+    }
+    let grant = format!("grant set on parameter bulk.allowed_hosts to {asker}");
+    let revoke = format!("revoke set on parameter bulk.allowed_hosts from {asker}");
+    assert_eq!(outcome(&mut client, &grant, on, ""), "done");
+    assert_eq!(outcome(&mut client, "", on, &revoke), "error");
+    // A function of the asker's that somebody else's session runs has not that session's rights.
+    let request = json!({"id": "definer", "inputs": patient_input(&source.url())}).to_string();
+    client
+        .batch_execute(&format!(
+            "set role {asker}; create function own.definer() returns int language sql security definer set search_path = own, public as \
+                $$ select (bulk.import('{request}')).status $$; reset role; {on}"
+        ))
+        .unwrap();
+    assert_eq!(value(&mut client, "own.definer()"), "200");
+    assert_eq!(value(&mut client, "bulk.wait('definer', '60 s')"), "error");
+    client.batch_execute(off).unwrap();
+    // Sizes are doors too, and a job of a session that set none finds the present one.
+    client.batch_execute(&format!("alter database {name} {on}")).unwrap();
+    assert_eq!(outcome(&mut client, "", "", &format!("alter role {asker} set bulk.max_line_size = '1kB'")), "done");
+    source.replace(format!("{{\"id\": \"1\", \"text\": \"{}\"}}\n", "x".repeat(2000)).into_bytes(), "second");
+    assert_eq!(outcome(&mut client, "", "", ""), "error");
+    assert_eq!(outcome(&mut client, "", "", &format!("alter role {asker} reset bulk.max_line_size")), "done");
+    client.batch_execute(&format!("drop owned by {asker} cascade; drop role {asker}")).unwrap();
 }

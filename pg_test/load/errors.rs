@@ -159,7 +159,10 @@ fn encoding() {
         .batch_execute("create database latin encoding 'LATIN1' locale 'C' locale_provider libc template template0")
         .unwrap();
     let mut client = cluster.connect("latin", "postgres");
-    client.batch_execute("create extension bulk").unwrap();
+    let refused = failure(&mut client, "create extension bulk");
+    assert!(refused.code == "0A000" && refused.message.contains("LATIN1"), "{refused:?}");
+    // Version 1.0 did not look.
+    client.batch_execute("create extension bulk version '1.0'; alter extension bulk update").unwrap();
     assert_eq!(failure(&mut client, "select bulk.load('file:///x')").code, "0A000");
     assert_eq!(failure(&mut client, "select bulk.dump('Patient')").code, "0A000");
 }
@@ -268,6 +271,28 @@ fn repeated_key() {
     client.batch_execute("set statement_timeout = '20s'").unwrap();
     client.batch_execute(&format!("select bulk.load('{}', 'Observation', fhir => true)", file.url())).unwrap();
     assert_eq!(value(&mut client, "select resource from observation"), r#"{"value": {"string": "a299999"}, "status": "final"}"#);
+}
+
+test!("numbers that no text could hold written out are refused, and named where they are stored", numbers);
+fn numbers() {
+    let database = shared().database();
+    let mut client = database.connect();
+    let line = |id: u32, count: usize| format!("{{\"id\":\"{id}\",\"a\":[{}]}}\n", vec!["1e131071"; count].join(","));
+    let file = File::new((line(1, 300) + &line(2, 5000)).as_bytes());
+    let load = |options: &str| format!("bulk.load('{}', 'Basic', options => '{options}')", file.url());
+    let error = failure(&mut client, &format!("select {}", load("{}")));
+    assert!(error.code == "54000" && error.detail.contains("line 2"), "{error:?}");
+    assert_eq!(value(&mut client, &load(r#"{"max-errors": 1}"#)), r#"{"total": 1}"#);
+    // What is stored can be written.
+    assert_eq!(value(&mut client, "select sum(length(line)) > 300 * 131072 from bulk.dump('Basic') line"), "true");
+    // Plain SQL stores what cannot.
+    let stored = "('{\"a\":[' || string_agg('1e131071', ',') || ']}')::jsonb from generate_series(1, 8300)";
+    client.batch_execute(&format!("insert into basic (id, txid, status, resource) select 'vast', 0, 'created', {stored}")).unwrap();
+    for dump in ["bulk.dump('Basic')", "bulk.dump('Basic', fhir => true)", "bulk.dump_bytes('Basic')", "bulk.dump_csv('Basic')"] {
+        let error = failure(&mut client, &format!("select count(*) from {dump}"));
+        let whole = format!("{} {}", error.message, error.detail);
+        assert!(error.code.starts_with("54") && whole.contains("basic") && whole.contains("vast"), "{dump}: {error:?}");
+    }
 }
 
 test!("what the database refuses names the lines, and shows no row", refused);

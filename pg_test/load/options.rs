@@ -5,6 +5,7 @@ use crate::support::source::File;
 use crate::support::statement::{failure, value};
 use crate::support::trial::{SERVER, WRITING, parts, test};
 use std::fs;
+use std::os::unix::fs::symlink;
 
 parts!(SERVER, WRITING);
 
@@ -72,6 +73,13 @@ fn wrong() {
         r#"{"headers": {"x": "1\r\nHost: evil"}}"#,
         r#"{"headers": {"Host": "evil"}}"#,
         r#"{"headers": {"content-length": "5"}}"#,
+        r#"{"headers": {"Via": "1.1 me"}}"#,
+        r#"{"headers": {"X-Forwarded-For": "127.0.0.1"}}"#,
+        r#"{"headers": {"forwarded": "for=127.0.0.1"}}"#,
+        r#"{"headers": {"Proxy-Authorization": "Basic eA=="}}"#,
+        r#"{"headers": {"Proxy-Connection": "close"}}"#,
+        r#"{"headers": {"Trailer": "x"}}"#,
+        r#"{"headers": {"Keep-Alive": "timeout=5"}}"#,
         r#"{"connect-timeout": -1}"#,
         r#"{"read-timeout": 1.5}"#,
         r#"{"retries": 101}"#,
@@ -145,4 +153,26 @@ fn patterns() {
         format!("[\"file://{path}/a*\", \"file://{path}/x*\"]")
     );
     assert_eq!(failure(&mut client, &format!("select bulk.load('{path}/*.nothing', 'Patient')")).code, "58P01");
+    // Links to directories lead nowhere, so that none leads round.
+    symlink(".", directory.path().join("round")).unwrap();
+    assert_eq!(value(&mut client, &format!("bulk.load('{path}/**/a.ndjson', 'Patient')")), r#"{"total": 1}"#);
+}
+
+test!("a walk through a large directory ends with its statement", walks);
+fn walks() {
+    let directory = server_directory();
+    for n in 0..20_000 {
+        fs::write(directory.path().join(format!("Patient-{n}.txt")), "").unwrap();
+    }
+    let database = shared().database();
+    let mut client = database.connect();
+    let path = directory.path().display();
+    for call in [
+        format!("bulk.load('{path}/**/none', 'Patient')"),
+        format!("bulk.load('{path}/*/*/none', 'Patient')"),
+        format!("bulk.load_from_bucket('{{\"bucket\": \"file://{path}\"}}')"),
+    ] {
+        assert_ne!(failure(&mut client, &format!("set statement_timeout = '5ms'; select {call}")).code, "58P01", "{call}");
+        client.batch_execute("set statement_timeout = 0").unwrap();
+    }
 }

@@ -135,6 +135,22 @@ fn stages() {
         }
         client.batch_execute(&again).unwrap();
     }
+    // What stands where its history would is none, and no history of a table's either.
+    let history = "create view s_history as select 'x'::text as id, 0::int8 as txid, 'deleted'::text as status, '{}'::jsonb as resource where told('x'); \
+        create view patient_history as select * from s_history; grant select on s_history, patient_history to public";
+    client
+        .batch_execute(&format!(
+            "grant create on schema shop to evil_{name}; create table shop.patient (id text primary key, txid int8, status text, resource jsonb); \
+             alter table shop.patient owner to victim_{name}"
+        ))
+        .unwrap();
+    evil.batch_execute(history).unwrap();
+    for call in
+        [load.clone(), load.clone(), format!("select bulk.load('{}', 'Patient')", file.url()), "select bulk.stage_merge('s')".to_owned()]
+    {
+        victim.batch_execute(&call).unwrap_or_else(|error| panic!("{call}: {error:?}"));
+    }
+    client.batch_execute(&again).unwrap();
     // The same while somebody waits for it.
     for change in
         ["alter table s add check (told(id))", "alter table s rename to other; create view s as select * from other where told(id)"]
@@ -157,6 +173,26 @@ fn stages() {
         });
         client.batch_execute(&again).unwrap();
     }
+    // A schema can be renamed although a table in it is locked.
+    client.batch_execute(&format!("grant create on database {name} to team_{name}; set search_path = shop; select bulk.create_resource_table('Patient'); reset search_path; \
+        grant all on all sequences in schema shop to victim_{name}; alter table shop.patient owner to victim_{name}")).unwrap();
+    victim.batch_execute(&format!("{load}; alter table s owner to team_{name}")).unwrap();
+    let mut holder = database.connect();
+    holder.batch_execute("begin; lock table shop.patient in row exclusive mode").unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| failure(&mut victim, "select bulk.stage_merge('shop.s')"));
+        wait_until("the table is waited for", || {
+            value(
+                &mut client,
+                &format!("select count(*) from pg_locks join pg_stat_activity using (pid) where not granted and usename = 'victim_{name}'"),
+            ) != "0"
+        });
+        evil.batch_execute(&format!("set role team_{name}; alter schema shop rename to sold; create schema shop; \
+            create view shop.s as select * from sold.s where told(id); grant all on schema shop to public; grant all on shop.s to public; reset role")).unwrap();
+        holder.batch_execute("commit").unwrap();
+        let error = waiting.join().unwrap();
+        assert_ne!(error.code, "P0099", "{error:?}");
+    });
     drop_roles(&database, &mut client, &["victim", "evil", "team"]);
 }
 
@@ -193,6 +229,15 @@ fn statuses() {
         }
         client.batch_execute(&format!("drop type {schema}.resource_status cascade")).unwrap();
     }
+    // Casts run a function.
+    client
+        .batch_execute(&format!(
+            "set role tenant_{name}; create type own.resource_status as {whole}; create function own.spelled(own.resource_status) returns text language sql as $$ select 'x' $$; \
+             create cast (own.resource_status as text) with function own.spelled(own.resource_status) as assignment; reset role"
+        ))
+        .unwrap();
+    assert_eq!(failure(&mut tenant, "select bulk.create_resource_table('Goal')").code, "42809");
+    client.batch_execute("drop type own.resource_status cascade").unwrap();
     // Its own, and the extension's.
     for (schema, owner) in [("lent", format!("tenant_{name}")), ("lent", "postgres".to_owned()), ("own", format!("evil_{name}"))] {
         client

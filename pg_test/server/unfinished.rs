@@ -29,7 +29,7 @@ const LINES: u32 = 16_000;
 const LONG_LINES: u32 = 20_000;
 
 /// The files that the work reads, the same every time and for every version: kept dumps have checkpoints in them.
-fn sources() -> TempDir {
+pub fn sources() -> TempDir {
     let directory = server_directory();
     let path = directory.path();
     fs::create_dir(path.join("bucket")).unwrap();
@@ -77,7 +77,7 @@ fn lock_next(database: &Database, table: &str, of: &mut Client, first: impl FnOn
 }
 
 /// Leaves work of every kind behind.
-fn leave_work(database: &Database, directory: &Path) {
+pub fn leave_work(database: &Database, directory: &Path) {
     let mut client = database.connect();
     let path = directory.display();
     client
@@ -160,7 +160,7 @@ fn go_on(client: &mut Client, directory: &Path) {
 }
 
 /// All that the extension made, a line each: what `create extension` of a version and `alter extension update` to it must agree on.
-fn catalog(client: &mut Client) -> String {
+pub fn catalog(client: &mut Client) -> String {
     let members = "select d.classid, d.objid from pg_depend d join pg_extension e on e.oid = d.refobjid and e.extname = 'bulk' \
         where d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'";
     value(
@@ -169,11 +169,13 @@ fn catalog(client: &mut Client) -> String {
             "select string_agg(line, e'\\n' order by line collate \"C\") from (
              select concat_ws(' | ', pg_describe_object(m.classid, m.objid, 0), obj_description(m.objid, m.classid::regclass::text::name),
                  case m.classid when 'pg_proc'::regclass then (select pg_get_functiondef(p.oid) || coalesce(p.proacl::text, '') from pg_proc p where p.oid = m.objid)
-                 when 'pg_class'::regclass then (select concat_ws(' ', c.relkind, c.relrowsecurity, c.relreplident, c.reloptions, c.relacl,
+                 when 'pg_namespace'::regclass then (select n.nspacl::text from pg_namespace n where n.oid = m.objid)
+                 when 'pg_type'::regclass then (select concat_ws(' ', t.typacl, t.typnotnull, t.typdefault) from pg_type t where t.oid = m.objid)
+                 when 'pg_class'::regclass then (select concat_ws(' ', c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.reloptions, c.relacl,
                      case when c.relkind = 'v' then pg_get_viewdef(c.oid) end) from pg_class c where c.oid = m.objid) end) as line
              from ({members}) m
              union all select concat_ws(' | ', 'column', a.attrelid::regclass, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-                 a.attcollation::regcollation, a.attstattarget, pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum))
+                 a.attcollation::regcollation, a.attstattarget, a.attacl, pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum))
              from ({members}) m join pg_attribute a on a.attrelid = m.objid and m.classid = 'pg_class'::regclass and a.attnum > 0 and not a.attisdropped
                  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
              union all select concat_ws(' | ', 'constraint', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid))
@@ -184,7 +186,9 @@ fn catalog(client: &mut Client) -> String {
              from ({members}) m join pg_index i on i.indrelid = m.objid and m.classid = 'pg_class'::regclass
              union all select concat_ws(' | ', 'trigger', t.tgenabled, pg_get_triggerdef(t.oid))
              from ({members}) m join pg_trigger t on t.tgrelid = m.objid and m.classid = 'pg_class'::regclass and not t.tgisinternal
-             union all select concat_ws(' | ', 'dumped', unnest(extconfig)::regclass) from pg_extension where extname = 'bulk') x"
+             union all select concat_ws(' | ', 'policy', p.polrelid::regclass, p.polname, p.polcmd, pg_get_expr(p.polqual, p.polrelid),
+                 pg_get_expr(p.polwithcheck, p.polrelid)) from ({members}) m join pg_policy p on p.polrelid = m.objid and m.classid = 'pg_class'::regclass
+             union all select concat_ws(' | ', 'dumped', unnest(extconfig)::regclass, unnest(extcondition)) from pg_extension where extname = 'bulk') x"
         ),
     )
 }

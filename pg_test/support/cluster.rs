@@ -139,7 +139,10 @@ impl Cluster {
         let text = fs::read_to_string(&file).unwrap();
         fs::write(
             &file,
-            format!("{text}\n{settings}{more}unix_socket_directories = '{}'\nport = {port}\n{of_leg}\n", self.socket().display()),
+            format!(
+                "{text}\n{settings}{more}unix_socket_directories = '{}'\nport = {port}\nbulk.fast_path = on\n{of_leg}\n",
+                self.socket().display()
+            ),
         )
         .unwrap();
     }

@@ -6,6 +6,10 @@ declare
     bulk oid := 'bulk'::regnamespace;
     other text;
 begin
+    if getdatabaseencoding() <> 'UTF8' then
+        raise exception using errcode = '0A000', message = format('encoding "%s" of the database is not supported: FHIR is UTF8', getdatabaseencoding()),
+            hint = 'CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0 makes one that is.';
+    end if;
     select r.rolname into other from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.oid = bulk and not r.rolsuper;
     if other is not null then
         raise exception using errcode = '42501', message = format('schema "bulk" is owned by role "%s", which is no superuser', other),
@@ -15,7 +19,7 @@ begin
         where n.oid = bulk and a.privilege_type = 'CREATE' and not coalesce(r.rolsuper, false);
     if found then
         raise exception using errcode = '42501', message = format('role "%s" may create objects in schema "bulk"', other),
-            hint = 'REVOKE CREATE ON SCHEMA bulk from it, or drop the schema: CREATE EXTENSION makes it.';
+            hint = 'REVOKE CREATE ON SCHEMA bulk from it, or drop the schema: CREATE EXTENSION makes it. What ALTER DEFAULT PRIVILEGES grants on new schemas is granted on that one, too.';
     end if;
     select r.rolname into other
         from (select c.relowner as owner from pg_class c where c.relnamespace = bulk
@@ -33,6 +37,8 @@ $$;
 
 -- Roles are created, not owned, by the extension: they belong to the cluster and stay when the extension is dropped.
 do $$
+declare
+    member record;
 begin
     if not exists (select from pg_catalog.pg_roles where rolname = 'bulk_remote') then
         create role bulk_remote nologin;
@@ -42,6 +48,12 @@ begin
         create role bulk_admin nologin;
         comment on role bulk_admin is 'May act on all jobs, errors and accounts of the extension bulk';
     end if;
+    for member in select m.rolname as name, r.rolname as granted from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member
+        where r.rolname in ('bulk_remote', 'bulk_admin') and not m.rolsuper
+    loop
+        raise warning 'role "%" is a member of "%" already', member.name, member.granted
+            using hint = 'Revoke the membership if it is not meant to be: the role was made before this extension.';
+    end loop;
 end
 $$;
 
@@ -50,6 +62,18 @@ grant usage on schema bulk to public;
 
 -- Views and functions of bulk call what lies here as their caller, who needs no USAGE for that: names are resolved when they are created.
 create schema bulk_internal;
+-- Default privileges of whoever installs have no say.
+do $$
+declare
+    grantee text;
+begin
+    for grantee in select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
+        from pg_namespace n, aclexplode(n.nspacl) a where n.nspname = 'bulk_internal' and a.grantee <> n.nspowner
+    loop
+        execute format('revoke all on schema bulk_internal from %s', grantee);
+    end loop;
+end
+$$;
 comment on schema bulk_internal is 'The tables of the extension bulk, and what its functions and views call';
 
 create function bulk_internal.may_act(actor name, role text) returns boolean

@@ -18,7 +18,7 @@ end
 $$;
 comment on function bulk_internal.guard() is 'Refuses (42501) what is written by others than the owner of the table and superusers';
 
--- Each script of an upgrade ends with it too: it makes what is missing, and has all fire whatever session_replication_role says. Replication
+-- Each script of an upgrade ends with it too, and it follows a change of the tables' owner: it makes the triggers anew, and has all fire whatever session_replication_role says. Replication
 -- applies rows without the triggers of statements, so there are triggers of rows as well.
 create function bulk_internal.protect_tables() returns void
     language plpgsql
@@ -32,20 +32,17 @@ begin
         where c.relnamespace = 'bulk_internal'::regnamespace and c.relkind = 'r'
     loop
         foreach level in array array['statement', 'row'] loop
-            if not exists (select from pg_trigger t where t.tgrelid = guarded
-                and t.tgname = ('guard_' || level)) then
-                -- The condition only spares the owner's own statements the call for every row.
-                execute format('create trigger guard_%s before insert or update or delete%s on %s for each %s '
-                    'when (not pg_catalog.pg_has_role(current_user, %s::oid, ''usage'')) execute function bulk_internal.guard()',
-                    level, case level when 'statement' then ' or truncate' else '' end, guarded, level,
-                    (select c.relowner from pg_class c where c.oid = guarded));
-            end if;
+            -- The condition only spares the owner's own statements the call for every row.
+            execute format('create or replace trigger guard_%s before insert or update or delete%s on %s for each %s '
+                'when (not pg_catalog.pg_has_role(current_user, %s::oid, ''usage'')) execute function bulk_internal.guard()',
+                level, case level when 'statement' then ' or truncate' else '' end, guarded, level,
+                (select c.relowner from pg_class c where c.oid = guarded));
             execute format('alter table %s enable always trigger guard_%s', guarded, level);
         end loop;
     end loop;
 end
 $$;
-comment on function bulk_internal.protect_tables() is 'Sets the guards of all tables of bulk_internal, where one is missing or was disabled';
+comment on function bulk_internal.protect_tables() is 'Sets the guards of all tables of bulk_internal anew: after a change of their owner, or where one is missing or was disabled';
 revoke execute on function bulk_internal.protect_tables() from public;
 
 select bulk_internal.protect_tables();

@@ -1,13 +1,14 @@
 //! What a job was asked, as it is kept from the call that asks for it until the job ends.
 
 use crate::error::Error;
+use crate::pg::sys::kept_settings;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The version of what is kept. A job that waits survives an upgrade: a library reads the versions before its own as well.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a verb keeps of what it was asked.
 pub trait Work: Serialize + DeserializeOwned {
@@ -45,7 +46,12 @@ impl JobSpec {
     /// `Internal` if it is of a later version of the extension.
     pub fn from_json(value: Value) -> Result<JobSpec, Error> {
         let spec: Option<JobSpec> = serde_json::from_value(value).ok();
-        spec.filter(|spec| spec.version <= VERSION).ok_or_else(JobSpec::unreadable)
+        let mut spec = spec.filter(|spec| spec.version <= VERSION).ok_or_else(JobSpec::unreadable)?;
+        if spec.version < 2 {
+            // They were kept whether a session had set them or not.
+            kept_settings::forget_doors(&mut spec.settings);
+        }
+        Ok(spec)
     }
 
     /// What a verb was asked; None where the job is another's.

@@ -12,7 +12,7 @@ use crate::pg::state::task::{Progress, Task};
 use crate::pg::state::{scheduler, task_claim, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::subtransaction::Failure;
-use crate::pg::sys::{backend, guc};
+use crate::pg::sys::{backend, guc, kept_settings};
 use crate::retry::Backoff;
 
 /// What a verb does with the tasks of a job.
@@ -80,6 +80,7 @@ fn run(launch: Launch, open: Open) -> Result<(), Failure> {
 
 fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
     let mut done = Vec::new();
+    let settings = record(kept_settings::of_database_and_role)?;
     let mut next = Some(launch.job);
     while let Some(number) = next {
         let job = record(|| job::open(number))?;
@@ -91,6 +92,7 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
             if let Some(role) = job.role
                 && done.len() < MOST_JOBS
                 && slot::has_place()
+                && settings == record(kept_settings::of_database_and_role)?
             {
                 next = record(|| scheduler::next(launch.session_role, role, &done))?;
             }
@@ -127,7 +129,7 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<(), Failur
         Err(error) => return record(|| job::fail(job, &error.to_string())),
     };
     let settings = transaction::run(None, || {
-        guc::set_kept(&spec.settings);
+        kept_settings::set_kept(&spec.settings, job.role.into_iter().chain(job.session_role).collect())?;
         guc::lift_timeouts();
         Ok(())
     });

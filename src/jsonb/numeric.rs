@@ -78,6 +78,13 @@ pub fn check(literal: &str) -> Option<usize> {
     }
 }
 
+/// Bytes of a literal that `check` has passed when it is written out, or a few more.
+pub fn written_size(literal: &str) -> usize {
+    let Some(parts) = parts(literal) else { return 0 };
+    let before = parts.significant().map_or(1, |(_, _, power)| power.max(0) + 1);
+    usize::try_from(before + parts.scale + 2).unwrap_or_default()
+}
+
 /// Appends the varlena that `numeric_in` makes of a literal which `check` has passed: 4-byte header, then the number.
 pub fn encode(literal: &str, out: &mut Vec<u8>) {
     let Some(parts) = parts(literal) else { return };
@@ -232,6 +239,9 @@ mod tests {
             ("0e-3", "0.000"),
         ] {
             assert_eq!(round(literal), written, "{literal}");
+        }
+        for literal in ["1.0e3", "1e-3", "-12.5E+1", "0e5", "0e-3", "1e1000", "1e-1000", "123.4e5"] {
+            assert!((round(literal).len()..=round(literal).len() + 3).contains(&written_size(literal)), "{literal}");
         }
         assert_eq!(round("1e1000").len(), 1001);
         assert_eq!(round("1e-1000").len(), 1002);

@@ -3,7 +3,7 @@
 
 use crate::error::Fault;
 use crate::jsonb::document::{Document, Str, Value};
-use crate::jsonb::scan;
+use crate::jsonb::{numeric, scan};
 
 /// A fault and the byte of the text (from 0) where it lies.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub fn parse(document: &mut Document, text: &str, max_depth: usize) -> Result<Va
     if !document.begin(text.as_bytes()) {
         return Err(ParseError { fault: Fault::TooLarge, byte: 0 });
     }
-    let mut parser = Parser { document, text, bytes: text.as_bytes(), at: 0, depth: 0, max_depth };
+    let mut parser = Parser { document, text, bytes: text.as_bytes(), at: 0, depth: 0, max_depth, written: 0 };
     parser.space();
     let value = parser.value()?;
     parser.space();
@@ -42,7 +42,12 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     max_depth: usize,
+    /// Bytes of the numbers with exponents, written out.
+    written: usize,
 }
+
+/// Bytes of such numbers at most: text ends at 1 GB, and a few bytes of an exponent become thousands of digits.
+const MOST_WRITTEN: usize = 256 << 20;
 
 impl Parser<'_> {
     fn fail<T>(&self, fault: Fault) -> Result<T> {
@@ -185,7 +190,8 @@ impl Parser<'_> {
             self.at += 1;
             self.digits("token is invalid")?;
         }
-        if let Some(b'e' | b'E') = self.peek() {
+        let has_exponent = matches!(self.peek(), Some(b'e' | b'E'));
+        if has_exponent {
             self.at += 1;
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
@@ -193,9 +199,15 @@ impl Parser<'_> {
             self.digits("token is invalid")?;
         }
         let literal = &self.text[start..self.at];
-        if let Some(byte) = crate::jsonb::numeric::check(literal) {
+        if let Some(byte) = numeric::check(literal) {
             self.at = start + byte;
             return self.fail(Fault::NumberRange);
+        }
+        if has_exponent {
+            self.written = self.written.saturating_add(numeric::written_size(literal));
+            if self.written > MOST_WRITTEN {
+                return self.fail(Fault::TooLarge);
+            }
         }
         let value = Value::Number(self.document.slice(start, self.at));
         self.end_of_token(value)

@@ -17,7 +17,7 @@ use crate::pg::state::task::{NewTask, Task};
 use crate::pg::state::task_progress::{self, Advance};
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::subtransaction::Failure;
-use crate::pg::sys::{backend, guc};
+use crate::pg::sys::{backend, guc, kept_settings};
 use crate::pg::write::dangling_references::Referrers;
 use crate::pipeline::dump::render::RenderConfig;
 use crate::pipeline::parallel_map::ParallelMap;
@@ -53,7 +53,7 @@ impl Work for Validate {
 /// # Errors
 /// As `job::enter`.
 pub fn ask(request: Value, validate: Validate, tables: &[(String, Table)]) -> Result<String, Error> {
-    let spec = JobSpec::new(guc::settings_to_keep(), &validate)?;
+    let spec = JobSpec::new(kept_settings::settings_to_keep()?, &validate)?;
     let tasks: Vec<NewTask> = tables
         .iter()
         .map(|(resource_type, table)| NewTask::new(TaskKind::Table, table.name.clone(), Some(resource_type.clone())))

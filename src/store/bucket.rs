@@ -157,7 +157,7 @@ impl Bucket {
                 let container = accounts.azure.iter().find(|container| container.container == *name);
                 Box::new(Azure::new(container.ok_or(none)?, access, interrupt)?)
             }
-            Bucket::Directory(path) => Box::new(Directory::new(path)),
+            Bucket::Directory(path) => Box::new(Directory::new(path, interrupt)),
         })
     }
 }

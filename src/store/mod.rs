@@ -4,6 +4,7 @@
 pub mod account;
 pub mod bucket;
 pub mod file;
+pub mod file_pattern;
 pub mod inflate;
 pub mod interrupt;
 pub mod net;

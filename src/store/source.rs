@@ -2,7 +2,6 @@
 
 use crate::error::{Error, SourceFault};
 use crate::store::bucket::Bucket;
-use crate::store::file;
 use crate::store::inflate::{self, Inflated, Restart};
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client_config::ClientConfig;
@@ -11,7 +10,7 @@ use crate::store::object::azure::Azure;
 use crate::store::object::object_store::Store;
 use crate::store::open_source::Identity;
 use crate::store::redact::redact;
-use glob::MatchOptions;
+use crate::store::{file, file_pattern};
 use std::path::PathBuf;
 use url::Url;
 
@@ -54,7 +53,7 @@ impl Source {
 
     /// The files that a pattern (`/data/*.ndjson.gz`) stands for, in the order of their names; else the source itself. A file whose name has
     /// a pattern's signs is that file.
-    /// `each` is called now and then.
+    /// `each` is called at each step.
     ///
     /// # Errors
     /// `Source` where a pattern finds nothing, or cannot be read.
@@ -63,22 +62,11 @@ impl Source {
             Source::File(path) if !path.exists() => path.to_string_lossy().into_owned(),
             _ => return Ok(vec![self]),
         };
-        if !path.contains(['*', '?', '[']) {
+        if !file_pattern::is_pattern(&path) {
             return Ok(vec![self]);
         }
-        let name = self.name();
-        // As shells do: a file that begins with a dot is none of them, nor does `*` lead into another directory.
-        let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
-        let paths = glob::glob_with(&path, options).map_err(|_| Error::source(&name, SourceFault::Unsupported))?;
-        let mut found = Vec::new();
-        for path in paths {
-            each();
-            let path = path.map_err(|_| Error::source(&name, SourceFault::FileDenied))?;
-            if path.is_file() {
-                found.push(Source::File(path));
-            }
-        }
-        if found.is_empty() { Err(Error::source(&name, SourceFault::NoSuchFile)) } else { Ok(found) }
+        let found = file_pattern::find(&path, each).map_err(|fault| Error::source(&self.name(), fault))?;
+        Ok(found.into_iter().map(Source::File).collect())
     }
 
     /// The name under which people see it: no query string, no credentials.

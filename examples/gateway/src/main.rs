@@ -52,6 +52,10 @@ type Login = Result<TypedHeader<Authorization<Basic>>, TypedHeaderRejection>;
 async fn answer(State(config): State<Config>, login: Login, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let yaml = wants_yaml(&head.headers);
+    // Methods are told apart by case, and HTTP has none of small letters.
+    if head.method.as_str().contains(|c: char| c.is_ascii_lowercase()) {
+        return respond(outcome(501, "not-supported", "there is no such method"), yaml);
+    }
     let unauthorized = || outcome(401, "login", "a role of the database and its password are needed");
     let Ok(TypedHeader(login)) = login else { return respond(unauthorized(), yaml) };
     let (role, password) = (login.username(), login.password());
@@ -60,7 +64,9 @@ async fn answer(State(config): State<Config>, login: Login, request: Request) ->
     }
     // Where no password is asked for, any would do.
     if config.clone().user(role).connect(NoTls).await.is_ok() {
-        return respond(outcome(401, "login", "the server asks this role for no password, as pg_hba.conf must say"), yaml);
+        // Not told apart from others: whoever asks would learn which roles need none.
+        eprintln!("role {role:?} needs no password: pg_hba.conf must ask for one");
+        return respond(unauthorized(), yaml);
     }
     let (client, mut cancel) = match connect(config, role, password).await {
         Ok(connected) => connected,

@@ -13,6 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Ignored files that the answer names.
 const MOST_IGNORED: usize = 1000;
+/// What is kept of the files to load: of about a million.
+const MOST_MEGABYTES: usize = 256;
 /// How much longer a file is inflated: text of FHIR in gzip.
 const INFLATION: u64 = 12;
 
@@ -42,6 +44,7 @@ pub fn list(params: &Params, access: ClientConfig, control: &mut dyn WaitControl
         let failed = |fault| Error::source(&bucket.url(), fault);
         let store = bucket.store(&access, interrupt).map_err(failed)?;
         let (mut named, mut listing) = (HashMap::new(), Listing::default());
+        let mut bytes = 0;
         let mut ignored = BTreeSet::new();
         for prefix in wanted(&prefixes) {
             let each = &mut |object: Object| {
@@ -51,6 +54,10 @@ pub fn list(params: &Params, access: ClientConfig, control: &mut dyn WaitControl
                 // What stands for a directory is no file.
                 let is_file = !object.key.ends_with('/');
                 if file_name::beginning(&object.key).is_some() {
+                    bytes += size_of::<(String, Object)>() + 2 * object.key.len() + object.etag.as_ref().map_or(0, String::len);
+                    if bytes > MOST_MEGABYTES << 20 {
+                        return Err(SourceFault::ListingTooLong { most: MOST_MEGABYTES });
+                    }
                     named.insert(object.key.clone(), object);
                 } else if is_file {
                     listing.ignored_in_all += 1;

@@ -18,7 +18,7 @@ use crate::pg::state::{disabled_index, job_control, job_report, loader_file as f
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::subtransaction::{self, Failure};
-use crate::pg::sys::{backend, guc};
+use crate::pg::sys::{backend, kept_settings};
 use crate::pipeline::blocking;
 use crate::store::bucket::BucketPlace;
 use crate::store::source::Source;
@@ -167,7 +167,7 @@ fn order(params: &Params, given: &Map<String, Value>, place: &BucketPlace, tasks
         account: id.filter(|_| !is_secret).map(str::to_owned),
         has_secret: is_secret,
     };
-    let spec = JobSpec::new(guc::settings_to_keep(), &load)?;
+    let spec = JobSpec::new(kept_settings::settings_to_keep()?, &load)?;
     let mut shown = given.clone();
     shown.remove("account");
     shown.insert("bucket".to_owned(), json!(params.bucket.url()));

@@ -14,7 +14,7 @@ use crate::pg::state::task::{NewTask, Task};
 use crate::pg::state::{export_run as files, job_control, scheduler};
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::subtransaction::{self, Failure};
-use crate::pg::sys::{guc, latch, switch_user};
+use crate::pg::sys::{kept_settings, latch, switch_user};
 use crate::pipeline::blocking;
 use crate::store::object::object_store::Store;
 use serde_json::json;
@@ -30,7 +30,7 @@ fn order(cleanup: Cleanup, id: &str) -> Result<(), Error> {
     let Some(role) = job::role(cleanup.job)? else { return Ok(()) };
     let source = cleanup.sink.bucket.url();
     let request = json!({"export": id});
-    let spec = JobSpec::new(guc::settings_to_keep(), &cleanup)?;
+    let spec = JobSpec::new(kept_settings::settings_to_keep()?, &cleanup)?;
     let tasks = [NewTask::new(TaskKind::Files, source, None)];
     let new_job =
         NewJob { id: None, kind: JobKind::Cleanup, request, spec: spec.to_json()?, secret: None, tasks: &tasks, workers: 1, threads: None };

@@ -20,7 +20,7 @@ use crate::pg::state::scheduler::{self, WORKERS};
 use crate::pg::state::task::NewTask;
 use crate::pg::state::{disabled_index, export_run as files, job_report};
 use crate::pg::sys::privilege::Right;
-use crate::pg::sys::{backend, guc, sqlstate};
+use crate::pg::sys::{backend, guc, kept_settings, sqlstate};
 use crate::text::percent;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -87,7 +87,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
         file_rows: guc::export_file_rows(),
         file_size: guc::export_file_size(),
     };
-    let spec = JobSpec::new(guc::settings_to_keep(), &export)?;
+    let spec = JobSpec::new(kept_settings::settings_to_keep()?, &export)?;
     let holder = [NewTask::new(TaskKind::Snapshot, "snapshot".to_owned(), None)];
     let new_job = NewJob {
         id: None,

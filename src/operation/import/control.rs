@@ -13,8 +13,8 @@ use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::job_control::{self, JobStatus, Stop};
 use crate::pg::state::scheduler::{self, WORKERS};
 use crate::pg::state::task::NewTask;
-use crate::pg::sys::guc;
 use crate::pg::sys::privilege::Right;
+use crate::pg::sys::{guc, kept_settings};
 use crate::pg::write::assemble;
 use crate::pipeline::load::options::LoadOptions;
 use crate::store::redact::redact;
@@ -140,7 +140,7 @@ pub fn enter(id: Option<&str>, wanted: &Start, fhir: bool, request: impl FnOnce(
         urls: open_urls,
         has_headers: headers.is_some(),
     };
-    let spec = JobSpec::new(guc::settings_to_keep(), &import)?;
+    let spec = JobSpec::new(kept_settings::settings_to_keep()?, &import)?;
     let workers = if wanted.mode == Mode::Transaction { 1 } else { WORKERS.min(tasks.len()) };
     let new_job = NewJob {
         id,

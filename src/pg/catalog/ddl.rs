@@ -113,7 +113,7 @@ pub fn ensure_sequence(schema: pg_sys::Oid) -> pg_sys::Oid {
 ///
 /// # Errors
 /// `WrongStatusType` where the type that stands first is not to be trusted: it has not the four labels, which a domain with another's check can hide
-/// behind, or another than the table's owner could drop it, and the column with it.
+/// behind, or casts that run a function, or another than the table's owner could drop it, and the column with it.
 fn ensure_status(schema: pg_sys::Oid) -> Result<String, Error> {
     let in_path =
         || std::iter::once(schema).chain(resource_table::search_path()).find_map(|home| Some((home, sql::type_named(STATUS, home)?)));
@@ -130,6 +130,8 @@ fn ensure_status(schema: pg_sys::Oid) -> Result<String, Error> {
     let is_known = sql::value::<bool>(
         "select (select pg_catalog.count(*) from pg_catalog.pg_enum e where e.enumtypid operator(pg_catalog.=) t.oid \
             and e.enumlabel::pg_catalog.text operator(pg_catalog.=) any ($2)) operator(pg_catalog.=) pg_catalog.cardinality($2) \
+         and not exists (select from pg_catalog.pg_cast c where c.castsource operator(pg_catalog.=) t.oid \
+            or c.casttarget operator(pg_catalog.=) t.oid) \
          and (t.typnamespace operator(pg_catalog.=) $3 or t.typowner operator(pg_catalog.=) $4 or t.typowner operator(pg_catalog.=) \
             (select x.extowner from pg_catalog.pg_extension x where x.extname operator(pg_catalog.=) 'bulk')) \
          from pg_catalog.pg_type t where t.oid operator(pg_catalog.=) $1",

@@ -121,17 +121,14 @@ pub fn is_empty(table: pg_sys::Oid) -> bool {
 /// Oid of the enum value that a new row's status has.
 ///
 /// # Errors
-/// `WrongShape` where the type knows no `created`.
+/// `Internal` where the type knows no `created`, as every table that is written to does.
 pub fn created_status(table: &Table) -> Result<pg_sys::Oid, Error> {
     // Through text: an enum is stored as the oid of its value.
     let query = format!(
         "select oid from pg_catalog.pg_enum where enumtypid operator(pg_catalog.=) {}::pg_catalog.regtype and enumlabel operator(pg_catalog.=) 'created'",
         pgrx::spi::quote_literal(&table.status_type)
     );
-    sql::value::<pg_sys::Oid>(&query, &[])?.ok_or_else(|| Error::WrongShape {
-        table: table.plain_name.clone(),
-        reason: format!("the type of its column status, {}, has no value created", table.status_type),
-    })
+    sql::value::<pg_sys::Oid>(&query, &[])?.ok_or_else(|| Error::Internal(format!("type {} has no value created", table.status_type)))
 }
 
 /// The catalog row of an open relation.

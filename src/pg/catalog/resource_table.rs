@@ -26,6 +26,31 @@ pub struct Table {
     pub status_type: String,
 }
 
+impl Table {
+    /// Refuses a table whose name no longer means it. It is locked, so that it keeps its own; its schema can be renamed all the same, and
+    /// something else come to stand in its place.
+    ///
+    /// # Errors
+    /// `WrongShape`.
+    pub fn require_name(&self) -> Result<(), Error> {
+        if qualified(self.schema, &self.plain_name) == self.name {
+            return Ok(());
+        }
+        Err(Error::WrongShape { table: self.plain_name.clone(), reason: "its schema was renamed while it was used".to_owned() })
+    }
+}
+
+/// The condition that a row's column `status`, named with its table's alias, is `deleted`: by the output function of its type, which is the type's
+/// own. A cast to text can be anybody's.
+pub fn is_deleted(column: &str) -> String {
+    format!("pg_catalog.concat({column}) operator(pg_catalog.=) 'deleted'")
+}
+
+/// The condition that it is anything else, or nothing.
+pub fn is_current(column: &str) -> String {
+    format!("pg_catalog.concat({column}) operator(pg_catalog.<>) 'deleted'")
+}
+
 /// A type's name as FHIR spells it, or the name of a type of the installation's own.
 ///
 /// # Errors
@@ -132,11 +157,28 @@ pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
         unsafe { pg_sys::LockRelationOid(oid, pg_sys::RowExclusiveLock as i32) };
         let again = find(&name);
         if again == found {
-            return describe(oid).map(Some);
+            let table = describe(oid)?;
+            require_statuses(&table)?;
+            return Ok(Some(table));
         }
         found = again;
     }
     Err(Error::Internal(format!("table {name} does not stay what it is")))
+}
+
+/// Refuses a table whose enum of statuses lacks those that rows get.
+fn require_statuses(table: &Table) -> Result<(), Error> {
+    let lacks = sql::value::<bool>(
+        "select t.typtype operator(pg_catalog.=) 'e' and (select pg_catalog.count(*) from pg_catalog.pg_enum e \
+            where e.enumtypid operator(pg_catalog.=) t.oid and e.enumlabel operator(pg_catalog.=) any ('{created,updated}')) \
+            operator(pg_catalog.<) 2 from pg_catalog.pg_type t where t.oid operator(pg_catalog.=) $1::pg_catalog.regtype",
+        &[table.status_type.as_str().into()],
+    )?;
+    if lacks != Some(true) {
+        return Ok(());
+    }
+    let reason = format!("the type of its column status, {}, has no values created and updated", table.status_type);
+    Err(Error::WrongShape { table: table.plain_name.clone(), reason })
 }
 
 /// Waits until nobody writes to the tables of these types, and lets nobody begin to, to the transaction's end. Tables are locked in the order of
@@ -249,9 +291,26 @@ pub fn unreadable_history(table: &Table) -> Option<String> {
 fn find_history(table: &Table) -> Option<(pg_sys::Oid, String)> {
     let name = format!("{}_history", table.plain_name);
     let oid = sql::relation(&name, table.schema)?;
-    // A table that is no history has no say.
-    describe(oid).ok()?;
+    // A table that is no history has no say, nor has one of another owner: whoever may create in the schema could put it there, a view that runs
+    // what they like among it.
+    let (kind, owner) = kind_and_owner(oid);
+    let is_trusted = || {
+        // SAFETY: a catalog look-up with a role that exists.
+        owner == kind_and_owner(table.oid).1 || owner == switch_user::current() || unsafe { pg_sys::superuser_arg(owner) }
+    };
+    let is_table = [pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE, pg_sys::RELKIND_FOREIGN_TABLE].contains(&kind);
+    if !is_table || !is_trusted() || describe(oid).is_err() {
+        return None;
+    }
     Some((oid, name))
+}
+
+fn kind_and_owner(oid: pg_sys::Oid) -> (u8, pg_sys::Oid) {
+    // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+    let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation has its row of the catalog.
+    let row = unsafe { *relation.rd_rel };
+    (row.relkind as u8, row.relowner)
 }
 
 /// The name alone, for messages; empty for one that is gone.

@@ -1,7 +1,7 @@
 //! Stored rows of a table, one after another, by a query inside the one that calls us.
 
 use crate::error::Error;
-use crate::pg::catalog::resource_table::Table;
+use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::read::nested_query::{self, Nested, Statement};
 use crate::pg::sys::error_context;
 use crate::pipeline::dump::stored_rows::{RowBlock, StoredRow};
@@ -112,11 +112,12 @@ pub fn query(table: &Table, filter: &str) -> String {
     };
     format!(
         "select id::pg_catalog.text, txid::pg_catalog.int8, {}, {}, {}, resource from {} \
-         where (status is null or status::pg_catalog.text operator(pg_catalog.<>) 'deleted') and {filter}",
+         where {} and {filter}",
         column(table.has_resource_type, "resource_type", "text"),
         column(table.has_ts, "ts", "timestamptz"),
         column(table.has_cts, "cts", "timestamptz"),
         table.name,
+        resource_table::is_current("status"),
     )
 }
 
@@ -128,19 +129,21 @@ pub fn deleted(table: &Table, history: Option<&Table>, filter: &str) -> String {
         };
         format!(
             "select id::pg_catalog.text as id, txid::pg_catalog.int8 as txid, {}, {}, {}, coalesce(resource, '{{}}'::pg_catalog.jsonb) as resource \
-             from {} where status::pg_catalog.text operator(pg_catalog.=) 'deleted' and {filter}",
+             from {} where {} and {filter}",
             column(of.has_resource_type, "resource_type", "text"),
             column(of.has_ts, "ts", "timestamptz"),
             column(of.has_cts, "cts", "timestamptz"),
             of.name,
+            resource_table::is_deleted("status"),
         )
     };
     let all = [Some(table), history].into_iter().flatten().map(gone).collect::<Vec<_>>().join(" union all ");
     format!(
         "select id, txid, resource_type, ts, cts, resource from \
          (select distinct on (id) * from ({all}) a order by id, txid using operator(pg_catalog.>)) g where not exists (select from {} t \
-         where t.id operator(pg_catalog.=) g.id and (t.status is null or t.status::pg_catalog.text operator(pg_catalog.<>) 'deleted'))",
+         where t.id operator(pg_catalog.=) g.id and {})",
         table.name,
+        resource_table::is_current("t.status"),
     )
 }
 

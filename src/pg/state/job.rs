@@ -36,6 +36,8 @@ pub struct Job {
     pub kind: JobKind,
     /// None when it is gone.
     pub role: Option<pg_sys::Oid>,
+    /// Whose session asked; None when it is gone.
+    pub session_role: Option<pg_sys::Oid>,
     pub spec: Value,
     pub secret: Option<Value>,
     pub threads: Option<usize>,
@@ -96,9 +98,9 @@ pub fn database_identity() -> String {
 /// As `owner_sql::query`.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
     let found = owner_sql::select_latest(
-        "select j.id, j.kind::text, r.oid, p.spec, s.secret, j.threads from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
+        "select j.id, j.kind::text, r.oid, p.spec, s.secret, j.threads, c.oid from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
          left join bulk_internal.job_secret s on s.job = j.number \
-         left join pg_roles r on r.rolname = j.role::name \
+         left join pg_roles r on r.rolname = j.role::name left join pg_roles c on c.rolname = j.session_role::name \
          where j.number = $1 and bulk_internal.is_open(j.state) and j.database_identity = $2",
         &[number.into(), database_identity().into()],
         |row| {
@@ -109,6 +111,7 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
                 role: row.get(3)?,
                 spec: row.get::<JsonB>(4)?.map_or(Value::Null, |spec| spec.0),
                 secret: row.get::<JsonB>(5)?.map(|secret| secret.0),
+                session_role: row.get(7)?,
                 threads: row.get::<i32>(6)?.and_then(|threads| usize::try_from(threads).ok()),
             })
         },

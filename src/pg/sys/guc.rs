@@ -8,7 +8,6 @@ use crate::store::net::proxy_tls;
 use pgrx::datum::Interval;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_int};
 use std::time::Duration;
 
@@ -409,7 +408,7 @@ pub fn within<T>(values: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     let level = unsafe { pg_sys::NewGUCNestLevel() };
     for (name, value) in values {
         let (context, source, action) =
-            (pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION, pg_sys::GucAction::GUC_ACTION_SAVE);
+            (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_SESSION, pg_sys::GucAction::GUC_ACTION_SAVE);
         let severity = c_int::from(pgrx::PgLogLevel::ERROR as u8);
         // SAFETY: a setting that every version has, and a value for it, both NUL-terminated.
         unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, severity, false) };
@@ -418,6 +417,15 @@ pub fn within<T>(values: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     // SAFETY: the level of above.
     unsafe { pg_sys::AtEOXact_GUC(true, level) };
     result
+}
+
+/// Runs statements of the extension so that `auto_explain` logs none of them, where it is loaded: their parameters and plans hold rows and secrets.
+/// Neither does it what they call.
+pub fn unexplained<T>(work: impl FnOnce() -> T) -> T {
+    const OFF: (&CStr, &CStr) = (c"auto_explain.log_min_duration", c"-1");
+    // SAFETY: a NUL-terminated name; null where there is no such setting.
+    let is_there = unsafe { !pg_sys::GetConfigOption(OFF.0.as_ptr(), true, false).is_null() };
+    within(if is_there { &[OFF] } else { &[] }, work)
 }
 
 /// What links in answers begin with.
@@ -467,36 +475,13 @@ pub fn max_workers() -> u32 {
     MAX_WORKERS.get().unsigned_abs()
 }
 
-/// What a job's workers take over from the session that asks for it.
-const TAKEN_OVER: [&CStr; 14] = [
-    c"search_path",
-    c"bulk.allowed_hosts",
-    c"bulk.ca_file",
-    c"bulk.created_at_url",
-    c"bulk.resource_format",
-    c"bulk.encode_threads",
-    c"bulk.fast_path",
-    c"bulk.max_line_size",
-    c"bulk.max_depth",
-    c"bulk.range_size",
-    c"bulk.storage_aws_account",
-    c"bulk.storage_gcp_service_account",
-    c"bulk.storage_azure_container",
-    c"bulk.storage_aws_machine_account",
-];
-
-/// Settings of this session that a job's workers take over, by name.
-pub fn settings_to_keep() -> BTreeMap<String, String> {
-    TAKEN_OVER.iter().map(|name| (name.to_string_lossy().into_owned(), value(name).unwrap_or_default())).collect()
-}
-
 /// As it is set.
 pub fn search_path() -> String {
     value(c"search_path").unwrap_or_default()
 }
 
 /// The value of a setting; None for one that this version has not.
-fn value(name: &CStr) -> Option<String> {
+pub fn value(name: &CStr) -> Option<String> {
     // SAFETY: a NUL-terminated name; not even a missing right keeps us from reading it.
     let value = unsafe { pg_sys::GetConfigOption(name.as_ptr(), true, false) };
     // SAFETY: null, or a NUL-terminated text, copied at once.
@@ -510,18 +495,6 @@ pub fn lift_timeouts() {
             let (context, source) = (pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
             // SAFETY: a setting that is there and a value that it takes, both NUL-terminated.
             unsafe { pg_sys::SetConfigOption(name.as_ptr(), c"0".as_ptr(), context, source) };
-        }
-    }
-}
-
-/// Sets what `settings_to_keep` returned, for the rest of the session. Other settings are skipped.
-pub fn set_kept(settings: &BTreeMap<String, String>) {
-    for name in TAKEN_OVER {
-        let value = settings.get(name.to_string_lossy().as_ref()).and_then(|value| CString::new(value.as_str()).ok());
-        if let Some(value) = value {
-            let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_SESSION);
-            // SAFETY: a setting that is there and what was its value, both NUL-terminated.
-            unsafe { pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), context, source) };
         }
     }
 }

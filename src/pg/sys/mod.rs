@@ -8,6 +8,7 @@ pub mod compat;
 pub mod ephemeral_relation;
 pub mod error_context;
 pub mod guc;
+pub mod kept_settings;
 pub mod latch;
 pub mod memory_context;
 pub mod owner_sql;

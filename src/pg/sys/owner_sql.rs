@@ -14,7 +14,7 @@ const PATH: [(&CStr, &CStr); 2] = [(c"search_path", c"pg_catalog, pg_temp"), (c"
 /// Runs a statement as the extension's owner; what `read` makes of its rows.
 ///
 /// # Errors
-/// `Internal` where the extension's tables are not as expected. An ERROR of the statement is raised.
+/// `Internal` where the extension's tables are not as expected, `OwnerNoSuperuser` where they are no superuser's any more. An ERROR of the statement is raised.
 pub fn query<T>(
     statement: &str,
     arguments: &[DatumWithOid],
@@ -86,5 +86,10 @@ fn owner() -> Result<pg_sys::Oid, Error> {
     let relation = unsafe { PgRelation::with_lock(job, pg_sys::AccessShareLock as i32) };
     // SAFETY: an open relation has its row of the catalog.
     let row = unsafe { *relation.rd_rel };
-    Ok(row.relowner)
+    // SAFETY: a catalog look-up.
+    match unsafe { pg_sys::superuser_arg(row.relowner) } {
+        true => Ok(row.relowner),
+        // Workers do what stands in the tables, as whoever it says: whose they are could say anything.
+        false => Err(Error::OwnerNoSuperuser),
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::sys::ephemeral_relation::Ephemeral;
-use crate::pg::sys::error_context;
+use crate::pg::sys::{error_context, guc};
 use pgrx::datum::{DatumWithOid, FromDatum, IntoDatum};
 use pgrx::spi::{SpiClient, SpiHeapTupleData};
 use pgrx::{Spi, pg_sys};
@@ -45,7 +45,7 @@ pub fn value<T: FromDatum + IntoDatum>(statement: &str, arguments: &[DatumWithOi
 /// # Errors
 /// As `query`.
 pub fn with_client<T>(place: Option<&str>, work: impl FnOnce(&mut SpiClient<'_>) -> Result<T, pgrx::spi::Error>) -> Result<T, Error> {
-    error_context::with_context(place, || Spi::connect_mut(work)).map_err(|error| Error::Internal(error.to_string()))
+    guc::unexplained(|| error_context::with_context(place, || Spi::connect_mut(work))).map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// The same for work that only reads, which gives the transaction no number.
@@ -53,7 +53,7 @@ pub fn with_client<T>(place: Option<&str>, work: impl FnOnce(&mut SpiClient<'_>)
 /// # Errors
 /// As `query`.
 pub fn with_reader<T>(work: impl FnOnce(&SpiClient<'_>) -> Result<T, pgrx::spi::Error>) -> Result<T, Error> {
-    error_context::with_context(None, || Spi::connect(work)).map_err(|error| Error::Internal(error.to_string()))
+    guc::unexplained(|| error_context::with_context(None, || Spi::connect(work))).map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// An oid as an argument of type `regclass`.
@@ -113,7 +113,7 @@ pub fn with_cursor<T>(
     let datums = arguments.iter().map(|argument| argument.datum().map(|datum| datum.sans_lifetime()));
     let (mut values, nulls): (Vec<pg_sys::Datum>, Vec<c_char>) =
         datums.map(|datum| (datum.unwrap_or(pg_sys::Datum::null()), if datum.is_some() { b' ' } else { b'n' } as c_char)).unzip();
-    Spi::connect(|_| {
+    let run = |_: &SpiClient| {
         relations.iter().for_each(|relation| relation.register());
         let portal = error_context::with_context(None, || {
             let (kinds, values) = (kinds.as_mut_ptr(), values.as_mut_ptr());
@@ -137,7 +137,8 @@ pub fn with_cursor<T>(
         // SAFETY: the portal opened above; after an ERROR the (sub)transaction's end closes it.
         unsafe { pg_sys::SPI_cursor_close(portal) };
         result
-    })
+    };
+    guc::unexplained(|| Spi::connect(run))
 }
 
 impl Cursor {

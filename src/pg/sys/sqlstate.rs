@@ -48,7 +48,7 @@ fn code(error: &Error) -> Code {
         | Error::Stopped
         | Error::UnknownBucket(_)
         | Error::FileForgotten => Code::ERRCODE_UNDEFINED_OBJECT,
-        Error::ForeignJob | Error::NotOwner(_) | Error::Unreadable(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        Error::ForeignJob | Error::NotOwner(_) | Error::Unreadable(_) | Error::OwnerNoSuperuser => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Error::TableBusy(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
         Error::Prepared => Code::ERRCODE_OBJECT_IN_USE,
         Error::NoWorker => Code::ERRCODE_INSUFFICIENT_RESOURCES,
@@ -103,7 +103,10 @@ fn source_code(fault: &SourceFault) -> Code {
         SourceFault::NoAccount => Code::ERRCODE_UNDEFINED_OBJECT,
         SourceFault::Denied(_) | SourceFault::Refused { .. } => Code::ERRCODE_SQLSERVER_REJECTED_ESTABLISHMENT_OF_SQLCONNECTION,
         SourceFault::Changed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        SourceFault::Status(_) | SourceFault::Timeout | SourceFault::Read(_) => Code::ERRCODE_CONNECTION_FAILURE,
+        SourceFault::ListingTooLong { .. } => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        SourceFault::Status(_) | SourceFault::Timeout | SourceFault::Read(_) | SourceFault::EndlessListing => {
+            Code::ERRCODE_CONNECTION_FAILURE
+        }
         SourceFault::Truncated(_) | SourceFault::Gzip(_) | SourceFault::NotNdjson => Code::ERRCODE_BAD_COPY_FILE_FORMAT,
     }
 }
@@ -181,6 +184,9 @@ fn hint(error: &Error) -> Option<String> {
             "It must be an enum with created, updated, deleted and recreated, in the table's own schema or owned by the table's owner; name a schema \
              without it first in search_path, or drop it."
                 .to_owned(),
+        ),
+        Error::OwnerNoSuperuser => Some(
+            "Give the objects of the extension bulk to a superuser, by REASSIGN OWNED, and run bulk_internal.protect_tables().".to_owned(),
         ),
         Error::NoHistory(_) => Some("bulk.create_resource_table creates it.".to_owned()),
         Error::NotReadOnly(_) => Some("SELECT, VALUES, TABLE and WITH are read.".to_owned()),

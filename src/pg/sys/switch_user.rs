@@ -44,7 +44,8 @@ pub struct Confined {
 impl Confined {
     /// Confines what is called from here on.
     pub fn enter() -> Confined {
-        let left = if current() == of_session() { 0 } else { pg_sys::SECURITY_RESTRICTED_OPERATION };
+        let is_own = current() == of_session() && current() == authenticated();
+        let left = if is_own { 0 } else { pg_sys::SECURITY_RESTRICTED_OPERATION };
         let (user, context) = enter(current(), (pg_sys::SECURITY_LOCAL_USERID_CHANGE | left) as c_int);
         Confined { user, context }
     }
@@ -60,6 +61,18 @@ impl Drop for Confined {
 pub fn current() -> pg_sys::Oid {
     // SAFETY: reads a backend variable.
     unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether a SECURITY DEFINER function of another's is running: a role that the session took is the outer one too.
+pub fn is_definer() -> bool {
+    // SAFETY: reads a backend variable.
+    current() != unsafe { pg_sys::GetOuterUserId() }
+}
+
+/// Who logged in; SET SESSION AUTHORIZATION makes the session another's.
+pub fn authenticated() -> pg_sys::Oid {
+    // SAFETY: reads a backend variable.
+    unsafe { pg_sys::GetAuthenticatedUserId() }
 }
 
 /// Who is connected.

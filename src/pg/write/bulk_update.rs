@@ -15,6 +15,7 @@ pub const CURRENT: &str = "(pg_catalog.pg_current_xact_id()::pg_catalog.xid)";
 /// How to write over the rows of one table.
 #[derive(Debug)]
 pub struct BulkUpdate {
+    table: Table,
     statement: String,
     sequence: pg_sys::Oid,
 }
@@ -33,7 +34,7 @@ impl BulkUpdate {
             statement.push_str(&format!(" and t.xmin operator(pg_catalog.<>) {CURRENT}"));
         }
         statement.push_str(" returning u.number");
-        BulkUpdate { statement, sequence }
+        BulkUpdate { table: table.clone(), statement, sequence }
     }
 
     /// Writes over those of the rows whose ids exist. True at the index of each that did.
@@ -41,6 +42,7 @@ impl BulkUpdate {
     /// # Errors
     /// `Memory`; an ERROR of a key or a concurrent update is raised.
     pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<Vec<bool>, Error> {
+        self.table.require_name()?;
         batch_relation::mark(batch, rows, &self.statement, &[sql::regclass(self.sequence)])
     }
 }

@@ -26,6 +26,7 @@ pub struct WriteOutcome<'a> {
 /// The way into one table.
 #[derive(Debug)]
 pub struct ConflictWriter {
+    table: Table,
     policy: Policy,
     /// Locks the rows that exist, each in its newest version.
     lock: String,
@@ -71,6 +72,7 @@ impl ConflictWriter {
             (_, false) => MetaSource::FromLines,
         };
         Ok(ConflictWriter {
+            table: table.clone(),
             policy,
             lock: format!("select u.number {join} order by t.id collate pg_catalog.\"C\" for update of t"),
             older: format!("select u.number {join} where t.ts is null or t.ts operator(pg_catalog.<) u.updated"),
@@ -123,7 +125,7 @@ impl ConflictWriter {
             }
             if !present.is_empty() {
                 if let Some(archive) = &self.archive {
-                    batch_relation::mark(batch, &present, archive, &[])?;
+                    self.marked(batch, &present, archive)?;
                 }
                 self.overwrite.write(batch, &present)?;
             }
@@ -152,6 +154,7 @@ impl ConflictWriter {
     }
 
     fn marked(&self, batch: &Batch, rows: &[&Row], statement: &str) -> Result<Vec<bool>, Error> {
+        self.table.require_name()?;
         if rows.is_empty() { Ok(Vec::new()) } else { batch_relation::mark(batch, rows, statement, &[]) }
     }
 }

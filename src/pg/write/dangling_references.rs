@@ -28,8 +28,9 @@ pub fn none_stored(definitions: &Definitions, resource_type: &str) -> String {
     stored.map_or(String::new(), |table| {
         format!(
             "and not exists (select from {} t where t.id operator(pg_catalog.=) r.id \
-             and (t.status is null or t.status::pg_catalog.text operator(pg_catalog.<>) 'deleted'))",
-            table.name
+             and {})",
+            table.name,
+            resource_table::is_current("t.status")
         )
     })
 }

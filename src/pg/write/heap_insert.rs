@@ -42,7 +42,7 @@ impl HeapTarget {
     /// Looks up what rows of a table are made with.
     ///
     /// # Errors
-    /// `WrongShape` where its `status` knows no `created`.
+    /// `Internal` where its `status` knows no `created`.
     pub fn new(
         table: &Table,
         layout: Layout,

@@ -33,6 +33,7 @@ pub enum MetaSource {
 /// How to write to one table.
 #[derive(Debug)]
 pub struct SqlWriter {
+    table: Table,
     statement: String,
     sequence: pg_sys::Oid,
     meta_source: MetaSource,
@@ -45,7 +46,7 @@ impl SqlWriter {
         if existing == OnExisting::DoNothing {
             statement.push_str(" returning id::pg_catalog.text");
         }
-        SqlWriter { statement, sequence, meta_source }
+        SqlWriter { table: table.clone(), statement, sequence, meta_source }
     }
 
     /// Writes rows with distinct ids over what is there.
@@ -70,6 +71,7 @@ impl SqlWriter {
         let mut rows = rows.to_vec();
         rows.sort_unstable_by_key(|row| row.rank);
         let rows = rows.as_slice();
+        self.table.require_name()?;
         sql::with_client(Some(&batch.extent()), |client| {
             let mut arguments = vec![
                 sql::regclass(self.sequence),
@@ -112,8 +114,9 @@ pub fn insert_statement(table: &Table, resource_type: &str, existing: OnExisting
     let status = &table.status_type;
     let created = match resource_table::history(table) {
         Some((_, history)) => format!(
-            "when (select h.status::pg_catalog.text from {history} h where h.id operator(pg_catalog.=) u.id \
-             order by h.txid desc limit 1) operator(pg_catalog.=) 'deleted' then 'recreated'::{status}"
+            "when (select {} from {history} h where h.id operator(pg_catalog.=) u.id \
+             order by h.txid desc limit 1) then 'recreated'::{status}",
+            resource_table::is_deleted("h.status")
         ),
         None => String::new(),
     };

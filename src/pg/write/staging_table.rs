@@ -76,6 +76,8 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
         return Err(Error::NoStage(from.plain_name.clone()));
     }
     sql::run(&format!("lock table {} in share row exclusive mode", target.name), &[])?;
+    // Each statement names the stage, which is its own when the one before has waited for whatever it waited for.
+    from.require_name()?;
     let both = format!("{} t join {} s on t.id operator(pg_catalog.=) s.id", target.name, from.name);
     let older = "(t.ts is null or t.ts operator(pg_catalog.<) s.ts)";
     let newer = policy.on_conflict == OnConflict::Newer;
@@ -85,6 +87,7 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
     if policy.on_conflict == OnConflict::Error && sql::run(&format!("select from {both} limit 1"), &[])? > 0 {
         return Err(Error::StageConflict(target.plain_name.clone()));
     }
+    from.require_name()?;
     if policy.keep_history && matches!(policy.on_conflict, OnConflict::Overwrite | OnConflict::Newer) {
         let history = resource_table::history_columns(target)?;
         let read: Vec<String> = history.names.iter().map(|name| format!("t.{name}")).collect();
@@ -114,7 +117,9 @@ pub fn merge(stage: &StagingTable, target: &Table) -> Result<u64, Error> {
     let source = format!("select s.id, s.resource, false as repeated{facts_of} from {} s {only}", from.name);
     let statement = sql_writer::insert_statement(target, resource_type, existing, meta_source, &source);
     let sequence = ddl::ensure_sequence(target.schema);
+    from.require_name()?;
     let merged = sql::run(&statement, &[sql::regclass(sequence)])?;
+    from.require_name()?;
     if policy.keep_meta
         && let Some(last) = sql::value::<i64>(&format!("select pg_catalog.max(txid) from {}", from.name), &[])?
     {
@@ -158,7 +163,9 @@ fn is_plain_and_own(oid: pg_sys::Oid) -> bool {
         && row.relpersistence == pg_sys::RELPERSISTENCE_UNLOGGED as i8
         && !(row.relhastriggers || row.relhasrules || row.relrowsecurity || row.relhassubclass || row.relispartition);
     // SAFETY: catalog look-ups with roles that exist.
-    plain && unsafe { pg_sys::is_member_of_role_nosuper(switch_user::current(), row.relowner) }
+    let is_member = || unsafe { pg_sys::is_member_of_role_nosuper(switch_user::current(), row.relowner) };
+    // SAFETY: a catalog look-up with roles that exist. A member may lack what the role may do.
+    plain && is_member() && unsafe { pg_sys::has_privs_of_role(switch_user::current(), row.relowner) }
 }
 
 fn is_of_current_user(oid: pg_sys::Oid) -> bool {
@@ -171,11 +178,11 @@ fn is_of_current_user(oid: pg_sys::Oid) -> bool {
 fn runs_code(table: pg_sys::Oid, resource_type: &str) -> Result<bool, Error> {
     let found = sql::value::<bool>(
         "select exists (select from pg_catalog.pg_constraint c where c.conrelid operator(pg_catalog.=) $1 \
-            and c.contype operator(pg_catalog.<>) all ('{p,n}'::\"char\"[])) \
+            and c.contype operator(pg_catalog.<>) all ('{p,n}'::pg_catalog.\"char\"[])) \
          or exists (select from pg_catalog.pg_index i where i.indrelid operator(pg_catalog.=) $1 and (i.indexprs is not null or i.indpred is not null)) \
          or exists (select from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) a.atttypid \
             where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 \
-            and t.typtype operator(pg_catalog.<>) all ('{b,e}'::\"char\"[])) \
+            and t.typtype operator(pg_catalog.<>) all ('{b,e}'::pg_catalog.\"char\"[])) \
          or exists (select from pg_catalog.pg_attrdef d where d.adrelid operator(pg_catalog.=) $1 \
             and pg_catalog.pg_get_expr(d.adbin, d.adrelid) operator(pg_catalog.<>) \
                 pg_catalog.concat(pg_catalog.quote_literal($2), '::text'))",

@@ -128,7 +128,10 @@ fn checks(object: &Map<String, Value>) -> Result<(Checks, Checks), Error> {
 }
 
 fn headers(object: &Map<String, Value>) -> Result<HeaderMap, Error> {
-    let wrong = Error::InvalidOption { name: "headers", expected: "an object of HTTP headers, whose values are strings" };
+    let wrong = Error::InvalidOption {
+        name: "headers",
+        expected: "an object of HTTP headers that are not the connection's or a proxy's, whose values are strings",
+    };
     let given = match object.get("headers") {
         None | Some(Value::Null) => return Ok(HeaderMap::new()),
         Some(Value::Object(given)) => given,

@@ -30,7 +30,7 @@ pub struct ClientConfig {
 }
 
 /// Headers that are the client's own business.
-const OWN: [HeaderName; 8] = [
+const OWN: [HeaderName; 12] = [
     header::HOST,
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -39,13 +39,22 @@ const OWN: [HeaderName; 8] = [
     header::UPGRADE,
     header::EXPECT,
     header::RANGE,
+    header::TRAILER,
+    header::VIA,
+    header::FORWARDED,
+    HeaderName::from_static("keep-alive"),
 ];
+/// How the names begin of what a proxy is told, or tells.
+const OF_PROXIES: [&str; 2] = ["proxy-", "x-forwarded-"];
 
 /// Headers by name and value. None when one of them cannot be sent.
 pub fn headers<'a>(given: impl Iterator<Item = (&'a str, &'a str)>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
-        let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| !OWN.contains(name))?;
+        let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| {
+            let is_of_a_proxy = OF_PROXIES.iter().any(|prefix| name.as_str().starts_with(prefix));
+            !OWN.contains(name) && !is_of_a_proxy
+        })?;
         let mut value = HeaderValue::from_str(value).ok()?;
         value.set_sensitive(true);
         headers.insert(name, value);

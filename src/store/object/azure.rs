@@ -7,7 +7,7 @@ use crate::store::net::client::{self, Client};
 use crate::store::net::client_config::{ClientConfig, HeaderMap};
 use crate::store::net::connector::{self, Connector};
 use crate::store::net::http;
-use crate::store::object::object_store::{Object, Store, Upload};
+use crate::store::object::object_store::{MAX_PAGE_BYTES, Object, PageTokens, Store, Upload};
 use crate::store::object::upload_parts::Parts;
 use crate::store::open_source::Opened;
 use crate::text::percent;
@@ -18,15 +18,12 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{MultipartUpload, ObjectMeta, ObjectStoreExt};
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::time::Duration;
 use ureq::Body;
 use ureq::http::header::{HeaderValue, RANGE};
 use ureq::http::{Method, Request, Response};
 use url::Url;
 
-/// Bytes of a page of a listing.
-const MAX_LIST_BYTES: u64 = 64 << 20;
 /// For how long a URL is signed at most: a week.
 const MAX_URL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -144,7 +141,7 @@ fn object(meta: ObjectMeta) -> Object {
 
 impl Store for Azure {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> Result<(), SourceFault>) -> Result<(), SourceFault> {
-        let mut markers: HashSet<String> = HashSet::new();
+        let mut markers = PageTokens::default();
         let mut marker = String::new();
         loop {
             // Not by object_store, which stumbles over names that are no paths of its own.
@@ -154,7 +151,7 @@ impl Store for Azure {
             if response.status().as_u16() != 200 {
                 return Err(refusal(&response, false));
             }
-            let text = response.into_body().into_with_config().limit(MAX_LIST_BYTES).read_to_string().map_err(client::fault)?;
+            let text = response.into_body().into_with_config().limit(MAX_PAGE_BYTES).read_to_string().map_err(client::fault)?;
             // It begins with a byte order mark.
             let page: Page = quick_xml::de::from_str(text.trim_start_matches('\u{feff}')).map_err(|_| client::unknown())?;
             for blob in page.blobs.blob {
@@ -165,9 +162,7 @@ impl Store for Azure {
             if marker.is_empty() {
                 return Ok(());
             }
-            if !markers.insert(marker.clone()) {
-                return Err(SourceFault::Read("the listing of the container has no end".to_owned()));
-            }
+            marker = markers.follow(marker)?;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::SourceFault;
 use crate::store::file;
+use crate::store::interrupt::Interrupt;
 use crate::store::object::object_store::{Object, Store, Upload};
 use crate::store::open_source::Opened;
 use std::fs::{self, File};
@@ -18,12 +19,18 @@ const UNFINISHED: &str = ".bulk-";
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    interrupt: Interrupt,
 }
 
 impl Directory {
     /// A directory, which need not exist before something is put into it.
-    pub fn new(path: &Path) -> Directory {
-        Directory { path: path.to_owned() }
+    pub fn new(path: &Path, interrupt: &Interrupt) -> Directory {
+        Directory { path: path.to_owned(), interrupt: interrupt.clone() }
+    }
+
+    /// Every step of a walk asks: a directory may be larger than anybody waits for.
+    fn require_running(&self) -> Result<(), SourceFault> {
+        if self.interrupt.is_stopped() { Err(SourceFault::Read("interrupted".to_owned())) } else { Ok(()) }
     }
 
     /// The directory below which all keys of a prefix are.
@@ -52,6 +59,7 @@ impl Store for Directory {
             return Ok(());
         }
         for entry in WalkDir::new(start) {
+            self.require_running()?;
             let entry = entry.map_err(|error| error.into_io_error().map_or(SourceFault::NoSuchFile, file::fault))?;
             let is_hidden = entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with(UNFINISHED);
             let is_file = entry.file_type().is_file() || (entry.path_is_symlink() && entry.path().is_file());
@@ -66,6 +74,7 @@ impl Store for Directory {
         }
         keys.sort_unstable();
         for key in keys {
+            self.require_running()?;
             match self.head(&key) {
                 Ok(object) => each(object)?,
                 // It went in the meantime.
@@ -109,6 +118,7 @@ impl Store for Directory {
             return Ok(());
         }
         for entry in WalkDir::new(&start).contents_first(true) {
+            self.require_running()?;
             let entry = entry.map_err(|error| error.into_io_error().map_or(SourceFault::NoSuchFile, file::fault))?;
             if entry.file_type().is_file() && entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
                 fs::remove_file(entry.path()).map_err(file::fault)?;

@@ -7,7 +7,7 @@ use crate::store::net::client::{self, Client};
 use crate::store::net::client_config::{ClientConfig, HeaderMap};
 use crate::store::net::connector::{self, Connector};
 use crate::store::net::http;
-use crate::store::object::object_store::{Object, Store, Upload};
+use crate::store::object::object_store::{MAX_PAGE_BYTES, Object, PageTokens, Store, Upload};
 use crate::store::object::upload_parts::Parts;
 use crate::store::open_source::Opened;
 use crate::text::percent;
@@ -16,7 +16,6 @@ use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::path::Path;
 use object_store::signer::Signer;
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::time::Duration;
 use ureq::Body;
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, LOCATION, RANGE};
@@ -24,8 +23,6 @@ use ureq::http::{Method, Request, Response};
 use url::Url;
 
 const HOST: &str = "https://storage.googleapis.com";
-/// Bytes of a page of a listing, and of what tells why something is refused.
-const MAX_BODY_BYTES: u64 = 64 << 20;
 /// For how long a URL is signed at most: a week.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -118,13 +115,13 @@ impl Gcs {
 }
 
 fn read<T: for<'a> Deserialize<'a>>(response: Response<Body>) -> Result<T, SourceFault> {
-    let bytes = response.into_body().into_with_config().limit(MAX_BODY_BYTES).read_to_vec().map_err(client::fault)?;
+    let bytes = response.into_body().into_with_config().limit(MAX_PAGE_BYTES).read_to_vec().map_err(client::fault)?;
     serde_json::from_slice(&bytes).map_err(|_| client::unknown())
 }
 
 impl Store for Gcs {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> Result<(), SourceFault>) -> Result<(), SourceFault> {
-        let mut tokens: HashSet<String> = HashSet::new();
+        let mut tokens = PageTokens::default();
         let mut after = String::new();
         loop {
             let query = format!("?maxResults=1000&prefix={}{after}", percent::segment(prefix));
@@ -134,10 +131,7 @@ impl Store for Gcs {
                 each(item.object()?)?;
             }
             let Some(next) = page.next_page_token.filter(|token| !token.is_empty()) else { return Ok(()) };
-            after = format!("&pageToken={}", percent::segment(&next));
-            if !tokens.insert(next) {
-                return Err(SourceFault::Read("the listing of the bucket has no end".to_owned()));
-            }
+            after = format!("&pageToken={}", percent::segment(&tokens.follow(next)?));
         }
     }
 

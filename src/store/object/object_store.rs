@@ -2,6 +2,7 @@
 
 use crate::error::SourceFault;
 use crate::store::open_source::{Identity, Opened};
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::time::Duration;
 use url::Url;
@@ -21,6 +22,30 @@ impl Object {
     /// What tells its content from another.
     pub fn identity(self) -> Identity {
         Identity { length: Some(self.size), etag: self.etag, modified: self.modified }
+    }
+}
+
+/// Bytes of a page of a listing: a thousand keys of 1 kB, and what is told of each.
+pub const MAX_PAGE_BYTES: u64 = 16 << 20;
+/// Bytes of what says how a listing goes on. With pages of a thousand keys that is a billion.
+const MAX_TOKEN_BYTES: usize = 64 << 20;
+
+/// The marks by which a listing says how it goes on: each once, and not without end.
+#[derive(Debug, Default)]
+pub struct PageTokens {
+    seen: HashSet<String>,
+    bytes: usize,
+}
+
+impl PageTokens {
+    /// The mark of the next page.
+    ///
+    /// # Errors
+    /// `EndlessListing` where it came before, or where there were too many.
+    pub fn follow(&mut self, token: String) -> Result<String, SourceFault> {
+        self.bytes += token.len() + size_of::<String>();
+        let goes_on = self.bytes <= MAX_TOKEN_BYTES && self.seen.insert(token.clone());
+        if goes_on { Ok(token) } else { Err(SourceFault::EndlessListing) }
     }
 }
 
@@ -58,6 +83,22 @@ pub trait Upload: Send {
 
     /// Takes back what was sent.
     fn abort(self: Box<Self>) -> Result<(), SourceFault>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_ends() {
+        let mut tokens = PageTokens::default();
+        assert_eq!(tokens.follow("a".to_owned()), Ok("a".to_owned()));
+        assert_eq!(tokens.follow("b".to_owned()), Ok("b".to_owned()));
+        assert_eq!(tokens.follow("a".to_owned()), Err(SourceFault::EndlessListing));
+        let mut tokens = PageTokens::default();
+        let followed = (0..MAX_TOKEN_BYTES).take_while(|page| tokens.follow(format!("{page:09990}")).is_ok()).count();
+        assert!((1000..10_000).contains(&followed), "{followed}");
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::store::interrupt::Interrupt;
 use crate::store::net::client::{self, Client};
 use crate::store::net::client_config::ClientConfig;
 use crate::store::net::http;
-use crate::store::object::object_store::{Object, Store, Upload};
+use crate::store::object::object_store::{MAX_PAGE_BYTES, Object, PageTokens, Store, Upload};
 use crate::store::object::s3_signer::Signer;
 use crate::store::object::upload_parts::Parts;
 use crate::store::open_source::Opened;
@@ -15,7 +15,6 @@ use s3::Region;
 use s3::request::Request as _;
 use s3::serde_types::{CompleteMultipartUploadData, InitiateMultipartUploadResponse, ListBucketResult, Part};
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::io::Read;
 use std::time::Duration;
 use ureq::Body;
@@ -25,8 +24,7 @@ use url::Url;
 
 /// Objects of a page of a listing.
 const PAGE: &str = "1000";
-/// Bytes of an answer in XML, and of one that tells why something is refused.
-const MOST_XML: u64 = 16 << 20;
+/// Bytes of an answer that tells why something is refused.
 const MOST_REASON: u64 = 64 << 10;
 
 /// A bucket.
@@ -123,7 +121,7 @@ impl S3 {
 
 impl Store for S3 {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> Result<(), SourceFault>) -> Result<(), SourceFault> {
-        let mut tokens: HashSet<String> = HashSet::new();
+        let mut tokens = PageTokens::default();
         let mut token: Option<String> = None;
         loop {
             let mut query = vec![("list-type", "2"), ("max-keys", PAGE), ("prefix", prefix)];
@@ -138,8 +136,7 @@ impl Store for S3 {
                 return Ok(());
             }
             // A listing that does not say how it goes on, or goes round, is none.
-            let next = page.next_continuation_token.filter(|next| tokens.insert(next.clone()));
-            token = Some(next.ok_or_else(|| SourceFault::Read("the listing of the bucket has no end".to_owned()))?);
+            token = Some(tokens.follow(page.next_continuation_token.ok_or(SourceFault::EndlessListing)?)?);
         }
     }
 
@@ -319,7 +316,7 @@ fn host(url: &Url) -> String {
 }
 
 fn text(response: Response<Body>) -> Result<String, SourceFault> {
-    response.into_body().into_with_config().limit(MOST_XML).read_to_string().map_err(client::fault)
+    response.into_body().into_with_config().limit(MAX_PAGE_BYTES).read_to_string().map_err(client::fault)
 }
 
 /// Why something is refused, as far as it can be read.

@@ -141,15 +141,15 @@ fn memory_behaves() {
 #[test]
 fn directory_behaves() {
     let directory = tempfile::tempdir().unwrap();
-    behaves(&Directory::new(directory.path()));
-    pages(&Directory::new(directory.path()), 1500);
-    let store = Directory::new(directory.path());
+    behaves(&Directory::new(directory.path(), &Interrupt::new()));
+    pages(&Directory::new(directory.path(), &Interrupt::new()), 1500);
+    let store = Directory::new(directory.path(), &Interrupt::new());
     for key in ["", "..", "../x", "/x", "a/../../x"] {
         assert!(matches!(store.open(key, 0), Err(SourceFault::Unsupported)), "{key}");
     }
     std::os::unix::fs::symlink("/", directory.path().join("root")).unwrap();
     assert_eq!(keys(&store, "").len(), 1500);
-    assert!(Directory::new(&directory.path().join("none")).list("", &mut |_| Ok(())).is_err());
+    assert!(Directory::new(&directory.path().join("none"), &Interrupt::new()).list("", &mut |_| Ok(())).is_err());
 }
 
 /// The same with a server that runs already, `BULK_TEST_S3=http://host:port`: an empty bucket `bucket`, the key `KEY`, the secret `SECRET`.
