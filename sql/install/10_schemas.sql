@@ -51,8 +51,7 @@ begin
     for member in select m.rolname as name, r.rolname as granted from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member
         where r.rolname in ('bulk_remote', 'bulk_admin') and not m.rolsuper
     loop
-        raise warning 'role "%" is a member of "%" already', member.name, member.granted
-            using hint = 'Revoke the membership if it is not meant to be: the role was made before this extension.';
+        raise notice 'role "%" is a member of "%", which was there before: it has that right in this database too', member.name, member.granted;
     end loop;
 end
 $$;
