@@ -204,6 +204,9 @@ fn places() {
     proxy.trouble_writing(None, 0);
     cluster.boot();
     let mut client = database.connect();
+    // Until the launcher has come to this database the job is interrupted, which ends `bulk.wait`.
+    let state = format!("select state from bulk.job where id = '{id}'");
+    wait_until("the launcher goes on with it", || value(&mut client, &state) != "interrupted");
     assert_eq!(value(&mut client, &format!("bulk.wait('{id}', '60 s')")), "completed");
     let whole: Value = status(&mut client, &id).body;
     assert_eq!((&whole["output"][0]["count"], whole["output"].as_array().unwrap().len()), (&json!(1001), 1));
