@@ -305,6 +305,8 @@ pub enum Error {
     Prepared,
     #[error("no worker came: bulk.max_workers or max_worker_processes is used up")]
     NoWorker,
+    #[error("the job was at work for longer than bulk.job_timeout allows ({0} s)")]
+    JobTimeout(u64),
     #[error("permission denied for table \"{0}\"")]
     Unreadable(String),
     #[error("foreign keys need the primary key of table \"{0}\": it cannot be dropped")]

@@ -3,3 +3,4 @@
 mod cancel;
 mod lifetime;
 mod rights;
+mod shares;

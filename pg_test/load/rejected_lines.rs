@@ -250,6 +250,33 @@ fn memory() {
     assert_eq!(value(&mut client, "select string_agg(rejected::text, ' ' order by rejected) from bulk.job"), "8000 400000");
 }
 
+test!("names of types that a source makes up, and lines that wait to be checked, leave no memory behind", names);
+fn names() {
+    let database = shared().database();
+    let mut client = database.connect();
+    client.batch_execute("select bulk.create_resource_table('Patient')").unwrap();
+    let pid: i32 = client.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    let types: String = (0..200_000).map(|n| format!("{{\"id\":\"{n}\",\"resourceType\":\"Made{n}\"}}\n")).collect();
+    let references: String = (0..30_000)
+        .map(|n| format!("{{\"id\":\"{n}\",\"managingOrganization\":{{\"resourceType\":\"Made{n}\",\"id\":\"1\"}}}}\n"))
+        .collect();
+    for (text, resource_type, options) in [
+        (types, None, r#"{"max-errors": 1000000}"#),
+        ("{}\n".repeat(300_000), Some("Patient"), r#"{"max-errors": 1000000, "validation": {"enable": true, "checks": "refs"}}"#),
+        (references, Some("Patient"), r#"{"max-errors": 1000000, "validation": {"enable": true, "checks": "refs"}}"#),
+    ] {
+        let file = File::new(text.as_bytes());
+        let peak = crate::support::memory_peak::Peak::watch(pid);
+        let resource_type = resource_type.map_or("null".to_owned(), |name| format!("'{name}'"));
+        let answer = value(&mut client, &format!("bulk.load('{}', {resource_type}, false, '{options}')", file.url()));
+        assert!(answer == "{}" || answer == r#"{"total": 0}"#, "{answer}");
+        assert!(peak.bytes() < 128 << 20, "{} of {}", peak.bytes(), &text[..80]);
+    }
+    let kept = "select total_bytes from pg_backend_memory_contexts where name = 'CacheMemoryContext'";
+    let kept: u64 = value(&mut client, kept).parse().unwrap();
+    assert!(kept < 4 << 20, "{kept}");
+}
+
 test!("jobs and rejected lines are seen by their role and by bulk_admin, and written by nobody", rights);
 fn rights() {
     let database = shared().database();

@@ -9,3 +9,4 @@ mod secrets;
 mod shutdown;
 mod unfinished;
 mod version;
+mod waits;

@@ -75,8 +75,9 @@ impl Front {
         let mut stream = TcpStream::connect(self.base.strip_prefix("http://").unwrap()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let authorization = self.authorization.as_deref().unwrap_or("x: y");
-        stream.write_all(line).unwrap();
-        write!(stream, " HTTP/1.1\r\nhost: localhost\r\n{authorization}\r\nconnection: close\r\n\r\n").unwrap();
+        // At once: a server that refuses the line closes, and what comes behind it would take the answer away.
+        let rest = format!(" HTTP/1.1\r\nhost: localhost\r\n{authorization}\r\nconnection: close\r\n\r\n");
+        let _ = stream.write_all(&[line, rest.as_bytes()].concat());
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()

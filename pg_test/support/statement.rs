@@ -12,18 +12,9 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The SQLSTATE, message, detail and constraint of a statement that must fail.
+/// What a statement that must fail says.
 pub fn failure(client: &mut Client, statement: &str) -> Failure {
-    let error = client.batch_execute(statement).expect_err(statement);
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error}"));
-    Failure {
-        code: error.code().code().to_owned(),
-        message: error.message().to_owned(),
-        detail: error.detail().unwrap_or_default().to_owned(),
-        hint: error.hint().unwrap_or_default().to_owned(),
-        constraint: error.constraint().unwrap_or_default().to_owned(),
-        context: error.where_().unwrap_or_default().to_owned(),
-    }
+    Failure::of(&client.batch_execute(statement).expect_err(statement))
 }
 
 #[derive(Debug)]
@@ -34,6 +25,21 @@ pub struct Failure {
     pub hint: String,
     pub constraint: String,
     pub context: String,
+}
+
+impl Failure {
+    /// Of an error of the server's.
+    pub fn of(error: &postgres::Error) -> Failure {
+        let said = error.as_db_error().unwrap_or_else(|| panic!("{error}"));
+        Failure {
+            code: said.code().code().to_owned(),
+            message: said.message().to_owned(),
+            detail: said.detail().unwrap_or_default().to_owned(),
+            hint: said.hint().unwrap_or_default().to_owned(),
+            constraint: said.constraint().unwrap_or_default().to_owned(),
+            context: said.where_().unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 /// The one value of a query, as text.

@@ -101,4 +101,4 @@ create function bulk_internal.lock_class(what text) returns int
     language c immutable strict parallel safe
     as 'MODULE_PATHNAME', 'lock_class_wrapper';
 comment on function bulk_internal.lock_class(text) is
-    'pg_locks.objsubid of the advisory locks that workers hold: work (a job or task), worker-slot, job-slot (the first of 1024 classes), snapshot';
+    'pg_locks.objsubid of the advisory locks that workers hold: work (a job or task), worker-slot, role-slot, job-slot (the first of 1024 classes), snapshot, leaving (a job), export-place, load-thread';

@@ -36,10 +36,14 @@ create table bulk_internal.job (
     stored bigint,
     skipped bigint,
     rejected bigint,
-    message text
+    message text,
+    queued timestamptz,
+    at_work_since timestamptz
 );
 comment on table bulk_internal.job is 'Foreground loads and background jobs: see the view bulk.job';
 comment on column bulk_internal.job.database_identity is 'The database in which the job was submitted: a copy of it does not resume the job by itself';
+comment on column bulk_internal.job.queued is 'When it last gave its place to another role''s job; null where it did not';
+comment on column bulk_internal.job.at_work_since is 'When it began, or began again after it was stopped: bulk.job_timeout counts from then';
 comment on column bulk_internal.job.threads is 'Most workers at a time; null for any number';
 comment on column bulk_internal.job.session_role is 'Session user of the submitting session; the job''s workers connect as this role';
 
@@ -128,6 +132,31 @@ create function bulk_internal.busy_worker_slots() returns bigint
     end;
 comment on function bulk_internal.busy_worker_slots() is 'How many of bulk.max_workers workers are at work in this database';
 
+create function bulk_internal.role_slots() returns table (role oid, places bigint)
+    language sql volatile parallel restricted
+    begin atomic
+        select l.classid, count(*) from pg_catalog.pg_locks l
+        where l.locktype = 'advisory' and l.objsubid = bulk_internal.lock_class('role-slot') and l.granted
+            and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+        group by 1;
+    end;
+comment on function bulk_internal.role_slots() is 'How many workers are at work in this database on the jobs of each role that has any';
+
+create function bulk_internal.leavers(number bigint) returns setof int
+    language sql volatile parallel restricted
+    begin atomic
+        select l.pid from pg_catalog.pg_locks l
+        where l.locktype = 'advisory' and l.objsubid = bulk_internal.lock_class('leaving') and l.granted
+            and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+            and l.classid = (number >> 32)::oid and l.objid = (number & 4294967295)::oid;
+    end;
+comment on function bulk_internal.leavers(bigint) is 'Workers that leave a job for another role''s turn';
+
+create function bulk_internal.max_workers_per_role() returns int
+    language c volatile parallel restricted
+    as 'MODULE_PATHNAME', 'max_workers_per_role_wrapper';
+comment on function bulk_internal.max_workers_per_role() is 'bulk.max_workers_per_role, or what stands for its 0';
+
 create function bulk_internal.waiting_for(role text, session_role text) returns text
     language sql volatile parallel restricted
     begin atomic
@@ -136,8 +165,11 @@ create function bulk_internal.waiting_for(role text, session_role text) returns 
             when not exists (select from pg_catalog.pg_roles r where r.rolname = session_role) then 'role "' || session_role || '" does not exist'
             when not pg_catalog.has_database_privilege(session_role, pg_catalog.current_database(), 'connect')
                 then 'role "' || session_role || '" may not connect to the database'
-            when bulk_internal.busy_worker_slots() >= coalesce(pg_catalog.current_setting('bulk.max_workers', true), '4')::int
+            when bulk_internal.busy_worker_slots() >= coalesce(pg_catalog.current_setting('bulk.max_workers', true), '5')::int
                 then 'bulk.max_workers workers are at work'
+            when (select s.places from bulk_internal.role_slots() s join pg_catalog.pg_roles r on r.oid = s.role where r.rolname = waiting_for.role)
+                    >= bulk_internal.max_workers_per_role()
+                then 'bulk.max_workers_per_role workers are at work for role "' || role || '"'
             when (select count(*) from pg_catalog.pg_stat_activity a
                     where a.backend_type not in ('client backend', 'autovacuum launcher', 'autovacuum worker', 'background writer',
                         'checkpointer', 'startup', 'walreceiver', 'walsender', 'walwriter', 'archiver', 'io worker', 'slotsync worker',

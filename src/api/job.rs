@@ -34,6 +34,12 @@ fn lock_class(_version: Matched, what: &str) -> Option<i32> {
     Lock::class(what)
 }
 
+/// `bulk_internal.max_workers_per_role`.
+#[pg_extern(sql = false)]
+fn max_workers_per_role(_version: Matched) -> i32 {
+    i32::try_from(guc::max_workers_per_role()).unwrap_or(i32::MAX)
+}
+
 /// `bulk_internal.committed_state`; null where there is no such job.
 #[pg_extern(sql = false)]
 fn committed_state(_version: Matched, number: i64) -> Option<&'static str> {

@@ -6,12 +6,13 @@ use crate::fhir::definitions;
 use crate::fhir::validate::Checks;
 use crate::operation::validate::{self, Validate};
 use crate::pg::catalog::resource_table;
+use crate::pg::process::load_threads::LoadThreads;
 use crate::pg::state::load_error::{self, LoadErrors};
 use crate::pg::sys::argument::Json;
 use crate::pg::sys::latch::Backend;
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::version::Matched;
-use crate::pg::sys::{backend, guc, sqlstate};
+use crate::pg::sys::{backend, sqlstate};
 use crate::pg::write::assemble;
 use crate::pg::write::group_sink;
 use crate::pg::write::reference_check::CheckedSink;
@@ -83,12 +84,13 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
     }
     let mut counters = LoadCounters::new(options.max_errors);
     let access = assemble::access(&options, &sources)?;
+    let threads = LoadThreads::take();
     for source in sources {
         let plan = source_reader::LoadInput {
             config: assemble::config(&source.name(), resource_type.as_deref(), fhir, &options, &changes, &compression),
             source,
             access: access.clone(),
-            threads: guc::encode_threads(),
+            threads: threads.count(),
             from: Checkpoint::default(),
             span: None,
             division: None,
@@ -96,6 +98,7 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
         };
         source_reader::load(plan, &mut *sink, &mut counters, &mut Backend)?;
     }
+    threads.give_back();
     sink.finish(&mut counters)?;
     let answer = match resource_type {
         Some(name) => json!({"total": counters.stored.get(&name).copied().unwrap_or(0)}),

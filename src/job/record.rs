@@ -2,22 +2,23 @@
 
 use crate::error::Error;
 use crate::pg::process::transaction;
-use crate::pg::sys::guc;
 use crate::pg::sys::subtransaction::Failure;
 
 /// Times that what is to be written down is tried, should a cancel meet it: that was meant for the work.
-const NOTE_TRIES: u32 = 3;
+const CANCEL_TRIES: u32 = 3;
+/// Times that it is tried while another transaction stands in its way, for five seconds each at most.
+const CONFLICT_TRIES: u32 = 60;
 
-/// Runs a transaction that records progress, with a lock timeout of 5 s: a session that locks a job's row must not block a worker.
+/// Runs a transaction that records progress.
 ///
 /// # Errors
-/// Those of `work`, and a cancel that came more than twice.
+/// Those of `work`, a cancel that came more than twice, and who has locked the extension's tables for minutes.
 pub fn record<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
-    let mut tries = 0;
+    let (mut cancels, mut conflicts) = (0, 0);
     loop {
-        tries += 1;
-        match transaction::run(None, || guc::within(&[(c"lock_timeout", c"5s")], &work)) {
-            Err(failure) if failure.is_cancel() && tries < NOTE_TRIES => {}
+        match transaction::run(None, &work) {
+            Err(failure) if failure.is_cancel() && cancels + 1 < CANCEL_TRIES => cancels += 1,
+            Err(failure) if failure.is_transient_conflict() && conflicts + 1 < CONFLICT_TRIES => conflicts += 1,
             done => return done,
         }
     }

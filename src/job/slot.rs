@@ -1,15 +1,29 @@
-//! The place of `bulk.max_workers` that a worker has while it works.
+//! The place that a worker has while it works: one of `bulk.max_workers`, and one of its role's share of them. Places go by turns: where all are
+//! taken, a role that has several makes room for one that has none.
 
 use crate::job::record::record;
 use crate::pg::state::scheduler;
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::guc;
 use crate::pg::sys::subtransaction::Failure;
+use crate::pg::sys::switch_user::Role;
 use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// How long a worker works, a task at least, before it looks for others whose turn it is.
+const TURN: Duration = Duration::from_secs(1);
+
+/// What this process holds of `bulk.max_workers` and of its role's share.
+#[derive(Debug, Clone, Copy)]
+struct HeldSlots {
+    role: Role,
+    locks: [Lock; 2],
+    /// When it was taken, or others were last looked for.
+    looked: Instant,
+}
 
 thread_local! {
-    /// The place of `bulk.max_workers` that this process has.
-    static PLACE: Cell<Option<Lock>> = const { Cell::new(None) };
+    static PLACE: Cell<Option<HeldSlots>> = const { Cell::new(None) };
 }
 
 /// Gives the process's place to another: what it does from here on is no work, or it ends.
@@ -18,22 +32,47 @@ thread_local! {
 /// As `record`.
 pub fn leave_place() -> Result<(), Failure> {
     record(|| {
-        PLACE.take().into_iter().for_each(Lock::release);
+        PLACE.take().into_iter().flat_map(|place| place.locks).for_each(Lock::release);
         scheduler::start_waiting()
     })
 }
 
-/// Takes a free place; false when there is none.
+/// Takes a free place for a role; false when there is none, or the role has its share.
 ///
 /// # Errors
 /// As `record`.
-pub fn take_place() -> Result<bool, Failure> {
-    let place = record(|| Ok((0..guc::max_workers()).map(Lock::WorkerSlot).find(|place| place.take())))?;
-    PLACE.set(place);
-    Ok(place.is_some())
+pub fn take_place(role: Role) -> Result<bool, Failure> {
+    let locks = record(|| {
+        let Some(own) = (0..guc::max_workers_per_role()).map(|slot| Lock::RoleSlot(role, slot)).find(|slot| slot.take()) else {
+            return Ok(None);
+        };
+        match (0..guc::max_workers()).map(Lock::WorkerSlot).find(|slot| slot.take()) {
+            Some(slot) => Ok(Some([own, slot])),
+            None => {
+                own.release();
+                Ok(None)
+            }
+        }
+    })?;
+    PLACE.set(locks.map(|locks| HeldSlots { role, locks, looked: Instant::now() }));
+    Ok(locks.is_some())
 }
 
 /// Whether this process has a place.
 pub fn has_place() -> bool {
     PLACE.get().is_some()
+}
+
+/// Whether this process is to leave its place to another role.
+///
+/// # Errors
+/// As `record`.
+pub fn is_others_turn() -> Result<bool, Failure> {
+    match PLACE.get() {
+        Some(place) if place.looked.elapsed() >= TURN => {
+            PLACE.set(Some(HeldSlots { looked: Instant::now(), ..place }));
+            record(|| scheduler::is_others_turn(place.role))
+        }
+        _ => Ok(false),
+    }
 }

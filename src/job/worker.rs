@@ -1,15 +1,17 @@
 //! The loop of a background worker: one job, task by task, then other waiting jobs of the same role.
 
 use crate::error::Error;
+use crate::job::deadline::Deadline;
 use crate::job::record::record;
 use crate::job::spec::JobSpec;
 use crate::job::step::Step;
 use crate::job::{retry, slot};
 use crate::pg::process::background::{self, Launch};
 use crate::pg::process::{launcher, transaction};
+use crate::pg::state::enums::TaskKind;
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::task::{Progress, Task};
-use crate::pg::state::{scheduler, task_claim, task_progress};
+use crate::pg::state::{job_control, scheduler, task_claim, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::subtransaction::Failure;
 use crate::pg::sys::{backend, guc, kept_settings};
@@ -70,9 +72,6 @@ fn run(launch: Launch, open: Open) -> Result<(), Failure> {
         }
         return record(scheduler::start_waiting);
     }
-    if !slot::take_place()? {
-        return Ok(());
-    }
     let worked = work_on(launch, open);
     slot::leave_place()?;
     worked
@@ -86,12 +85,16 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
         let job = record(|| job::open(number))?;
         next = None;
         if let Some(job) = job {
+            if !slot::has_place() && !slot::take_place(job.role.unwrap_or(launch.session_role))? {
+                break;
+            }
             run_with_slot(&job, open, LateCancel { may_come: !done.is_empty() })?;
             background::forget_cancel();
             done.push(number);
             if let Some(role) = job.role
                 && done.len() < MOST_JOBS
                 && slot::has_place()
+                && !slot::is_others_turn()?
                 && settings == record(kept_settings::of_database_and_role)?
             {
                 next = record(|| scheduler::next(launch.session_role, role, &done))?;
@@ -113,20 +116,37 @@ fn run_with_slot(job: &Job, open: Open, late_cancel: LateCancel) -> Result<(), F
         Some(_) => record(|| Ok((0..seats).map(|seat| Lock::JobSlot(job.number, seat)).find(|seat| seat.take())))?,
         None => None,
     };
-    let worked = if seat.is_some() || job.threads.is_none() { work(job, open, late_cancel) } else { Ok(()) };
+    let worked = if seat.is_some() || job.threads.is_none() { work(job, open, late_cancel) } else { Ok(Left::NothingToDo) };
+    let leaving = Lock::Leaving(job.number);
+    let requeued = match worked {
+        // The last of those who leave sees the locks of all.
+        Ok(Left::ForOthers) => record(|| Ok(leaving.take())).and_then(|_| record(|| scheduler::requeue(job))).map(|()| true),
+        Ok(Left::NothingToDo) => Ok(false),
+        Err(failure) => Err(failure),
+    };
     record(|| {
         seat.into_iter().for_each(Lock::release);
         Lock::Job(job.number).release();
+        if matches!(requeued, Ok(true)) {
+            leaving.release();
+        }
         Ok(())
     })?;
-    worked
+    requeued.map(drop)
 }
 
-fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<(), Failure> {
+/// Why a worker leaves a job.
+enum Left {
+    NothingToDo,
+    /// It is another role's turn.
+    ForOthers,
+}
+
+fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<Left, Failure> {
     let opened = JobSpec::from_json(job.spec.clone()).and_then(|spec| Ok((open(&spec)?, spec)));
     let (mut operation, spec) = match opened {
         Ok(opened) => opened,
-        Err(error) => return record(|| job::fail(job, &error.to_string())),
+        Err(error) => return record(|| job::fail(job, &error.to_string())).map(|()| Left::NothingToDo),
     };
     let settings = transaction::run(None, || {
         kept_settings::set_kept(&spec.settings, job.role.into_iter().chain(job.session_role).collect())?;
@@ -136,42 +156,67 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<(), Failur
     if let Err(failure) = settings {
         return match failure {
             Failure::Ours(Error::ExtensionDropped) => Err(failure),
-            failure => record(|| job::fail(job, &failure.message())),
+            failure => record(|| job::fail(job, &failure.message())).map(|()| Left::NothingToDo),
         };
     }
+    let deadline = Deadline::of(job);
     if let Some(operation) = operation.as_one_transaction() {
-        return all_at_once(job, operation, late_cancel);
+        return all_at_once(job, operation, late_cancel, &deadline).map(|()| Left::NothingToDo);
     }
     while let Some(mut task) = record(|| if job::is_wanted(job)? { task_claim::claim(job) } else { Ok(None) })? {
         background::report_activity(Some(&job::activity(job, &task)));
         background::reload_configuration();
-        let done = operation.task(job, &mut task);
+        let deadline = if task.kind == TaskKind::Index { Deadline::NONE } else { deadline };
+        let done = deadline.within(|| operation.task(job, &mut task));
         background::report_activity(None);
-        let ended = match done {
-            Ok(Step::Done | Step::More) => record(|| task_progress::end(&task, None)),
-            Ok(Step::TooMany(most)) => record(|| task_progress::end(&task, Some(&format!("more than {most} resources are invalid")))),
-            Ok(Step::Ended | Step::Unwanted) => Ok(()),
-            Err(Failure::Ours(Error::ExtensionDropped)) => return Err(Failure::Ours(Error::ExtensionDropped)),
-            Err(failure) if late_cancel.is_met(job, &failure)? => Ok(()),
-            Err(failure) => {
-                // A cancel of the job interrupts it.
-                let failed = record(|| {
-                    let wanted = job::is_wanted(job)?;
-                    if wanted { operation.fail(job, &task, &failure).map(|()| true) } else { Ok(false) }
-                })?;
-                if failed {
-                    background::log(format!("job {} of bulk failed on {}", job.id, task.source));
-                }
-                Ok(())
-            }
-        };
+        let ended = settle(job, &*operation, &task, done, &deadline, &mut late_cancel);
         record(|| {
             Lock::Task(task.number).release();
             Ok(())
         })?;
         ended?;
+        if slot::is_others_turn()? && !record(|| job::end(job))? {
+            return Ok(Left::ForOthers);
+        }
     }
-    record(|| job::end(job)).map(drop)
+    record(|| job::end(job)).map(|_| Left::NothingToDo)
+}
+
+/// Writes down what came of a task.
+fn settle(
+    job: &Job,
+    operation: &dyn Operation,
+    task: &Task,
+    done: Result<Step, Failure>,
+    deadline: &Deadline,
+    late_cancel: &mut LateCancel,
+) -> Result<(), Failure> {
+    match done {
+        Ok(Step::Done | Step::More) => record(|| task_progress::end(task, None)),
+        Ok(Step::TooMany(most)) => record(|| task_progress::end(task, Some(&format!("more than {most} resources are invalid")))),
+        Ok(Step::Ended | Step::Unwanted) => Ok(()),
+        Err(Failure::Ours(Error::ExtensionDropped)) => Err(Failure::Ours(Error::ExtensionDropped)),
+        Err(failure) if deadline.is_met(&failure) => record(|| {
+            let error = deadline.error();
+            if job::is_wanted(job)? {
+                operation.fail(job, task, &Failure::Ours(error.clone()))?;
+                job_control::time_out(job, &error.to_string())?;
+            }
+            Ok(())
+        }),
+        Err(failure) if late_cancel.is_met(job, &failure)? => Ok(()),
+        Err(failure) => {
+            // A cancel of the job interrupts it.
+            let failed = record(|| {
+                let wanted = job::is_wanted(job)?;
+                if wanted { operation.fail(job, task, &failure).map(|()| true) } else { Ok(false) }
+            })?;
+            if failed {
+                background::log(format!("job {} of bulk failed on {}", job.id, task.source));
+            }
+            Ok(())
+        }
+    }
 }
 
 /// The one rule for a cancel that arrives while its job is wanted: in a process that did another job before, the first may have been meant for
@@ -190,14 +235,14 @@ impl LateCancel {
 }
 
 /// A job that is one transaction: one worker does it, from the beginning.
-fn all_at_once(job: &Job, operation: &dyn OneTransaction, mut late_cancel: LateCancel) -> Result<(), Failure> {
+fn all_at_once(job: &Job, operation: &dyn OneTransaction, mut late_cancel: LateCancel, deadline: &Deadline) -> Result<(), Failure> {
     let Some(mut tasks) = record(|| task_claim::claim_all(job))? else { return record(|| job::end(job)).map(drop) };
     if let Some(first) = tasks.first() {
         background::report_activity(Some(&job::activity(job, first)));
     }
     let mut conflicts = 0;
     let failed = loop {
-        match operation.all(job, &mut tasks, conflicts >= crate::retry::TRIES_BESIDE_OTHERS) {
+        match deadline.within(|| operation.all(job, &mut tasks, conflicts >= crate::retry::TRIES_BESIDE_OTHERS)) {
             Ok(_) => break None,
             Err((_, Failure::Ours(Error::ExtensionDropped))) => return Err(Failure::Ours(Error::ExtensionDropped)),
             Err((at, failure)) if failure.is_transient_conflict() => {
@@ -211,6 +256,10 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction, mut late_cancel: LateC
                     Err(failure) if late_cancel.is_met(job, &failure)? => {}
                     Err(failure) => break Some((at, failure)),
                 }
+            }
+            Err((_, failure)) if deadline.is_met(&failure) => {
+                record(|| job_control::time_out(job, &deadline.error().to_string()))?;
+                break None;
             }
             Err((_, failure)) if late_cancel.is_met(job, &failure)? => {}
             Err((at, failure)) => break Some((at, failure)),

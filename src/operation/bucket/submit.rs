@@ -64,7 +64,7 @@ fn list(params: &mut Params) -> Result<(Listing, BucketPlace), Error> {
 fn enter(params: &Params, given: &Map<String, Value>, listing: &Listing, bucket: &BucketPlace) -> Result<Value, Error> {
     let url = params.bucket.url();
     let directory = params.bucket.file("");
-    files::lock(bucket);
+    files::lock(bucket, &directory);
     let listed = listed(params, listing);
     let covered: Vec<String> = match params.prefixes.is_empty() {
         true => vec![directory.clone()],

@@ -18,7 +18,7 @@ use crate::pg::state::job::{self, NewJob};
 use crate::pg::state::job_control::{self, Stop};
 use crate::pg::state::scheduler::{self, WORKERS};
 use crate::pg::state::task::NewTask;
-use crate::pg::state::{disabled_index, export_run as files, job_report};
+use crate::pg::state::{disabled_index, export_run as files};
 use crate::pg::sys::privilege::Right;
 use crate::pg::sys::{backend, guc, kept_settings, sqlstate};
 use crate::text::percent;
@@ -60,7 +60,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = resource_table::lookup("Patient")?;
     let (scope, members) = scope(level, &params, group, patient_table.as_ref())?;
-    if !files::lock() || job_report::live(JobKind::Export)?.len() >= guc::max_exports() {
+    if !files::take_room(guc::max_exports())? {
         let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
     }

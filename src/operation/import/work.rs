@@ -9,7 +9,7 @@ use crate::job::worker::{OneTransaction, Operation};
 use crate::operation::import::divide;
 use crate::operation::import::spec::Import;
 use crate::pg::catalog::resource_table;
-use crate::pg::process::transaction;
+use crate::pg::process::{load_threads, transaction};
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::load_error::LoadErrors;
 use crate::pg::state::task::Task;
@@ -38,6 +38,7 @@ struct Session<'a> {
     import: &'a Import,
     options: LoadOptions,
     changes: Changes,
+    threads: usize,
 }
 
 impl<'a> Session<'a> {
@@ -54,7 +55,7 @@ impl<'a> Session<'a> {
         let wrong = |_| Error::Internal("what is laid over resources cannot be stored".to_owned());
         let changes =
             assemble::changes(&options)?.with(import.meta.as_deref(), import.id_prefix.as_deref(), guc::max_depth()).map_err(wrong)?;
-        Ok(Session { job, import, options, changes })
+        Ok(Session { job, import, options, changes, threads: load_threads::of_worker() })
     }
 
     /// The source of an input, if the role may still read it, and how it is reached.
@@ -75,7 +76,7 @@ impl<'a> Session<'a> {
             source,
             access,
             config: EncodeConfig { versions: task.range.map(|range| range.versions), ..config },
-            threads: guc::encode_threads(),
+            threads: self.threads,
             from: task.progress.checkpoint.clone(),
             span: task.range.map(|range| range.span),
             division: None,

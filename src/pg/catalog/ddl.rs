@@ -3,7 +3,8 @@
 
 use crate::error::Error;
 use crate::pg::catalog::resource_table::{self, Table};
-use crate::pg::sys::{sql, sqlstate, switch_user};
+use crate::pg::sys::lock_holder::{self, Awaited};
+use crate::pg::sys::{error_context, sql, sqlstate, switch_user};
 use pgrx::pg_sys;
 
 /// Sequence that gives every stored version its number.
@@ -148,19 +149,20 @@ fn creation_schema() -> Result<pg_sys::Oid, Error> {
 /// Takes the lock under which a thing of this name is created in a schema, to the transaction's end: others who would create it wait,
 /// and find it.
 pub fn lock(schema: pg_sys::Oid, name: &str) {
-    take(schema, name, false);
+    take(&tag(schema, name));
 }
 
-/// The same without waiting: false when another has it.
-pub fn try_lock(schema: pg_sys::Oid, name: &str) -> bool {
-    take(schema, name, true)
+/// The same, but that the wait ends after five seconds with 55P03, which names who has it.
+pub fn lock_in_time(schema: pg_sys::Oid, name: &str) {
+    let tag = tag(schema, name);
+    lock_holder::within(|| lock_holder::naming(Awaited::Lock(tag), || error_context::with_context(None, || take(&tag))));
 }
 
-fn take(schema: pg_sys::Oid, name: &str, at_once: bool) -> bool {
+fn tag(schema: pg_sys::Oid, name: &str) -> pg_sys::LOCKTAG {
     // Advisory locks of users have 1 or 2 here.
     const OURS: u16 = 29;
     let hash = name.bytes().fold(2_166_136_261u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
-    let tag = pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
         // SAFETY: reads a backend variable.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
         locktag_field2: schema.to_u32(),
@@ -168,12 +170,14 @@ fn take(schema: pg_sys::Oid, name: &str, at_once: bool) -> bool {
         locktag_field4: OURS,
         locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-    };
+    }
+}
+
+fn take(tag: &pg_sys::LOCKTAG) {
     // SAFETY: a lock of the transaction; a cancel ends the wait for it.
-    let taken = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, at_once) };
+    unsafe { pg_sys::LockAcquire(tag, pg_sys::ExclusiveLock as i32, false, false) };
     // SAFETY: takes up what others created before the lock was ours: that it was not there is remembered else.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
 /// Runs a statement all of whose names are qualified. What fails is raised.

@@ -1,7 +1,7 @@
 //! A resource type's table: found through the search path, in the shape that rows are read from and written to.
 
 use crate::error::Error;
-use crate::fhir::definitions::Definitions;
+use crate::fhir::definitions::{self, Definitions};
 use crate::pg::sys::{owner_sql, sql, switch_user};
 use pgrx::{PgRelation, pg_sys};
 use std::collections::BTreeSet;
@@ -135,11 +135,46 @@ pub fn find(name: &str) -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
+/// Whether a type has a table, or could have one. What a session asks for by name it remembers for its life, also that it is not there: names
+/// that a source makes up are looked for in the catalog itself.
+pub fn may_be_there(definitions: &Definitions, resource_type: &str) -> bool {
+    definitions.resource_name(resource_type).is_some()
+        || CString::new(resource_type.to_ascii_lowercase()).is_ok_and(|name| is_any_relation(&name))
+}
+
+/// Whether a relation of this name is in any schema, by the catalog's index.
+fn is_any_relation(name: &CStr) -> bool {
+    let mut plain = pg_sys::NameData::default();
+    // SAFETY: copies as much of a NUL-terminated string as a name holds.
+    unsafe { pg_sys::namestrcpy(&mut plain, name.as_ptr()) };
+    let mut key = pg_sys::ScanKeyData::default();
+    let (column, equal) = (pg_sys::Anum_pg_class_relname as pg_sys::AttrNumber, pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber);
+    let value = pg_sys::Datum::from(&raw const plain);
+    // SAFETY: a key on a column of type name, with the function that compares names; the name outlives the scan.
+    unsafe { pg_sys::ScanKeyInit(&mut key, column, equal, pg_sys::Oid::from(pg_sys::F_NAMEEQ), value) };
+    // SAFETY: a catalog.
+    let relations = unsafe { pg_sys::table_open(pg_sys::RelationRelationId, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open catalog, its index whose first column is the name, a snapshot of what is committed by now, and one key.
+    let scan = unsafe {
+        pg_sys::systable_beginscan(relations, pg_sys::Oid::from(pg_sys::ClassNameNspIndexId), true, std::ptr::null_mut(), 1, &mut key)
+    };
+    // SAFETY: the scan has just begun.
+    let found = unsafe { !pg_sys::systable_getnext(scan).is_null() };
+    // SAFETY: begun above.
+    unsafe { pg_sys::systable_endscan(scan) };
+    // SAFETY: opened above.
+    unsafe { pg_sys::table_close(relations, pg_sys::AccessShareLock as i32) };
+    found
+}
+
 /// The table of a resource type, if there is one. The type has passed `type_name`.
 ///
 /// # Errors
 /// `WrongShape` for a table without the columns of resources.
 pub fn lookup(resource_type: &str) -> Result<Option<Table>, Error> {
+    if !may_be_there(definitions::r4(), resource_type) {
+        return Ok(None);
+    }
     find(&resource_type.to_ascii_lowercase()).map(describe).transpose()
 }
 
@@ -149,7 +184,7 @@ pub fn lookup(resource_type: &str) -> Result<Option<Table>, Error> {
 /// As `lookup`, and `WrongShape` where `id` has no unique key.
 pub fn lookup_for_writing(resource_type: &str) -> Result<Option<Table>, Error> {
     let name = resource_type.to_ascii_lowercase();
-    let mut found = find(&name);
+    let mut found = if may_be_there(definitions::r4(), resource_type) { find(&name) } else { None };
     // Until the name still means the table that was locked, as PostgreSQL does; a table that is renamed again and again is refused below.
     for _ in 0..100 {
         let Some(oid) = found else { return Ok(None) };

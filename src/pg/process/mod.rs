@@ -5,4 +5,5 @@ pub mod background;
 pub mod backlog;
 pub mod exported_snapshot;
 pub mod launcher;
+pub mod load_threads;
 pub mod transaction;

@@ -1,12 +1,13 @@
 //! Runs of exports, each with a folder of its own, and the files in it.
 
 use crate::error::Error;
-use crate::pg::catalog::ddl;
+use crate::pg::state::enums::JobKind;
 use crate::pg::state::job::{self, Job};
+use crate::pg::state::job_report;
 use crate::pg::state::task::{self, NewTask, Task};
+use crate::pg::sys::advisory_lock::Lock;
 use crate::pg::sys::{latch, owner_sql};
-use pgrx::pg_sys;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A run of an export.
 #[derive(Debug, Clone)]
@@ -68,14 +69,33 @@ pub fn runs(job: i64) -> Result<Vec<Run>, Error> {
     )
 }
 
-/// Calls go one after another, to the end of the transaction. False when another call is not through for some time.
-pub fn lock() -> bool {
-    (0..100).any(|tries| {
-        if tries > 0 {
-            latch::pause(Duration::from_millis(20));
+/// How long a call waits for another's transaction, and between two looks.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Whether there is room for one more of so many exports. Those count that are committed. Where the others could take all that is left, theirs is
+/// waited for, but not longer than five seconds: nobody is refused for what somebody keeps open.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn take_room(most: usize) -> Result<bool, Error> {
+    let began = Instant::now();
+    loop {
+        if job_report::live(JobKind::Export)?.len() >= most {
+            return Ok(false);
         }
-        ddl::try_lock(pg_sys::InvalidOid, "exports")
-    })
+        let in_time = began.elapsed() < COMMIT_TIMEOUT;
+        let places: Vec<Lock> = (0..most as u32).map(Lock::ExportPlace).filter(|place| place.take_for_transaction()).collect();
+        let (taken, rest) = places.split_at(places.len().min(1));
+        rest.iter().for_each(|place| place.release_in_transaction());
+        // Looked at with the places: another may have committed in between.
+        let live = job_report::live(JobKind::Export)?.len();
+        if live + (most - places.len()) < most || !in_time {
+            return Ok(live < most);
+        }
+        taken.iter().for_each(|place| place.release_in_transaction());
+        latch::pause(POLL_INTERVAL);
+    }
 }
 
 /// Ends a new job for which there is nothing to do.

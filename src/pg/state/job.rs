@@ -8,6 +8,7 @@ use crate::pg::sys::{backend, owner_sql, switch_user};
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
 use std::ffi::CString;
+use std::time::Duration;
 
 /// A job to enter.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Job {
     pub spec: Value,
     pub secret: Option<Value>,
     pub threads: Option<usize>,
+    /// How long it has been at work.
+    pub at_work: Duration,
 }
 
 /// Enters a job of the current user, whose workers start when the transaction commits: its id and number. None when the id is a job's already.
@@ -98,7 +101,8 @@ pub fn database_identity() -> String {
 /// As `owner_sql::query`.
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
     let found = owner_sql::select_latest(
-        "select j.id, j.kind::text, r.oid, p.spec, s.secret, j.threads, c.oid from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
+        "select j.id, j.kind::text, r.oid, p.spec, s.secret, j.threads, c.oid, \
+            coalesce(extract(epoch from clock_timestamp() - j.at_work_since), 0)::float8 from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
          left join bulk_internal.job_secret s on s.job = j.number \
          left join pg_roles r on r.rolname = j.role::name left join pg_roles c on c.rolname = j.session_role::name \
          where j.number = $1 and bulk_internal.is_open(j.state) and j.database_identity = $2",
@@ -113,6 +117,7 @@ pub fn open(number: i64) -> Result<Option<Job>, Error> {
                 secret: row.get::<JsonB>(5)?.map(|secret| secret.0),
                 session_role: row.get(7)?,
                 threads: row.get::<i32>(6)?.and_then(|threads| usize::try_from(threads).ok()),
+                at_work: row.get::<f64>(8)?.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default(),
             })
         },
     )?;
@@ -136,7 +141,8 @@ pub fn committed_state(number: i64) -> Result<Option<State>, Error> {
 /// As `owner_sql::query`.
 pub fn begin(job: &Job) -> Result<(), Error> {
     let begun = owner_sql::query(
-        "update bulk_internal.job set state = 'in-progress', started = coalesce(started, clock_timestamp()) \
+        "update bulk_internal.job set state = 'in-progress', started = coalesce(started, clock_timestamp()), \
+            at_work_since = coalesce(at_work_since, clock_timestamp()) \
          where number = $1 and state = 'waiting' returning true",
         &[job.number.into()],
         |_| Ok(()),

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::pg::catalog::ddl;
 use crate::pg::process::background;
 use crate::pg::state::enums::{JobKind, State, TaskKind};
-use crate::pg::state::job::{database_identity, forget, tell};
+use crate::pg::state::job::{self, Job, database_identity, forget, tell};
 use crate::pg::state::scheduler::is_ours;
 use crate::pg::state::task::{self, NewTask};
 use crate::pg::state::worker_start;
@@ -126,13 +126,29 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// Ends a job that was at work for longer than it may. Its other workers are interrupted at commit; indexes that it was to put back are put back by
+/// a job of their own.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn time_out(job: &Job, message: &str) -> Result<(), Error> {
+    job::fail(job, message)?;
+    spawn_index_restore(job.number)?;
+    let others =
+        owner_sql::query("select pid from bulk_internal.workers($1) pid where pid <> pg_backend_pid()", &[job.number.into()], |row| {
+            row.get::<i32>(1)
+        })?;
+    background::interrupt_at_commit(others.into_iter().flatten());
+    Ok(())
+}
+
 /// Resumes a job that is stopped, failed or interrupted, from where it was; false if it is in no such state any more.
 ///
 /// # Errors
 /// As `owner_sql::query`.
 pub fn resume(number: i64, id: &str, workers: usize, from: &[State]) -> Result<bool, Error> {
     let session_role = owner_sql::query(
-        "update bulk_internal.job j set state = 'waiting', database_identity = $2, finished = null, message = null from pg_roles r \
+        "update bulk_internal.job j set state = 'waiting', database_identity = $2, finished = null, message = null, at_work_since = null from pg_roles r \
          where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3::bulk_internal.state[]) \
          and (not bulk_internal.is_open(j.state) or not exists (select from bulk_internal.workers(j.number))) returning r.oid",
         &[number.into(), database_identity().into(), from.iter().map(|state| state.word()).collect::<Vec<_>>().into()],

@@ -64,9 +64,9 @@ fn arguments<'a>(bucket: &'a BucketPlace, more: impl IntoIterator<Item = DatumWi
     bucket_arguments(bucket).into_iter().chain(more).collect()
 }
 
-/// Calls for one bucket go one after another, to the end of the transaction.
-pub fn lock(bucket: &BucketPlace) {
-    ddl::lock(pg_sys::InvalidOid, &format!("bucket {}://{}/{}", bucket.store, bucket.endpoint, bucket.name));
+/// Calls for one bucket, or one directory of the server, go one after another, to the end of the transaction.
+pub fn lock(bucket: &BucketPlace, directory: &str) {
+    ddl::lock_in_time(pg_sys::InvalidOid, &format!("bucket {}://{}/{}/{directory}", bucket.store, bucket.endpoint, bucket.name));
 }
 
 /// Records what is new, and finds what is left to do: not what a job is at, nor what belongs to others. `source` names the store in errors.
@@ -98,7 +98,7 @@ fn insert_new(bucket: &BucketPlace, listed: &Listed, role: pg_sys::Oid) -> Resul
         "insert into bulk_internal.loader_file (store, endpoint, bucket, file, type, size, last_modified, etag, role) \
          select $1, $2, $3, f.file, f.type, f.size, f.modified::timestamptz, f.etag, pg_get_userbyid($4) \
          from rows from (unnest($5), unnest($6), unnest($7), unnest($8), unnest($9)) as f (file, type, size, modified, etag) \
-         on conflict do nothing returning file",
+         order by f.file collate \"C\" on conflict do nothing returning file",
         &arguments(bucket, std::iter::once(role.into()).chain(columns(listed))),
         |row| row.get::<String>(1),
     )?;

@@ -10,17 +10,19 @@ use pgrx::pg_sys;
 /// Tasks of an import that are at work at the same time.
 pub const WORKERS: usize = 2;
 
-/// Jobs for which there is something to begin with, by a role that can connect: those that wait, and those at work that have tasks waiting.
-/// One that is interrupted is none of them.
-const OPEN: &str = "from bulk_internal.job j join pg_roles r on r.rolname = j.session_role::name \
+/// Jobs for which there is something to begin with, by a role that can connect, with how many places their role has: those that wait, and those at
+/// work that have tasks waiting. One that is interrupted is none of them.
+const OPEN: &str = "from bulk_internal.job j join pg_roles r on r.rolname = j.session_role::name join pg_roles a on a.rolname = j.role::name \
+    left join bulk_internal.role_slots() s on s.role = a.oid \
     where j.database_identity = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
-    and exists (select from pg_roles o where o.rolname = j.role::name) \
     and (j.state = 'waiting' or (j.state = 'in-progress' \
         and (select count(*) from bulk_internal.workers(j.number)) between 1 and coalesce(j.threads - 1, 2147483647) \
         and exists (select from bulk_internal.task f where f.job = j.number and f.state = 'waiting' and f.phase = \
             (select min(o.phase) from bulk_internal.task o where o.job = j.number and bulk_internal.is_open(o.state)))))";
+/// Since when a job waits for its turn.
+const SINCE: &str = "coalesce(j.queued, j.created)";
 
-/// Starts workers for tasks that no one works on, as far as there is room.
+/// Starts workers for tasks that no one works on, as far as there is room: first for the roles that have the fewest.
 ///
 /// # Errors
 /// As `owner_sql::query`.
@@ -28,14 +30,17 @@ pub fn start_waiting() -> Result<(), Error> {
     if backend::is_standby() {
         return Ok(());
     }
-    let busy = owner_sql::select_latest("select bulk_internal.busy_worker_slots()", &[], |row| row.get::<i64>(1))?;
-    let room = i64::from(guc::max_workers()) - busy.into_iter().flatten().next().unwrap_or(0);
+    let room = room()?;
     if room <= 0 {
         return Ok(());
     }
     let jobs = owner_sql::select_latest(
-        &format!("select j.number, r.oid, j.xmin::text {OPEN} order by j.created, j.number limit $2"),
-        &[database_identity().into(), room.into()],
+        &format!(
+            "select number, session_role, xmin from (select j.number, r.oid as session_role, j.xmin::text as xmin, {SINCE} as since, \
+                coalesce(s.places, 0) + row_number() over (partition by a.oid order by {SINCE}, j.number) as place {OPEN}) w \
+             where place <= $3 order by place, since, number limit $2"
+        ),
+        &[database_identity().into(), room.into(), i64::from(guc::max_workers_per_role()).into()],
         |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
     )?;
     let mut all = true;
@@ -57,13 +62,52 @@ pub fn start_waiting() -> Result<(), Error> {
     Ok(())
 }
 
+/// Places of `bulk.max_workers` that nobody has.
+fn room() -> Result<i64, Error> {
+    let busy = owner_sql::select_latest("select bulk_internal.busy_worker_slots()", &[], |row| row.get::<i64>(1))?;
+    Ok(i64::from(guc::max_workers()) - busy.into_iter().flatten().next().unwrap_or(0))
+}
+
+/// Whether a worker on a role's jobs is to make room: all places are taken, and another role's job waits that has none, or two fewer.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn is_others_turn(role: pg_sys::Oid) -> Result<bool, Error> {
+    if room()? > 0 {
+        return Ok(false);
+    }
+    let found = owner_sql::select_latest(
+        &format!(
+            "select {OPEN} and a.oid <> $2 and (s.places is null or s.places < least($3, \
+                (select m.places - 1 from bulk_internal.role_slots() m where m.role = $2))) limit 1"
+        ),
+        &[database_identity().into(), role.into(), i64::from(guc::max_workers_per_role()).into()],
+        |_| Ok(()),
+    )?;
+    Ok(!found.is_empty())
+}
+
+/// Puts a job that this worker leaves for another role's turn at the end of the queue. It waits where all of its workers leave.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn requeue(job: &Job) -> Result<(), Error> {
+    owner_sql::run(
+        "update bulk_internal.job j set queued = clock_timestamp(), state = case \
+            when j.state = 'in-progress' and (select count(*) from bulk_internal.workers($1)) <= (select count(*) from bulk_internal.leavers($1)) \
+            then 'waiting' else j.state end \
+         where j.number = $1 and bulk_internal.is_open(j.state)",
+        &[job.number.into()],
+    )
+}
+
 /// Lets interrupted jobs of all roles wait for workers, after the server was down. Loads of buckets wait for the next call.
 ///
 /// # Errors
 /// As `owner_sql::query`.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = owner_sql::query(
-        "update bulk_internal.job e set state = 'waiting' where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
+        "update bulk_internal.job e set state = 'waiting', at_work_since = null where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
          and not exists (select from bulk_internal.workers(e.number)) returning id",
         &[database_identity().into()],
         |row| row.get::<String>(1),
@@ -78,9 +122,7 @@ pub fn resume_all() -> Result<(), Error> {
 /// As `owner_sql::query`.
 pub fn next(session_role: pg_sys::Oid, role: pg_sys::Oid, but: &[i64]) -> Result<Option<i64>, Error> {
     let found = owner_sql::select_latest(
-        &format!(
-            "select j.number {OPEN} and r.oid = $2 and j.role = pg_get_userbyid($3)::text and j.number <> all ($4) order by j.created, j.number limit 1"
-        ),
+        &format!("select j.number {OPEN} and r.oid = $2 and a.oid = $3 and j.number <> all ($4) order by {SINCE}, j.number limit 1"),
         &[database_identity().into(), session_role.into(), role.into(), but.to_vec().into()],
         |row| row.get::<i64>(1),
     )?;
@@ -104,7 +146,7 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     let mut resumed = Vec::new();
     for id in mine.into_iter().flatten() {
         let found = owner_sql::query(
-            "update bulk_internal.job j set state = 'waiting', database_identity = $2 from pg_roles r where j.id = $1 \
+            "update bulk_internal.job j set state = 'waiting', database_identity = $2, at_work_since = null from pg_roles r where j.id = $1 \
              and bulk_internal.is_open(j.state) and not exists (select from bulk_internal.workers(j.number)) and r.rolname = j.session_role::name \
              returning j.number, r.oid",
             &[id.as_str().into(), database_identity().into()],

@@ -15,6 +15,14 @@ pub enum Lock {
     JobSlot(i64, u16),
     /// One of the places that `bulk.max_workers` gives.
     WorkerSlot(u32),
+    /// One of the places that `bulk.max_workers_per_role` gives a role.
+    RoleSlot(pg_sys::Oid, u32),
+    /// A job, by its number; workers that leave it for others' turn share it.
+    Leaving(i64),
+    /// One of the places that `bulk.max_exports` gives, until the call's transaction ends.
+    ExportPlace(u32),
+    /// One of the threads that `bulk.max_load_threads` gives, in the whole server.
+    LoadThread(u32),
     /// The snapshot of a job, by its number; the process that holds the snapshot has it.
     Snapshot(i64),
 }
@@ -24,6 +32,10 @@ impl Lock {
     const WORK: u16 = 16962;
     const WORKER_SLOT: u16 = 16963;
     const SNAPSHOT: u16 = 16965;
+    const ROLE_SLOT: u16 = 16966;
+    const LEAVING: u16 = 16967;
+    const LOAD_THREAD: u16 = 16968;
+    const EXPORT_PLACE: u16 = 16969;
     /// The first of so many: a job's number fills the rest of the tag.
     const JOB_SLOT: u16 = 17000;
     const JOB_SLOTS: u16 = 1024;
@@ -33,6 +45,10 @@ impl Lock {
         let class = match name {
             "work" => Lock::WORK,
             "worker-slot" => Lock::WORKER_SLOT,
+            "role-slot" => Lock::ROLE_SLOT,
+            "leaving" => Lock::LEAVING,
+            "export-place" => Lock::EXPORT_PLACE,
+            "load-thread" => Lock::LOAD_THREAD,
             "job-slot" => Lock::JOB_SLOT,
             "snapshot" => Lock::SNAPSHOT,
             _ => return None,
@@ -45,11 +61,18 @@ impl Lock {
         let (class, (high, low)) = match self {
             Lock::Job(number) | Lock::Task(number) => (Lock::WORK, halves(number)),
             Lock::WorkerSlot(slot) => (Lock::WORKER_SLOT, (0, slot)),
+            Lock::RoleSlot(role, slot) => (Lock::ROLE_SLOT, (role.to_u32(), slot)),
+            Lock::Leaving(number) => (Lock::LEAVING, halves(number)),
+            Lock::ExportPlace(place) => (Lock::EXPORT_PLACE, (0, place)),
+            Lock::LoadThread(slot) => (Lock::LOAD_THREAD, (0, slot)),
             Lock::JobSlot(job, slot) => (Lock::JOB_SLOT + slot.min(Lock::JOB_SLOTS - 1), halves(job)),
             Lock::Snapshot(number) => (Lock::SNAPSHOT, halves(number)),
         };
         pg_sys::LOCKTAG {
-            locktag_field1: backend::database().to_u32(),
+            locktag_field1: match self {
+                Lock::LoadThread(_) => 0,
+                _ => backend::database().to_u32(),
+            },
             locktag_field2: high,
             locktag_field3: low,
             locktag_field4: class,
@@ -60,25 +83,50 @@ impl Lock {
 
     fn mode(self) -> i32 {
         match self {
-            Lock::Job(_) => pg_sys::ShareLock as i32,
-            Lock::Task(_) | Lock::WorkerSlot(_) | Lock::JobSlot(..) | Lock::Snapshot(_) => pg_sys::ExclusiveLock as i32,
+            Lock::Job(_) | Lock::Leaving(_) => pg_sys::ShareLock as i32,
+            Lock::Task(_)
+            | Lock::WorkerSlot(_)
+            | Lock::RoleSlot(..)
+            | Lock::JobSlot(..)
+            | Lock::Snapshot(_)
+            | Lock::ExportPlace(_)
+            | Lock::LoadThread(_) => pg_sys::ExclusiveLock as i32,
         }
     }
 
     /// Takes it for this session; false when another has it.
     #[must_use]
     pub fn take(self) -> bool {
-        let tag = self.tag();
-        // SAFETY: a tag as advisory locks have it; the lock is the session's, and is not waited for.
-        let result = unsafe { pg_sys::LockAcquire(&tag, self.mode(), true, true) };
-        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+        self.acquire(true)
     }
 
     /// Gives it back.
     pub fn release(self) {
+        self.give_back(true);
+    }
+
+    /// Takes it for this transaction, which an ERROR ends; false when another has it.
+    #[must_use]
+    pub fn take_for_transaction(self) -> bool {
+        self.acquire(false)
+    }
+
+    /// Gives back what `take_for_transaction` took.
+    pub fn release_in_transaction(self) {
+        self.give_back(false);
+    }
+
+    fn acquire(self, for_session: bool) -> bool {
+        let tag = self.tag();
+        // SAFETY: a tag as advisory locks have it; the lock is not waited for.
+        let result = unsafe { pg_sys::LockAcquire(&tag, self.mode(), for_session, true) };
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+
+    fn give_back(self, of_session: bool) {
         let tag = self.tag();
         // SAFETY: a lock of this session, else a WARNING.
-        unsafe { pg_sys::LockRelease(&tag, self.mode(), true) };
+        unsafe { pg_sys::LockRelease(&tag, self.mode(), of_session) };
     }
 }
 

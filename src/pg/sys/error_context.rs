@@ -5,6 +5,7 @@
 //! PostgreSQL runs the error context callbacks whenever an error is raised. Ours runs twice: when the error is raised below it,
 //! it copies the error; when pgrx raises it again at the end of the function, it completes that.
 
+use crate::pg::sys::lock_holder;
 use crate::pg::sys::memory_context;
 use crate::pg::sys::sqlstate;
 use crate::pg::sys::unguarded::{errcode, errcontext_msg, errdetail, errhint};
@@ -139,8 +140,12 @@ fn is_ours(link: &pg_sys::ErrorContextCallback) -> bool {
 unsafe extern "C-unwind" fn callback(arg: *mut c_void) {
     let node = arg.cast::<Node>();
     // SAFETY: called from a context callback, so a message is on the stack.
-    if is_notice(unsafe { pg_sys::geterrcode() }) {
+    let code = unsafe { pg_sys::geterrcode() };
+    if is_notice(code) {
         return;
+    }
+    if code == pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE as c_int {
+        lock_holder::annotate();
     }
     let raised = copy_error();
     // SAFETY: a copy just made.

@@ -105,7 +105,10 @@ static RESOURCE_FORMAT: GucSetting<ResourceFormat> = GucSetting::<ResourceFormat
 static ENCODE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static FAST_PATH: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_LINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
-static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(5);
+static MAX_WORKERS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_LOAD_THREADS: GucSetting<i32> = GucSetting::<i32>::new(16);
+static JOB_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static AS_MACHINE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static RANGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 static MAX_EXPORTS: GucSetting<i32> = GucSetting::<i32>::new(1);
@@ -136,7 +139,7 @@ const SWITCHES: [Switch; 2] = [
 
 /// Whole numbers: name, what it is, more of it, the setting, its least and its highest value, who may set it, its unit.
 type Number = (&'static CStr, &'static CStr, &'static CStr, &'static GucSetting<i32>, c_int, c_int, GucContext, GucFlags);
-const NUMBERS: [Number; 10] = [
+const NUMBERS: [Number; 13] = [
     (
         c"bulk.encode_threads",
         c"Threads that turn lines into rows during a load.",
@@ -236,6 +239,36 @@ const NUMBERS: [Number; 10] = [
         1000,
         GucContext::Sighup,
         GucFlags::empty(),
+    ),
+    (
+        c"bulk.max_workers_per_role",
+        c"Workers that are at work at a time on the jobs of one role.",
+        c"0: all but one of bulk.max_workers, at least one. Roles that have fewer come first.",
+        &MAX_WORKERS_PER_ROLE,
+        0,
+        1000,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    ),
+    (
+        c"bulk.max_load_threads",
+        c"Threads that turn lines into rows, of all loads of the server together.",
+        c"Beyond it, a load has one.",
+        &MAX_LOAD_THREADS,
+        1,
+        1000,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    ),
+    (
+        c"bulk.job_timeout",
+        c"How long a job may be at work before it ends as failed.",
+        c"0: as long as it takes. The time begins anew when a job is resumed.",
+        &JOB_TIMEOUT,
+        0,
+        c_int::MAX / 1000,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
     ),
 ];
 
@@ -337,6 +370,16 @@ pub fn encode_threads() -> usize {
 /// Processors, as far as one statement may use them.
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().clamp(1, 4))
+}
+
+/// `bulk.max_load_threads`.
+pub fn max_load_threads() -> u32 {
+    MAX_LOAD_THREADS.get().unsigned_abs()
+}
+
+/// How long a job may be at work; None for as long as it takes.
+pub fn job_timeout() -> Option<Duration> {
+    Some(Duration::from_secs(u64::from(JOB_TIMEOUT.get().unsigned_abs()))).filter(|limit| !limit.is_zero())
 }
 
 /// Threads of a dump.
@@ -473,6 +516,14 @@ pub fn export_url_expiry() -> Duration {
 /// Workers that may be at work at a time in a database.
 pub fn max_workers() -> u32 {
     MAX_WORKERS.get().unsigned_abs()
+}
+
+/// Those of them that may be at work on one role's jobs.
+pub fn max_workers_per_role() -> u32 {
+    match MAX_WORKERS_PER_ROLE.get().unsigned_abs() {
+        0 => max_workers().saturating_sub(1).max(1),
+        share => share,
+    }
 }
 
 /// As it is set.

@@ -20,13 +20,14 @@ const CHOICES: [&CStr; 8] = [
     c"bulk.storage_azure_container",
 ];
 /// What not everybody may set.
-const DOORS: [&CStr; 6] = [
+const DOORS: [&CStr; 7] = [
     c"bulk.allowed_hosts",
     c"bulk.ca_file",
     c"bulk.encode_threads",
     c"bulk.max_line_size",
     c"bulk.max_depth",
     c"bulk.storage_aws_machine_account",
+    c"bulk.job_timeout",
 ];
 
 fn doors() -> Vec<String> {

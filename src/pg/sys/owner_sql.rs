@@ -1,10 +1,12 @@
 //! Statements on the extension's own tables, which only it writes: run as their owner, whichever role calls.
 
 use crate::error::Error;
+use crate::pg::sys::lock_holder::{self, Awaited};
 use crate::pg::sys::sql::{self, Row};
-use crate::pg::sys::{advisory_lock, guc, switch_user};
+use crate::pg::sys::{advisory_lock, error_context, guc, switch_user};
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgRelation, pg_sys};
+use std::cell::RefCell;
 use std::ffi::{CStr, c_int};
 
 /// The path of every statement here: nothing that a user made is ever meant by a name or an operator.
@@ -30,24 +32,41 @@ pub fn query<T>(
 pub fn select_latest<T>(
     statement: &str,
     arguments: &[DatumWithOid],
-    mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
+    read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>, Error> {
-    as_owner(|| {
-        // SAFETY: a transaction is running.
-        let snapshot = unsafe { pg_sys::GetLatestSnapshot() };
-        // SAFETY: the snapshot is copied; after an ERROR the (sub)transaction's end takes the copy away.
-        unsafe { pg_sys::PushActiveSnapshot(snapshot) };
-        let found = sql::with_reader(|client| client.select(statement, None, arguments)?.map(&mut read).collect());
-        // SAFETY: pushed above.
-        unsafe { pg_sys::PopActiveSnapshot() };
-        found
+    as_owner(|| sql::select_latest(statement, arguments, read))
+}
+
+/// As the owner of the extension's tables, which are not waited for longer than five seconds.
+fn as_owner<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    guc::within(&PATH, || {
+        lock_holder::within(|| {
+            lock_holder::naming(Awaited::Tables(tables()?), || {
+                let owner = error_context::with_context(None, owner)?;
+                let restrictions = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
+                switch_user::acting_as(owner, restrictions, work)
+            })
+        })
     })
 }
 
-fn as_owner<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let owner = owner()?;
-    let restrictions = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int;
-    guc::within(&PATH, || switch_user::acting_as(owner, restrictions, work))
+/// The extension's tables with their names, as they were when this process first asked: for what is said of a wait.
+fn tables() -> Result<Vec<(pg_sys::Oid, String)>, Error> {
+    type Tables = (Option<pg_sys::Oid>, Vec<(pg_sys::Oid, String)>);
+    thread_local! {
+        static TABLES: RefCell<Tables> = const { RefCell::new((None, Vec::new())) };
+    }
+    let of = find();
+    if TABLES.with_borrow(|(known, _)| *known != of) {
+        let found = sql::select_latest(
+            "select c.oid, concat('bulk_internal.', c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+             where n.nspname = 'bulk_internal' and c.relkind = 'r'",
+            &[],
+            |row| Ok(row.get::<pg_sys::Oid>(1)?.zip(row.get::<String>(2)?)),
+        )?;
+        TABLES.set((of, found.into_iter().flatten().collect()));
+    }
+    Ok(TABLES.with_borrow(|(_, tables)| tables.clone()))
 }
 
 /// Runs a statement whose rows are of no interest.

@@ -24,6 +24,25 @@ pub fn query<T>(
     with_client(None, |client| client.update(statement, None, arguments)?.map(&mut read).collect())
 }
 
+/// The same of a statement that only reads: it sees what is committed by now, and gives the transaction no number.
+///
+/// # Errors
+/// As `query`.
+pub fn select_latest<T>(
+    statement: &str,
+    arguments: &[DatumWithOid],
+    mut read: impl FnMut(Row) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, Error> {
+    // SAFETY: a transaction is running.
+    let snapshot = unsafe { pg_sys::GetLatestSnapshot() };
+    // SAFETY: the snapshot is copied; after an ERROR the (sub)transaction's end takes the copy away.
+    unsafe { pg_sys::PushActiveSnapshot(snapshot) };
+    let found = with_reader(|client| client.select(statement, None, arguments)?.map(&mut read).collect());
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    found
+}
+
 /// Runs a statement as the current user: how many rows it had.
 ///
 /// # Errors

@@ -52,6 +52,7 @@ fn code(error: &Error) -> Code {
         Error::TableBusy(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
         Error::Prepared => Code::ERRCODE_OBJECT_IN_USE,
         Error::NoWorker => Code::ERRCODE_INSUFFICIENT_RESOURCES,
+        Error::JobTimeout(_) => Code::ERRCODE_QUERY_CANCELED,
         Error::KeyNeeded(_) => Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
         Error::NotCommitted(_) | Error::OtherServer { .. } => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Error::NoResourceDirectory => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

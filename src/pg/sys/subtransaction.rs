@@ -33,24 +33,31 @@ impl Failure {
         }
     }
 
-    /// The error's message.
+    /// The error's message; of a lock that was not to be had, with who has it.
     pub fn message(&self) -> String {
         match self {
             Failure::Ours(error) => error.to_string(),
-            Failure::Server { message, .. } => message.clone(),
+            Failure::Server { sqlstate, message, .. } => match self.detail().filter(|_| sqlstate::sqlstate(*sqlstate) == "55P03") {
+                Some(holder) => format!("{message}. {holder}"),
+                None => message.clone(),
+            },
         }
     }
 
     /// The same with what PostgreSQL says in its DETAIL.
     pub fn whole_message(&self) -> String {
-        self.detail().map_or_else(|| self.message(), |detail| format!("{}. {detail}", self.message()))
+        let message = self.message();
+        match self.detail() {
+            Some(detail) if !message.ends_with(detail) => format!("{message}. {detail}"),
+            _ => message,
+        }
     }
 
     /// The same, but that no DETAIL shows a row, or a key other than id.
     pub fn masked_message(&self) -> String {
-        let (Failure::Server { sqlstate, .. }, Some(detail)) = (self, self.detail()) else { return self.message() };
+        let (Failure::Server { sqlstate, message, .. }, Some(detail)) = (self, self.detail()) else { return self.message() };
         let masked = error_context::without_content(*sqlstate, detail.as_bytes()).map(|shown| shown.to_string_lossy());
-        format!("{}. {}", self.message(), masked.as_deref().unwrap_or(detail))
+        format!("{message}. {}", masked.as_deref().unwrap_or(detail))
     }
 
     fn detail(&self) -> Option<&str> {

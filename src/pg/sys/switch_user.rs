@@ -3,6 +3,9 @@
 use pgrx::pg_sys;
 use std::ffi::c_int;
 
+/// A role's number.
+pub type Role = pg_sys::Oid;
+
 /// Does work as another role: nothing that the work calls can leave it, or change the session.
 pub fn within<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     acting_as(role, (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int, work)

@@ -16,10 +16,17 @@ macro_rules! unguarded {
 }
 pub(crate) use unguarded;
 
+/// An enum of the server's.
+type TimeoutId = u32;
+
 // pgrx does not bind these. `scripts/signatures.sh` compares each with the headers of every version: a declaration stands on one line.
 unsafe extern "C-unwind" {
     /// src/backend/commands/sequence.c.
     pub fn nextval_internal(sequence: Oid, check_permissions: bool) -> i64;
+    /// src/backend/utils/misc/timeout.c, as that below: `TimeoutId` is an enum.
+    pub fn enable_timeout_after(id: TimeoutId, delay_ms: c_int);
+    /// Stops a timer.
+    pub fn disable_timeout(id: TimeoutId, keep_indicator: bool);
     /// src/backend/utils/error/elog.c, as those below.
     pub fn errcode(sqlstate: c_int) -> c_int;
     /// Adds a line to the context of the error that is being reported.

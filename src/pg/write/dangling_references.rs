@@ -43,36 +43,55 @@ pub fn text(value: &str, buffer: &mut Vec<u8>) -> pg_sys::Datum {
     pg_sys::Datum::from(buffer.as_ptr())
 }
 
+/// Types that are referred to. However many names a source makes up, those of which nothing can be stored count as one, without a name.
+#[derive(Debug, Default)]
+pub struct ReferredTypes(BTreeSet<String>);
+
+impl ReferredTypes {
+    /// The name under which a type's references are kept.
+    pub fn known<'a>(&mut self, definitions: &Definitions, resource_type: &'a str) -> &'a str {
+        if self.0.contains(resource_type) {
+            return resource_type;
+        }
+        let known = if resource_table::may_be_there(definitions, resource_type) { resource_type } else { "" };
+        if !self.0.contains(known) {
+            self.0.insert(known.to_owned());
+        }
+        known
+    }
+
+    /// Each of them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
 /// Stored resources and what they refer to.
 #[derive(Debug)]
 pub struct Referrers {
     definitions: &'static Definitions,
     table: String,
     references: Ephemeral,
-    /// Types that are referred to.
-    types: BTreeSet<String>,
+    types: ReferredTypes,
 }
 
 impl Referrers {
     /// Of a table, its name ready for SQL.
     pub fn new(definitions: &'static Definitions, table: &str) -> Referrers {
         let references = Ephemeral::new(c"bulk_references", &REFERENCES);
-        Referrers { definitions, table: table.to_owned(), references, types: BTreeSet::new() }
+        Referrers { definitions, table: table.to_owned(), references, types: ReferredTypes::default() }
     }
 
     /// Adds the references of a resource.
     pub fn put(&mut self, referrer: &Referrer) {
         let mut buffers: [Vec<u8>; 5] = Default::default();
         for reference in &referrer.references {
-            let texts =
-                [&referrer.resource_type, &referrer.id, &reference.resource_type, &reference.id, &reference.path].map(String::as_str);
+            let named = self.types.known(self.definitions, &reference.resource_type);
+            let texts = [&referrer.resource_type, &referrer.id, named, &reference.id, &reference.path];
             let [a, b, c, d, e] = &mut buffers;
             // The store copies what it is given.
             let values = [text(texts[0], a), text(texts[1], b), text(texts[2], c), text(texts[3], d), text(texts[4], e)];
             self.references.put(values, [false; 5]);
-            if !self.types.contains(&reference.resource_type) {
-                self.types.insert(reference.resource_type.clone());
-            }
         }
     }
 
@@ -86,12 +105,12 @@ impl Referrers {
     /// # Errors
     /// Those of `each` and of the look-ups.
     pub fn dangling(self, mut tell: impl FnMut(&[Finding]) -> Result<(), Error>) -> Result<(), Error> {
-        for resource_type in &self.types {
+        for resource_type in self.types.names() {
             let statement = format!(
                 "select r.referrer_type, r.referrer_id, r.path from bulk_references r where r.type operator(pg_catalog.=) $1 {}",
                 none_stored(self.definitions, resource_type)
             );
-            sql::with_cursor(&statement, &[resource_type.as_str().into()], &[&self.references], AT_ONCE, |cursor| {
+            sql::with_cursor(&statement, &[resource_type.into()], &[&self.references], AT_ONCE, |cursor| {
                 let mut found = Vec::new();
                 while let Some(row) = cursor.next_row() {
                     found.push(Finding {

@@ -152,12 +152,6 @@ impl TolerantSink {
         self.store_part(&part.part(first)?, counters)?;
         self.store_part(&part.part(second)?, counters)
     }
-
-    fn write_down(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
-        let mut rejects = counters.take_rejects();
-        rejects.sort_by_key(|reject| reject.place.line);
-        self.journal.reject(&rejects)
-    }
 }
 
 impl BatchSink for TolerantSink {
@@ -167,6 +161,12 @@ impl BatchSink for TolerantSink {
             self.group.push(batch);
         }
         if self.group.iter().map(|batch| batch.memory()).sum::<usize>() >= GROUP { self.flush(counters) } else { self.write_down(counters) }
+    }
+
+    fn write_down(&mut self, counters: &mut LoadCounters) -> Result<(), Error> {
+        let mut rejects = counters.take_rejects();
+        rejects.sort_by_key(|reject| reject.place.line);
+        self.journal.reject(&rejects)
     }
 
     fn finish(mut self: Box<Self>, counters: &mut LoadCounters) -> Result<(), Error> {

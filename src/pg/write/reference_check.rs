@@ -6,13 +6,13 @@ use crate::fhir::definitions::Definitions;
 use crate::pg::sys::ephemeral_relation::{Column, Ephemeral};
 use crate::pg::sys::sql;
 use crate::pg::sys::temp_file::TemporaryFile;
-use crate::pg::write::dangling_references::{none_stored, text};
+use crate::pg::write::dangling_references::{ReferredTypes, none_stored, text};
 use crate::pipeline::load::batch::{Batch, Row};
 use crate::pipeline::load::batch_spill::{self, Spool};
 use crate::pipeline::load::counters::{BatchOutcome, LoadCounters};
 use crate::pipeline::load::sink::BatchSink;
 use pgrx::pg_sys;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Lines by their numbers in the load, from 0, and what they are.
@@ -28,8 +28,7 @@ pub struct CheckedSink {
     waiting: TemporaryFile,
     resources: Ephemeral,
     references: Ephemeral,
-    /// Types that are referred to.
-    types: BTreeSet<String>,
+    types: ReferredTypes,
     /// Lines so far.
     count: u64,
     /// Lines with such references that need to be known: past them the load fails.
@@ -45,7 +44,7 @@ impl CheckedSink {
             waiting: TemporaryFile::new(),
             resources: Ephemeral::new(c"bulk_resources", &RESOURCES),
             references: Ephemeral::new(c"bulk_references", &REFERENCES),
-            types: BTreeSet::new(),
+            types: ReferredTypes::default(),
             count: 0,
             enough,
         }
@@ -56,7 +55,7 @@ impl CheckedSink {
         let mut rejected: HashMap<u64, String> = HashMap::new();
         loop {
             let before = rejected.len();
-            for resource_type in &self.types {
+            for resource_type in self.types.names() {
                 for (number, path) in self.dangling_to(resource_type, &rejected)? {
                     rejected.entry(number).or_insert(path);
                 }
@@ -89,7 +88,7 @@ impl CheckedSink {
 }
 
 impl BatchSink for CheckedSink {
-    fn store(&mut self, batch: Rc<Batch>, _: &mut LoadCounters) -> Result<(), Error> {
+    fn store(&mut self, batch: Rc<Batch>, counters: &mut LoadCounters) -> Result<(), Error> {
         let (mut kind, mut id, mut path) = (Vec::new(), Vec::new(), Vec::new());
         for (number, row) in (self.count..).zip(&batch.rows) {
             // The store copies what it is given.
@@ -98,18 +97,15 @@ impl BatchSink for CheckedSink {
         }
         for (row, reference) in &batch.references {
             let number = pg_sys::Datum::from((self.count + *row as u64) as i64);
-            let values =
-                [number, text(&reference.resource_type, &mut kind), text(&reference.id, &mut id), text(&reference.path, &mut path)];
+            let named = self.types.known(self.definitions, &reference.resource_type);
+            let values = [number, text(named, &mut kind), text(&reference.id, &mut id), text(&reference.path, &mut path)];
             self.references.put(values, [false; 4]);
-            if !self.types.contains(&reference.resource_type) {
-                self.types.insert(reference.resource_type.clone());
-            }
         }
         self.count += batch.rows.len() as u64;
         if !batch.rows.is_empty() {
             batch_spill::put(&batch, &mut self.waiting);
         }
-        Ok(())
+        self.inner.write_down(counters)
     }
 
     fn finish(mut self: Box<Self>, counters: &mut LoadCounters) -> Result<(), Error> {

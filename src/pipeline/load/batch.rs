@@ -5,6 +5,7 @@ use crate::fhir::resource_meta::Meta;
 use crate::fhir::validate::Reference;
 use crate::jsonb::toast::Rule;
 use crate::pipeline::load::checkpoint::Checkpoint;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,6 +13,11 @@ use std::sync::Arc;
 const RAW: usize = 16 * 1024;
 /// Bytes of what a rejected line says its id and type are.
 pub const NAME: usize = 100;
+
+/// Types that are compared one by one: a source may make up as many as it has lines.
+const FEW_TYPES: usize = 16;
+/// Bytes of a row beside its values.
+const ROW: usize = 128;
 
 /// One row: indices into its batch.
 #[derive(Debug, Clone)]
@@ -72,6 +78,8 @@ pub struct Batch {
     pub resources: Vec<u8>,
     /// By index into `types`.
     pub compression: Vec<Option<Rule>>,
+    /// The indices by name, once there are many.
+    pub numbers: HashMap<String, usize>,
 }
 
 impl Batch {
@@ -110,6 +118,7 @@ impl Batch {
             ids: Vec::new(),
             resources: Vec::new(),
             compression: Vec::new(),
+            numbers: HashMap::new(),
         }
     }
 
@@ -179,9 +188,12 @@ impl Batch {
         self.ids.len() + self.resources.len()
     }
 
-    /// Bytes of the rows' values, and of the lines.
+    /// Bytes of the rows, and of the lines.
     pub fn memory(&self) -> usize {
-        self.ids.len() + self.resources.len() + self.lines.iter().map(|lines| lines.bytes.len()).sum::<usize>()
+        self.ids.len()
+            + self.resources.len()
+            + ROW * (self.rows.len() + self.types.len())
+            + self.lines.iter().map(|lines| lines.bytes.len()).sum::<usize>()
     }
 
     /// A row that is not stored after all.
@@ -226,14 +238,18 @@ impl Batch {
 
     /// The index of a type, which is added with its rule where it is missing.
     pub fn type_of(&mut self, name: &str, compression: impl FnOnce() -> Option<Rule>) -> usize {
-        match self.types.iter().position(|known| known == name) {
-            Some(index) => index,
-            None => {
-                self.types.push(name.to_owned());
-                self.compression.push(compression());
-                self.types.len() - 1
-            }
+        let few = self.types.len() <= FEW_TYPES;
+        let known = if few { self.types.iter().position(|known| known == name) } else { self.numbers.get(name).copied() };
+        if let Some(index) = known {
+            return index;
         }
+        self.types.push(name.to_owned());
+        self.compression.push(compression());
+        if self.types.len() > FEW_TYPES {
+            let first = self.numbers.len();
+            self.numbers.extend(self.types[first..].iter().cloned().zip(first..));
+        }
+        self.types.len() - 1
     }
 }
 

@@ -9,6 +9,14 @@ use std::rc::Rc;
 pub trait BatchSink {
     fn store(&mut self, batch: Rc<batch::Batch>, counters: &mut LoadCounters) -> Result<(), Error>;
 
+    /// Writes down the rejects that are known, so that they are not kept in memory.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    fn write_down(&mut self, _counters: &mut LoadCounters) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Called while there is nothing to store.
     fn idle(&mut self) -> Result<(), Error> {
         Ok(())
