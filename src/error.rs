@@ -165,6 +165,9 @@ pub enum SourceFault {
     /// The bytes end before the content length, the last chunk or the gzip trailer.
     #[error("source is truncated: {0}")]
     Truncated(String),
+    /// Nothing tells its end from a connection that broke off.
+    #[error("the server tells neither how long the source is nor where it ends")]
+    Unframed,
     /// It goes round, or does not say how it goes on.
     #[error("the listing has no end")]
     EndlessListing,

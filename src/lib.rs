@@ -58,6 +58,7 @@ mod module {
     #[pgrx::pg_guard]
     pub extern "C-unwind" fn _PG_init() {
         crate::pg::sys::version::warn_of_older_server();
+        crate::pg::sys::backend::leave_out_backtraces();
         crate::pg::sys::guc::register();
         crate::pg::process::launcher::register();
     }

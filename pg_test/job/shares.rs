@@ -6,12 +6,13 @@ use crate::support::exports::{self, export};
 use crate::support::imports::{PLAIN, act, call, patient_input, wait};
 use crate::support::proxy::{Proxy, Trouble};
 use crate::support::servers::S3Server;
-use crate::support::source::{File, Slow};
+use crate::support::source::{File, Manner, Slow};
 use crate::support::statement::{failure, value, wait_until};
 use crate::support::trial::{SERVER, parts, test};
 use postgres::Client;
 use serde_json::json;
 use std::fs;
+use std::time::Duration;
 
 parts!(SERVER);
 
@@ -19,7 +20,7 @@ parts!(SERVER);
 fn tenant(database: &Database, admin: &mut Client, name: &str) -> Client {
     admin
         .batch_execute(&format!(
-            "create role {name} login; create schema {name} authorization {name}; alter role {name} set search_path = {name};
+            "create role {name} login in role bulk_remote; create schema {name} authorization {name}; alter role {name} set search_path = {name};
             grant pg_read_server_files to {name}"
         ))
         .unwrap();
@@ -72,6 +73,44 @@ fn shares() {
     wait_until("no worker is left", || value(&mut admin, "select count(*) from bulk_internal.role_slots()") == "0");
 }
 
+test!("no code that a worker runs takes its locks from it", unlocking);
+fn unlocking() {
+    let cluster = Cluster::start_with("bulk.max_workers = 3\nmax_worker_processes = 12\n");
+    let database = cluster.database();
+    let mut admin = database.connect();
+    let (mut greedy, mut other) = (tenant(&database, &mut admin, "greedy"), tenant(&database, &mut admin, "other"));
+    // Through whatever runs it, and catches what it says.
+    greedy
+        .batch_execute(
+            "create function unlock(what jsonb) returns jsonb language plpgsql as $$ begin \
+                begin perform pg_advisory_unlock_all(); exception when others then null; end; \
+                begin execute 'select pg_catalog.pg_advisory_unlock_all()'; exception when others then null; end; \
+                begin execute 'discard all'; exception when others then null; end; \
+                perform pg_advisory_lock_shared(77); return what; end $$;
+            create function unlock_too(what jsonb) returns jsonb language sql as 'select pg_advisory_unlock_all(); select unlock(what)';
+            insert into patient (id, txid, status, resource) values ('a', 1, 'created', '{}');
+            create view basic as select id, txid, cts, ts, 'Basic'::text as resource_type, status, unlock(resource) as resource from patient;
+            create view account as select id, txid, cts, ts, 'Account'::text as resource_type, status, unlock_too(resource) as resource from patient",
+        )
+        .unwrap();
+    admin.batch_execute("select pg_advisory_lock(77)").unwrap();
+    let ids: Vec<String> = (0..6).map(|_| value(&mut greedy, "bulk.validate('Basic')")).collect();
+    wait_until("its share is at work", || value(&mut admin, AT_WORK) == "2");
+    assert_eq!(value(&mut admin, "select string_agg(places::text, ' ') from bulk_internal.role_slots()"), "2");
+    let id = value(&mut other, "bulk.validate('Patient')");
+    assert_eq!(value(&mut other, &format!("bulk.wait('{id}', '30 s')")), "done");
+    for id in &ids {
+        assert_eq!(value(&mut greedy, &format!("bulk.cancel('{id}')")), "true");
+    }
+    wait_until("no worker is left", || {
+        value(&mut admin, "select count(*) from pg_stat_activity where backend_type = 'bulk worker'") == "0"
+    });
+    admin.batch_execute("select pg_advisory_unlock_all()").unwrap();
+    let id = value(&mut greedy, "bulk.validate('Account')");
+    assert_eq!(value(&mut greedy, &format!("bulk.wait('{id}', '30 s')")), "error");
+    assert_eq!(state(&mut greedy, &id), "error: pg_advisory_unlock_all() cannot be called while a worker of bulk is at a job");
+}
+
 test!("while 40,000 files of one role wait, another role's file is imported, though there is one place", turns);
 fn turns() {
     let cluster = Cluster::start_with("bulk.max_workers = 1\n");
@@ -101,15 +140,51 @@ fn turns() {
     assert_eq!(value(&mut greedy, &format!("bulk.cancel('{id}')")), "true");
 }
 
+test!("a role with many jobs leaves turns to others, of whom each gets one, and long tables are left between steps", many_jobs);
+fn many_jobs() {
+    let cluster = Cluster::start_with("bulk.max_workers = 1\nbulk.allowed_hosts = '127.0.0.1'\n");
+    let database = cluster.database();
+    let mut admin = database.connect();
+    let mut greedy = tenant(&database, &mut admin, "greedy");
+    greedy
+        .batch_execute(
+            "insert into patient (id, txid, status, resource) select n::text, n, 'created', jsonb_build_object('x', repeat('x', 1900)) \
+             from generate_series(1, 40000) n",
+        )
+        .unwrap();
+    let table = value(&mut greedy, "bulk.validate('Patient')");
+    let (many, file) = (40, File::new(b"{\"id\": \"one\"}\n"));
+    // Each takes the better part of a second.
+    let source = Slow::start(lines(0, 3000), Manner { pause: Duration::from_millis(300), ..PLAIN });
+    for n in 0..many {
+        assert_eq!(call(&mut greedy, &json!({"id": format!("g{n}"), "inputs": patient_input(&source.url())})).0, 200);
+    }
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        let mut other = tenant(&database, &mut admin, &format!("other{n}"));
+        let id = format!("o{n}");
+        assert_eq!(call(&mut other, &json!({"id": id, "inputs": patient_input(&file.url())})).0, 200);
+        ids.push((other, id));
+    }
+    for (other, id) in &mut ids {
+        assert_eq!(wait(other, id), "done");
+    }
+    let before: u32 = value(&mut greedy, "select count(*) from bulk.job where id like 'g%' and state = 'done'").parse().unwrap();
+    assert!(before < 30, "{before} of {many} came first");
+    source.behave(PLAIN);
+    assert_eq!(value(&mut greedy, &format!("bulk.wait('{table}', '60 s')")), "done");
+    for n in 0..many {
+        assert_eq!(wait(&mut greedy, &format!("g{n}")), "done");
+    }
+}
+
 test!("a job is at work for as long as an administrator allows, whatever it is", timeouts);
 fn timeouts() {
     let cluster = Cluster::start_with("");
     let database = cluster.database();
     let mut admin = database.connect();
     let mut client = tenant(&database, &mut admin, "slow");
-    admin
-        .batch_execute("alter role slow set bulk.job_timeout = '1s'; grant all on schema public to slow; grant bulk_remote to slow")
-        .unwrap();
+    admin.batch_execute("alter role slow set bulk.job_timeout = '1s'; grant all on schema public to slow").unwrap();
     assert_eq!(failure(&mut client, "set bulk.job_timeout = 0").code, "42501");
     endless(&mut client, "basic");
     admin.batch_execute("select pg_advisory_lock(77); grant set on parameter bulk.storage_backend, bulk.storage_aws_bucket to slow; grant bulk_admin to slow").unwrap();
@@ -125,7 +200,7 @@ fn timeouts() {
     ends(&mut client, &id);
     // What it has done stays, and it goes on with that when it is resumed: the time begins anew.
     let content = lines(0, 3000);
-    let source = Slow::start(content.clone(), crate::support::source::Manner { most: content.len() / 2, hangs: true, ..PLAIN });
+    let source = Slow::start(content.clone(), Manner { most: content.len() / 2, hangs: true, ..PLAIN });
     admin.batch_execute("set bulk.allowed_hosts = '127.0.0.1'; alter role slow set bulk.allowed_hosts = '127.0.0.1'").unwrap();
     let mut client = database.connect_as("slow");
     for mode in ["bulk", "transaction"] {
@@ -133,11 +208,13 @@ fn timeouts() {
         ends(&mut client, mode);
     }
     source.behave(PLAIN);
+    admin.batch_execute("alter role slow set bulk.job_timeout = '60s'").unwrap();
     for mode in ["bulk", "transaction"] {
         assert_eq!(act(&mut client, mode, "force-resume").0, 200, "{mode}");
         assert_eq!(wait(&mut client, mode), "done", "{mode}");
     }
     assert_eq!(value(&mut client, "select count(*) from patient"), "3000");
+    admin.batch_execute("alter role slow set bulk.job_timeout = '1s'").unwrap();
     // An export leaves no files, a bucket no index off.
     let server = S3Server::start(&["bucket"]).expect("make test provides it");
     let proxy = Proxy::start(server.server.port);
@@ -147,7 +224,7 @@ fn timeouts() {
     ends(&mut client, &begun.id());
     proxy.trouble_writing(None, 0);
     wait_until("its files are deleted", || {
-        value(&mut client, "select count(*) from bulk.job where kind = 'cleanup' and state = 'done'") == "1"
+        value(&mut client, "select string_agg(state, ' ') from bulk.job where kind = 'cleanup'") == "done"
     });
     client.batch_execute("create index by_birth on patient ((resource->>'birthDate'))").unwrap();
     buckets::put(&server, "Patient.1.ndjson", &lines(5000, 10_000));
@@ -173,7 +250,7 @@ fn threads() {
         database.connect().batch_execute("select bulk.create_resource_table('Patient')").unwrap();
     }
     let content = lines(0, 3000);
-    let source = Slow::start(content.clone(), crate::support::source::Manner { most: content.len() / 2, hangs: true, ..PLAIN });
+    let source = Slow::start(content.clone(), Manner { most: content.len() / 2, hangs: true, ..PLAIN });
     let url = source.url();
     let load = format!("select bulk.load('{url}', 'Patient')");
     let encoders = |pid: i32| {

@@ -4,6 +4,7 @@ mod both_ways;
 mod errors;
 mod fast_writer;
 mod formats;
+mod framing;
 mod functions;
 mod memory;
 mod options;

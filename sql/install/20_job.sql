@@ -38,12 +38,14 @@ create table bulk_internal.job (
     rejected bigint,
     message text,
     queued timestamptz,
-    at_work_since timestamptz
+    at_work_since timestamptz,
+    worked interval
 );
 comment on table bulk_internal.job is 'Foreground loads and background jobs: see the view bulk.job';
 comment on column bulk_internal.job.database_identity is 'The database in which the job was submitted: a copy of it does not resume the job by itself';
 comment on column bulk_internal.job.queued is 'When it last gave its place to another role''s job; null where it did not';
-comment on column bulk_internal.job.at_work_since is 'When it began, or began again after it was stopped: bulk.job_timeout counts from then';
+comment on column bulk_internal.job.at_work_since is 'When it began, or began again after it was stopped or gave its place away';
+comment on column bulk_internal.job.worked is 'How long it was at work before it gave its place away: bulk.job_timeout counts that too';
 comment on column bulk_internal.job.threads is 'Most workers at a time; null for any number';
 comment on column bulk_internal.job.session_role is 'Session user of the submitting session; the job''s workers connect as this role';
 
@@ -132,6 +134,12 @@ create function bulk_internal.busy_worker_slots() returns bigint
     end;
 comment on function bulk_internal.busy_worker_slots() is 'How many of bulk.max_workers workers are at work in this database';
 
+create table bulk_internal.role_turn (
+    role text collate "C" primary key,
+    served timestamptz not null
+);
+comment on table bulk_internal.role_turn is 'When a worker was last started for a role''s jobs, or left them: of roles that have as few workers the one that waits longest comes first';
+
 create function bulk_internal.role_slots() returns table (role oid, places bigint)
     language sql volatile parallel restricted
     begin atomic
@@ -158,7 +166,7 @@ create function bulk_internal.max_workers_per_role() returns int
 comment on function bulk_internal.max_workers_per_role() is 'bulk.max_workers_per_role, or what stands for its 0';
 
 create function bulk_internal.waiting_for(role text, session_role text) returns text
-    language sql volatile parallel restricted
+    language sql volatile parallel unsafe
     begin atomic
         select case
             when not exists (select from pg_catalog.pg_roles r where r.rolname = role) then 'role "' || role || '" does not exist'
@@ -182,14 +190,14 @@ create function bulk_internal.waiting_for(role text, session_role text) returns 
 comment on function bulk_internal.waiting_for(text, text) is 'Why a job of a role, submitted by a session user, has no worker';
 
 create function bulk_internal.committed_state(number bigint) returns text
-    language c volatile strict parallel restricted
+    language c volatile strict parallel unsafe
     as 'MODULE_PATHNAME', 'committed_state_wrapper';
 comment on function bulk_internal.committed_state(bigint) is 'The state of a job as it is committed by now, whatever the snapshot of the query';
 
 -- The state is read again after the locks: a worker may have ended its job in between.
 create function bulk_internal.seen_state(number bigint, kind bulk_internal.job_kind, state bulk_internal.state, database_identity text)
     returns bulk_internal.state
-    language sql volatile parallel restricted
+    language sql volatile parallel unsafe
     begin atomic
         select case
             when not bulk_internal.is_open(state) or kind = 'load' or pg_catalog.pg_is_in_recovery() then state

@@ -42,9 +42,16 @@ comment on function bulk_internal.protect_tables() is 'Sets the guards of all ta
 comment on function bulk_internal.lock_class(text) is
     'pg_locks.objsubid of the advisory locks that workers hold: work (a job or task), worker-slot, role-slot, job-slot (the first of 1024 classes), snapshot, leaving (a job), export-place, load-thread';
 
-alter table bulk_internal.job add column queued timestamptz, add column at_work_since timestamptz;
+alter table bulk_internal.job add column queued timestamptz, add column at_work_since timestamptz, add column worked interval;
 comment on column bulk_internal.job.queued is 'When it last gave its place to another role''s job; null where it did not';
-comment on column bulk_internal.job.at_work_since is 'When it began, or began again after it was stopped: bulk.job_timeout counts from then';
+comment on column bulk_internal.job.at_work_since is 'When it began, or began again after it was stopped or gave its place away';
+comment on column bulk_internal.job.worked is 'How long it was at work before it gave its place away: bulk.job_timeout counts that too';
+
+create table bulk_internal.role_turn (
+    role text collate "C" primary key,
+    served timestamptz not null
+);
+comment on table bulk_internal.role_turn is 'When a worker was last started for a role''s jobs, or left them: of roles that have as few workers the one that waits longest comes first';
 
 create or replace function bulk_internal.role_slots() returns table (role oid, places bigint)
     language sql volatile parallel restricted
@@ -72,7 +79,7 @@ create or replace function bulk_internal.max_workers_per_role() returns int
 comment on function bulk_internal.max_workers_per_role() is 'bulk.max_workers_per_role, or what stands for its 0';
 
 create or replace function bulk_internal.waiting_for(role text, session_role text) returns text
-    language sql volatile parallel restricted
+    language sql volatile parallel unsafe
     begin atomic
         select case
             when not exists (select from pg_catalog.pg_roles r where r.rolname = role) then 'role "' || role || '" does not exist'
@@ -94,6 +101,10 @@ create or replace function bulk_internal.waiting_for(role text, session_role tex
         end;
     end;
 comment on function bulk_internal.waiting_for(text, text) is 'Why a job of a role, submitted by a session user, has no worker';
+
+-- They look at what others commit meanwhile.
+alter function bulk_internal.committed_state(bigint) parallel unsafe;
+alter function bulk_internal.seen_state(bigint, bulk_internal.job_kind, bulk_internal.state, text) parallel unsafe;
 
 grant execute on function bulk_internal.role_slots(), bulk_internal.leavers(bigint), bulk_internal.max_workers_per_role() to public;
 

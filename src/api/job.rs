@@ -68,7 +68,7 @@ fn purge_jobs(_version: Matched, older_than: Option<Interval>) -> i64 {
 #[pg_extern(sql = false)]
 fn resume_interrupted(_version: Matched) -> SetOfIterator<'static, String> {
     backend::require_writable(c"bulk.resume_interrupted");
-    let resumed = sqlstate::ok(scheduler::start_waiting().and_then(|()| scheduler::resume_interrupted()));
+    let resumed = sqlstate::ok(scheduler::start_waiting().and_then(|_| scheduler::resume_interrupted()));
     SetOfIterator::new(resumed)
 }
 

@@ -94,7 +94,6 @@ pub fn run(request: LoadRequest, fhir: bool) -> Result<Value, Error> {
             from: Checkpoint::default(),
             span: None,
             division: None,
-            confirm: false,
         };
         source_reader::load(plan, &mut *sink, &mut counters, &mut Backend)?;
     }

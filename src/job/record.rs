@@ -6,13 +6,13 @@ use crate::pg::sys::subtransaction::Failure;
 
 /// Times that what is to be written down is tried, should a cancel meet it: that was meant for the work.
 const CANCEL_TRIES: u32 = 3;
-/// Times that it is tried while another transaction stands in its way, for five seconds each at most.
-const CONFLICT_TRIES: u32 = 60;
+/// Times that it is tried when another transaction wrote the same rows.
+const CONFLICT_TRIES: u32 = 10;
 
 /// Runs a transaction that records progress.
 ///
 /// # Errors
-/// Those of `work`, a cancel that came more than twice, and who has locked the extension's tables for minutes.
+/// Those of `work`, a cancel that came more than twice, and a conflict that came ten times.
 pub fn record<T>(work: impl Fn() -> Result<T, Error>) -> Result<T, Failure> {
     let (mut cancels, mut conflicts) = (0, 0);
     loop {

@@ -4,9 +4,9 @@
 use crate::job::record::record;
 use crate::pg::state::scheduler;
 use crate::pg::sys::advisory_lock::Lock;
-use crate::pg::sys::guc;
-use crate::pg::sys::subtransaction::Failure;
+use crate::pg::sys::subtransaction::{self, Failure};
 use crate::pg::sys::switch_user::Role;
+use crate::pg::sys::{guc, latch};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,50 @@ thread_local! {
     static PLACE: Cell<Option<HeldSlots>> = const { Cell::new(None) };
 }
 
-/// Gives the process's place to another: what it does from here on is no work, or it ends.
+/// How long a process that made room sees to it that the other's worker comes, and between two looks.
+const HANDOVER: Duration = Duration::from_secs(2);
+const HANDOVER_POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Gives the process's place to another: what it does from here on is no work, or it ends. How many workers it started for others.
 ///
 /// # Errors
 /// As `record`.
-pub fn leave_place() -> Result<(), Failure> {
+pub fn leave_place() -> Result<usize, Failure> {
     record(|| {
         PLACE.take().into_iter().flat_map(|place| place.locks).for_each(Lock::release);
-        scheduler::start_waiting()
+        Ok(())
+    })?;
+    start_others()
+}
+
+/// Starts workers for what waits, and writes down whose turn it was.
+///
+/// # Errors
+/// As `record`.
+pub fn start_others() -> Result<usize, Failure> {
+    record(|| {
+        let started = scheduler::start_waiting()?;
+        if !started.is_empty() {
+            scheduler::record_turns(&started)?;
+        }
+        Ok(started.len())
     })
+}
+
+/// Stays until the worker for which this process made room had time to come: should it not, another's turn comes.
+///
+/// # Errors
+/// As `record`.
+pub fn hand_over() -> Result<(), Failure> {
+    let began = Instant::now();
+    while began.elapsed() < HANDOVER {
+        subtransaction::outside(|| {
+            latch::pause(HANDOVER_POLL_INTERVAL);
+            Ok(())
+        })?;
+        start_others()?;
+    }
+    Ok(())
 }
 
 /// Takes a free place for a role; false when there is none, or the role has its share.
@@ -70,8 +105,11 @@ pub fn has_place() -> bool {
 pub fn is_others_turn() -> Result<bool, Failure> {
     match PLACE.get() {
         Some(place) if place.looked.elapsed() >= TURN => {
-            PLACE.set(Some(HeldSlots { looked: Instant::now(), ..place }));
-            record(|| scheduler::is_others_turn(place.role))
+            let is_theirs = record(|| scheduler::is_others_turn(place.role))?;
+            if !is_theirs {
+                PLACE.set(Some(HeldSlots { looked: Instant::now(), ..place }));
+            }
+            Ok(is_theirs)
         }
         _ => Ok(false),
     }

@@ -3,7 +3,7 @@
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// There is more to do.
+    /// There is more to do, in another step; what is done is written down.
     More,
     /// The task is done.
     Done,

@@ -70,7 +70,7 @@ fn run(launch: Launch, open: Open) -> Result<(), Failure> {
         if launch.job == launcher::RESUME {
             record(scheduler::resume_all)?;
         }
-        return record(scheduler::start_waiting);
+        return slot::start_others().map(drop);
     }
     let worked = work_on(launch, open);
     slot::leave_place()?;
@@ -88,10 +88,16 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
             if !slot::has_place() && !slot::take_place(job.role.unwrap_or(launch.session_role))? {
                 break;
             }
-            run_with_slot(&job, open, LateCancel { may_come: !done.is_empty() })?;
+            let left = run_with_slot(&job, open, LateCancel { may_come: !done.is_empty() })?;
             background::forget_cancel();
             done.push(number);
-            if let Some(role) = job.role
+            if matches!(left, Left::ForOthers) {
+                // Where nobody can come, it goes on itself.
+                match slot::leave_place()? {
+                    0 => next = Some(number),
+                    _ => slot::hand_over()?,
+                }
+            } else if let Some(role) = job.role
                 && done.len() < MOST_JOBS
                 && slot::has_place()
                 && !slot::is_others_turn()?
@@ -105,18 +111,18 @@ fn work_on(launch: Launch, open: Open) -> Result<(), Failure> {
 }
 
 /// Works on a job, whose lock says so.
-fn run_with_slot(job: &Job, open: Open, late_cancel: LateCancel) -> Result<(), Failure> {
-    if !record(|| Ok(Lock::Job(job.number).take()))? {
-        return Ok(());
-    }
-    backend::stop_threads_at_exit();
-    // A worker that comes when the job has enough of them leaves again.
+fn run_with_slot(job: &Job, open: Open, late_cancel: LateCancel) -> Result<Left, Failure> {
+    // A worker that comes when the job has enough of them leaves again, before it counts as one.
     let seats = job.threads.and_then(|threads| u16::try_from(threads).ok()).unwrap_or(1);
     let seat = match job.threads {
         Some(_) => record(|| Ok((0..seats).map(|seat| Lock::JobSlot(job.number, seat)).find(|seat| seat.take())))?,
         None => None,
     };
-    let worked = if seat.is_some() || job.threads.is_none() { work(job, open, late_cancel) } else { Ok(Left::NothingToDo) };
+    if job.threads.is_some() && seat.is_none() || !record(|| Ok(Lock::Job(job.number).take()))? {
+        return Ok(Left::NothingToDo);
+    }
+    backend::stop_threads_at_exit();
+    let worked = work(job, open, late_cancel);
     let leaving = Lock::Leaving(job.number);
     let requeued = match worked {
         // The last of those who leave sees the locks of all.
@@ -132,7 +138,7 @@ fn run_with_slot(job: &Job, open: Open, late_cancel: LateCancel) -> Result<(), F
         }
         Ok(())
     })?;
-    requeued.map(drop)
+    requeued.map(|left| if left { Left::ForOthers } else { Left::NothingToDo })
 }
 
 /// Why a worker leaves a job.
@@ -146,7 +152,7 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<Left, Fail
     let opened = JobSpec::from_json(job.spec.clone()).and_then(|spec| Ok((open(&spec)?, spec)));
     let (mut operation, spec) = match opened {
         Ok(opened) => opened,
-        Err(error) => return record(|| job::fail(job, &error.to_string())).map(|()| Left::NothingToDo),
+        Err(error) => return record(|| job::fail(job, &error.to_string())).map(|_| Left::NothingToDo),
     };
     let settings = transaction::run(None, || {
         kept_settings::set_kept(&spec.settings, job.role.into_iter().chain(job.session_role).collect())?;
@@ -156,7 +162,7 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<Left, Fail
     if let Err(failure) = settings {
         return match failure {
             Failure::Ours(Error::ExtensionDropped) => Err(failure),
-            failure => record(|| job::fail(job, &failure.message())).map(|()| Left::NothingToDo),
+            failure => record(|| job::fail(job, &failure.message())).map(|_| Left::NothingToDo),
         };
     }
     let deadline = Deadline::of(job);
@@ -167,15 +173,21 @@ fn work(job: &Job, open: Open, mut late_cancel: LateCancel) -> Result<Left, Fail
         background::report_activity(Some(&job::activity(job, &task)));
         background::reload_configuration();
         let deadline = if task.kind == TaskKind::Index { Deadline::NONE } else { deadline };
-        let done = deadline.within(|| operation.task(job, &mut task));
+        let done = loop {
+            match deadline.within(|| operation.task(job, &mut task)) {
+                Ok(Step::More) if !slot::is_others_turn()? => {}
+                done => break done,
+            }
+        };
         background::report_activity(None);
+        let gives_up = matches!(done, Ok(Step::More));
         let ended = settle(job, &*operation, &task, done, &deadline, &mut late_cancel);
         record(|| {
             Lock::Task(task.number).release();
             Ok(())
         })?;
         ended?;
-        if slot::is_others_turn()? && !record(|| job::end(job))? {
+        if gives_up || (slot::is_others_turn()? && !record(|| job::end(job))?) {
             return Ok(Left::ForOthers);
         }
     }
@@ -192,7 +204,8 @@ fn settle(
     late_cancel: &mut LateCancel,
 ) -> Result<(), Failure> {
     match done {
-        Ok(Step::Done | Step::More) => record(|| task_progress::end(task, None)),
+        Ok(Step::Done) => record(|| task_progress::end(task, None)),
+        Ok(Step::More) => record(|| task_progress::give_back(task)),
         Ok(Step::TooMany(most)) => record(|| task_progress::end(task, Some(&format!("more than {most} resources are invalid")))),
         Ok(Step::Ended | Step::Unwanted) => Ok(()),
         Err(Failure::Ours(Error::ExtensionDropped)) => Err(Failure::Ours(Error::ExtensionDropped)),

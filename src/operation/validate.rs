@@ -84,7 +84,6 @@ impl Operation for Validate {
                 if job::is_wanted(job)? { step(job, *self, task) } else { Ok(Step::Unwanted) }
             });
             match stepped {
-                Ok(Step::More) => tries = 0,
                 Err(failure) if failure.is_transient_conflict() && tries < retry::MAX_STEP_TRIES => {
                     tries += 1;
                     *task = before;

@@ -27,7 +27,7 @@ pub fn open(path: &Path, from: u64) -> Result<Opened, SourceFault> {
 pub fn identity(facts: &Metadata) -> Identity {
     let modified = facts.modified().ok().map(httpdate::fmt_http_date);
     let etag = format!("{:x}-{:x}-{:x}-{:x}.{:x}", facts.dev(), facts.ino(), facts.len(), facts.mtime(), facts.mtime_nsec());
-    Identity { length: Some(facts.len()), etag: Some(etag), modified }
+    Identity { length: Some(facts.len()), etag: Some(etag), modified, inode_changed: Some((facts.ctime(), facts.ctime_nsec())) }
 }
 
 /// What an error of the operating system means.

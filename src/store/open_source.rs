@@ -10,6 +10,10 @@ pub struct Identity {
     pub length: Option<u64>,
     pub etag: Option<String>,
     pub modified: Option<String>,
+    /// When a file's inode changed last, in seconds and nanoseconds: known while it is read, and not written down, since it also changes with what
+    /// is no content.
+    #[serde(skip)]
+    pub inode_changed: Option<(i64, i64)>,
 }
 
 impl Identity {
@@ -25,7 +29,10 @@ impl Identity {
         }
         // Not all answers of a server have the same signs around it.
         let plain = |identity: &Identity| identity.etag.as_deref().map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-        same(&self.length, &other.length) && same(&plain(self), &plain(other)) && same(&self.modified, &other.modified)
+        same(&self.length, &other.length)
+            && same(&plain(self), &plain(other))
+            && same(&self.modified, &other.modified)
+            && same(&self.inode_changed, &other.inode_changed)
     }
 }
 

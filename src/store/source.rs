@@ -2,7 +2,7 @@
 
 use crate::error::{Error, SourceFault};
 use crate::store::bucket::Bucket;
-use crate::store::inflate::{self, Inflated, Restart};
+use crate::store::inflate::{self, Broken, Inflated, Restart};
 use crate::store::interrupt::Interrupt;
 use crate::store::net::client_config::ClientConfig;
 use crate::store::net::http;
@@ -11,6 +11,7 @@ use crate::store::object::object_store::Store;
 use crate::store::open_source::Identity;
 use crate::store::redact::redact;
 use crate::store::{file, file_pattern};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use url::Url;
 
@@ -90,7 +91,7 @@ impl Source {
         from: Restart,
         known: &Identity,
     ) -> Result<(Inflated, Identity), SourceFault> {
-        let opened = match self {
+        let mut opened = match self {
             Source::File(path) => file::open(path, from.sent)?,
             Source::Http(url) => match access.accounts.azure_object(url) {
                 Some((container, key)) => Azure::new(container, access, interrupt)?.open(&key, from.sent)?,
@@ -102,10 +103,16 @@ impl Source {
         if !identity.agrees(known) {
             return Err(SourceFault::Changed);
         }
+        opened.delimited |= access.accept_unframed;
+        if let Some(length) = identity.length.or(known.length) {
+            opened.reader =
+                Box::new(Whole { reader: opened.reader, left: length.saturating_sub(from.sent), is_file: matches!(self, Source::File(_)) });
+        }
         Ok((inflate::inflate(opened, interrupt.clone(), from)?, identity))
     }
 
-    /// Asks whether its content is still what was read; a web server is not asked, since it may not answer twice.
+    /// Asks whether its content is still what was read: a file's length, inode and times, an object's identity. A web server is not asked, since it
+    /// may not answer twice.
     ///
     /// # Errors
     /// `Changed`.
@@ -116,6 +123,31 @@ impl Source {
             Source::Object(bucket, key) => bucket.store(access, interrupt)?.head(key)?.identity(),
         };
         if now.agrees(known) { Ok(()) } else { Err(SourceFault::Changed) }
+    }
+}
+
+/// The rest of a source, which must have as many bytes as are known to be there: neither a server that sends less than was asked for nor a file that
+/// shrinks or grows while it is read is whole.
+struct Whole {
+    reader: Box<dyn Read + Send>,
+    left: u64,
+    is_file: bool,
+}
+
+impl Read for Whole {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            None => return Err(Broken::io(SourceFault::Changed)),
+            Some(left) if left > 0 && count == 0 && !buffer.is_empty() => {
+                return Err(Broken::io(match self.is_file {
+                    true => SourceFault::Changed,
+                    false => SourceFault::Truncated(format!("{left} bytes are missing at its end")),
+                }));
+            }
+            Some(left) => self.left = left,
+        }
+        Ok(count)
     }
 }
 

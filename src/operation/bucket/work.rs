@@ -149,7 +149,7 @@ fn one_transaction(job: &Job, load: &BucketLoad, task: &mut Task, name: Name, ke
         let mut sink = Box::new(StrictSink::new(destination.clone(), resource_type.as_deref())?);
         let config = assemble::config(&task.source, resource_type.as_deref(), load.fhir, &options, &changes, &destination.compression);
         let threads = load_threads::of_worker();
-        let spec = LoadInput { source, access, config, threads, from: Default::default(), span: None, division: None, confirm: true };
+        let spec = LoadInput { source, access, config, threads, from: Default::default(), span: None, division: None };
         let mut counters = LoadCounters::new(0);
         let mut counting = CountingSink { sink: &mut *sink, job, progress: &mut task.progress };
         source_reader::load(spec, &mut counting, &mut counters, &mut CancelPollInTransaction(job))?;

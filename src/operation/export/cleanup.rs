@@ -58,7 +58,9 @@ pub fn order_after(id: &str) -> Result<(), Error> {
 /// # Errors
 /// As `job::enter`.
 pub fn fail(job: &Job, sink: &ExportTarget, message: &str) -> Result<(), Error> {
-    job::fail(job, message)?;
+    if !job::fail(job, message)? {
+        return Ok(());
+    }
     order(Cleanup { job: job.number, sink: sink.clone() }, &job.id)
 }
 

@@ -14,6 +14,7 @@ use crate::pg::state::export_run as files;
 use crate::pg::state::job::{self, Job};
 use crate::pg::state::scheduler::{self, WORKERS};
 use crate::pg::state::task::{NewTask, Task};
+use crate::pg::state::worker_start;
 use crate::pg::sys::latch;
 use crate::pg::sys::subtransaction::{self, Failure};
 use std::time::{Duration, Instant};
@@ -137,14 +138,14 @@ fn supervise(job: &Job) -> Result<Step, Error> {
         }
         if is_left && called.is_none_or(|called| called.elapsed() >= CALL) {
             let there = scheduler::workers(job.number)?;
-            // This one is there as well.
-            if there > 1 {
+            // This one is there as well. While others have all places, it waits for its turn.
+            if there > 1 || worker_start::room()? <= 0 {
                 seen = Instant::now();
             } else if seen.elapsed() > ALONE {
                 return Err(Error::NoWorker);
             }
             for _ in there..=WORKERS {
-                scheduler::call(job)?;
+                scheduler::start_waiting()?;
             }
             called = Some(Instant::now());
         }

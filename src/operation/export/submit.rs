@@ -60,10 +60,43 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     let (tables, warnings) = tables(level, &params)?;
     let patient_table = resource_table::lookup("Patient")?;
     let (scope, members) = scope(level, &params, group, patient_table.as_ref())?;
-    if !files::take_room(guc::max_exports())? {
+    let Some(room) = files::take_room(guc::max_exports())? else {
         let refusal = Refusal::new(429, "throttled", "as many exports as bulk.max_exports allows are under way: wait until they end");
         return Ok(Answer::from(refusal).with("retry-after", COME_BACK));
+    };
+    let asked = Asked { level, group, params, sink, tables, warnings, scope, members, patient_table };
+    match enter(asked) {
+        Ok((id, begins)) => {
+            if !begins {
+                room.leave();
+            }
+            let mut body = outcome("information", "informational", &format!("export {id} has begun"), None);
+            body["id"] = json!(id);
+            Ok(Answer::new(202, body).with("content-location", format!("{}/fhir/$export-status/{id}", guc::base_url()?)))
+        }
+        Err(wrong) => {
+            room.leave();
+            Err(wrong)
+        }
     }
+}
+
+/// An export that there is room for.
+struct Asked<'a> {
+    level: Level,
+    group: Option<&'a str>,
+    params: Params,
+    sink: ExportTarget,
+    tables: Tables,
+    warnings: Vec<String>,
+    scope: PatientScope,
+    members: Vec<String>,
+    patient_table: Option<Table>,
+}
+
+/// Enters an export's job: its id, and whether there is anything to do.
+fn enter(asked: Asked) -> Result<(String, bool), Wrong> {
+    let Asked { level, group, params, sink, tables, warnings, scope, members, patient_table } = asked;
     let (scope, patient_errors) = whose_is_there(scope, &members, &params, patient_table.as_ref())?;
     let nobody = matches!(&scope, PatientScope::Patients(list) if list.is_empty())
         || matches!(&scope, PatientScope::Members { of_them: Some(list), .. } if list.is_empty());
@@ -104,9 +137,7 @@ fn begin(word: &str, given: &Value, group: Option<&str>, handling: Handling) -> 
     if nobody {
         files::complete(number, &id, exported_snapshot::horizon()?)?;
     }
-    let mut body = outcome("information", "informational", &format!("export {id} has begun"), None);
-    body["id"] = json!(id);
-    Ok(Answer::new(202, body).with("content-location", format!("{}/fhir/$export-status/{id}", guc::base_url()?)))
+    Ok((id, !nobody))
 }
 
 /// The tables of what is asked for, and what is to be said of types that are not exported.

@@ -195,7 +195,7 @@ fn command(id: &str, action: &Action, standing: &JobStatus) -> Result<Answer, Er
             if matches!(state, State::Paused | State::Error | State::Interrupted)
                 && again(&[State::Paused, State::Error, State::Waiting, State::InProgress])? => {}
         // It is at work, or about to be.
-        Action::ForceResume if active => scheduler::start_waiting()?,
+        Action::ForceResume if active => scheduler::start_waiting().map(drop)?,
         Action::ForceResume => return not_now("resumed"),
         Action::Start(_) => {}
     }

@@ -80,7 +80,6 @@ impl<'a> Session<'a> {
             from: task.progress.checkpoint.clone(),
             span: task.range.map(|range| range.span),
             division: None,
-            confirm: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::pg::catalog::resource_table::{self, Table};
 use crate::pg::sys::lock_holder::{self, Awaited};
 use crate::pg::sys::{error_context, sql, sqlstate, switch_user};
 use pgrx::pg_sys;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 /// Sequence that gives every stored version its number.
 pub const SEQUENCE: &str = "transaction_id_seq";
@@ -152,9 +153,11 @@ pub fn lock(schema: pg_sys::Oid, name: &str) {
     take(&tag(schema, name));
 }
 
-/// The same, but that the wait ends after five seconds with 55P03, which names who has it.
-pub fn lock_in_time(schema: pg_sys::Oid, name: &str) {
-    let tag = tag(schema, name);
+/// Takes the lock of a name that others may choose too, to the transaction's end. The wait ends after five seconds with 55P03, which names who has it.
+pub fn lock_in_time(name: &str) {
+    // Of 64 bits, so that nobody finds another name of the same lock.
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
+    let tag = pg_sys::LOCKTAG { locktag_field2: (hash >> 32) as u32, locktag_field3: hash as u32, ..tag(pg_sys::InvalidOid, name) };
     lock_holder::within(|| lock_holder::naming(Awaited::Lock(tag), || error_context::with_context(None, || take(&tag))));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An ERROR at commit is a PANIC, so what happens then is prepared before and allocates nothing.
 
-use crate::pg::process::backlog;
+use crate::pg::process::{backlog, held_locks};
 use crate::pg::sys::padded::Padded;
 use crate::pg::sys::{backend, compat, guc, latch};
 use nix::sys::signal::{Signal, kill};
@@ -228,6 +228,9 @@ pub fn enter() -> Launch {
     let job = i64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]);
     let launch = Launch { job, database: word(8), session_role: word(12), may_login: bytes[16] != 0 };
     compat::connect(launch.database, launch.session_role, launch.may_login);
+    // Those of the role are for its sessions.
+    guc::lift_timeouts();
+    held_locks::protect();
     launch
 }
 

@@ -4,6 +4,7 @@
 pub mod background;
 pub mod backlog;
 pub mod exported_snapshot;
+pub mod held_locks;
 pub mod launcher;
 pub mod load_threads;
 pub mod transaction;

@@ -182,7 +182,9 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
     if task.is_none() && job_report::is_held(name, None)? {
         return Ok(Restored::Held);
     }
-    let Some(off) = lock_disabled(name)? else { return Ok(Restored::NotNeeded) };
+    let Some(off) = lock_disabled(name, task.is_some())? else {
+        return Ok(if task.is_none() && is_disabled(name)? { Restored::Held } else { Restored::NotNeeded });
+    };
     if job_report::is_held(name, task)? {
         return Ok(Restored::Held);
     }
@@ -217,13 +219,25 @@ pub fn restore(name: &str, task: Option<i64>) -> Result<Restored, Error> {
     Ok(Restored::Done(pgrx::spi::quote_qualified_identifier(off.schema, off.index)))
 }
 
-/// What is written down of an index that is off, whose row is locked from then on; None for one that is not off.
-fn lock_disabled(name: &str) -> Result<Option<Off>, Error> {
+/// Whether an index is off by now.
+fn is_disabled(name: &str) -> Result<bool, Error> {
+    let found = owner_sql::select_latest(
+        &format!("select from bulk_internal.disabled_index d where {NAME} = $1 and d.status = 'disabled'"),
+        &[name.into()],
+        |_| Ok(()),
+    )?;
+    Ok(!found.is_empty())
+}
+
+/// What is written down of an index that is off, whose row is locked from then on; None for one that is not off, or, without `waits`, that another
+/// session is putting back.
+fn lock_disabled(name: &str, waits: bool) -> Result<Option<Off>, Error> {
+    let skip = if waits { "" } else { "skip locked" };
     let found = owner_sql::query(
         &format!(
             "select d.schemaname, d.tablename, d.indexname, d.tablespace, d.statements, d.entry, d.search_path, d.owner, \
                 d.constraint_type is not null \
-             from bulk_internal.disabled_index d where {NAME} = $1 and d.status = 'disabled' for update"
+             from bulk_internal.disabled_index d where {NAME} = $1 and d.status = 'disabled' for update {skip}"
         ),
         &[name.into()],
         |row| {

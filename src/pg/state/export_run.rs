@@ -73,16 +73,27 @@ pub fn runs(job: i64) -> Result<Vec<Run>, Error> {
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Whether there is room for one more of so many exports. Those count that are committed. Where the others could take all that is left, theirs is
+/// A place among the exports, until the transaction ends.
+#[derive(Debug)]
+pub struct Room(Option<Lock>);
+
+impl Room {
+    /// Leaves it to another call: no export comes of this one.
+    pub fn leave(self) {
+        self.0.into_iter().for_each(Lock::release_in_transaction);
+    }
+}
+
+/// The room for one more of so many exports; None where there is none. Those count that are committed. Where the others could take all that is left, theirs is
 /// waited for, but not longer than five seconds: nobody is refused for what somebody keeps open.
 ///
 /// # Errors
 /// As `owner_sql::query`.
-pub fn take_room(most: usize) -> Result<bool, Error> {
+pub fn take_room(most: usize) -> Result<Option<Room>, Error> {
     let began = Instant::now();
     loop {
         if job_report::live(JobKind::Export)?.len() >= most {
-            return Ok(false);
+            return Ok(None);
         }
         let in_time = began.elapsed() < COMMIT_TIMEOUT;
         let places: Vec<Lock> = (0..most as u32).map(Lock::ExportPlace).filter(|place| place.take_for_transaction()).collect();
@@ -91,7 +102,12 @@ pub fn take_room(most: usize) -> Result<bool, Error> {
         // Looked at with the places: another may have committed in between.
         let live = job_report::live(JobKind::Export)?.len();
         if live + (most - places.len()) < most || !in_time {
-            return Ok(live < most);
+            let room = Room(taken.first().copied());
+            if live < most {
+                return Ok(Some(room));
+            }
+            room.leave();
+            return Ok(None);
         }
         taken.iter().for_each(|place| place.release_in_transaction());
         latch::pause(POLL_INTERVAL);

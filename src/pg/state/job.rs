@@ -102,7 +102,7 @@ pub fn database_identity() -> String {
 pub fn open(number: i64) -> Result<Option<Job>, Error> {
     let found = owner_sql::select_latest(
         "select j.id, j.kind::text, r.oid, p.spec, s.secret, j.threads, c.oid, \
-            coalesce(extract(epoch from clock_timestamp() - j.at_work_since), 0)::float8 from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
+            extract(epoch from coalesce(j.worked, interval '0') + coalesce(clock_timestamp() - j.at_work_since, interval '0'))::float8 from bulk_internal.job j join bulk_internal.job_spec p on p.job = j.number \
          left join bulk_internal.job_secret s on s.job = j.number \
          left join pg_roles r on r.rolname = j.role::name left join pg_roles c on c.rolname = j.session_role::name \
          where j.number = $1 and bulk_internal.is_open(j.state) and j.database_identity = $2",
@@ -197,21 +197,26 @@ pub fn forget(number: i64) -> Result<(), Error> {
     owner_sql::run("delete from bulk_internal.job_secret where job = $1", &[number.into()])
 }
 
-/// Ends a job as failed, whatever its tasks are.
+/// Ends a job as failed, whatever its tasks are; false where it had ended.
 ///
 /// # Errors
 /// As `owner_sql::query`.
-pub fn fail(job: &Job, message: &str) -> Result<(), Error> {
-    owner_sql::run(
+pub fn fail(job: &Job, message: &str) -> Result<bool, Error> {
+    let failed = owner_sql::query(
         "update bulk_internal.job set state = 'error', message = $2, finished = clock_timestamp() \
-         where number = $1 and bulk_internal.is_open(state)",
+         where number = $1 and bulk_internal.is_open(state) returning true",
         &[job.number.into(), message.into()],
+        |_| Ok(()),
     )?;
+    if failed.is_empty() {
+        return Ok(false);
+    }
     if job.kind == JobKind::Bucket {
         // A call begins anew, with an account of its own.
         forget(job.number)?;
     }
-    tell(&job.id)
+    tell(&job.id)?;
+    Ok(true)
 }
 
 /// What the workers of a job go by.

@@ -132,8 +132,9 @@ pub fn stop(number: i64, id: &str, how: Stop) -> Result<bool, Error> {
 /// # Errors
 /// As `owner_sql::query`.
 pub fn time_out(job: &Job, message: &str) -> Result<(), Error> {
-    job::fail(job, message)?;
-    spawn_index_restore(job.number)?;
+    if job::fail(job, message)? {
+        spawn_index_restore(job.number)?;
+    }
     let others =
         owner_sql::query("select pid from bulk_internal.workers($1) pid where pid <> pg_backend_pid()", &[job.number.into()], |row| {
             row.get::<i32>(1)
@@ -148,7 +149,7 @@ pub fn time_out(job: &Job, message: &str) -> Result<(), Error> {
 /// As `owner_sql::query`.
 pub fn resume(number: i64, id: &str, workers: usize, from: &[State]) -> Result<bool, Error> {
     let session_role = owner_sql::query(
-        "update bulk_internal.job j set state = 'waiting', database_identity = $2, finished = null, message = null, at_work_since = null from pg_roles r \
+        "update bulk_internal.job j set state = 'waiting', database_identity = $2, finished = null, message = null, at_work_since = null, worked = null from pg_roles r \
          where j.number = $1 and r.rolname = j.session_role::name and j.state = any ($3::bulk_internal.state[]) \
          and (not bulk_internal.is_open(j.state) or not exists (select from bulk_internal.workers(j.number))) returning r.oid",
         &[number.into(), database_identity().into(), from.iter().map(|state| state.word()).collect::<Vec<_>>().into()],

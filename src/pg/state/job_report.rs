@@ -31,7 +31,7 @@ pub fn is_held(index: &str, task: Option<i64>) -> Result<bool, Error> {
 /// # Errors
 /// As `owner_sql::query`.
 pub fn live(kind: JobKind) -> Result<Vec<i64>, Error> {
-    let found = owner_sql::query(
+    let found = owner_sql::select_latest(
         "select j.number from bulk_internal.job j where j.kind = $1::bulk_internal.job_kind and bulk_internal.is_open(j.state) \
          and bulk_internal.seen_state(j.number, j.kind, j.state, j.database_identity) in ('waiting', 'in-progress')",
         &[kind.word().into()],

@@ -66,7 +66,7 @@ fn arguments<'a>(bucket: &'a BucketPlace, more: impl IntoIterator<Item = DatumWi
 
 /// Calls for one bucket, or one directory of the server, go one after another, to the end of the transaction.
 pub fn lock(bucket: &BucketPlace, directory: &str) {
-    ddl::lock_in_time(pg_sys::InvalidOid, &format!("bucket {}://{}/{}/{directory}", bucket.store, bucket.endpoint, bucket.name));
+    ddl::lock_in_time(&format!("bucket {}://{}/{}/{directory}", bucket.store, bucket.endpoint, bucket.name));
 }
 
 /// Records what is new, and finds what is left to do: not what a job is at, nor what belongs to others. `source` names the store in errors.

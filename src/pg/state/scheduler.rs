@@ -13,38 +13,40 @@ pub const WORKERS: usize = 2;
 /// Jobs for which there is something to begin with, by a role that can connect, with how many places their role has: those that wait, and those at
 /// work that have tasks waiting. One that is interrupted is none of them.
 const OPEN: &str = "from bulk_internal.job j join pg_roles r on r.rolname = j.session_role::name join pg_roles a on a.rolname = j.role::name \
-    left join bulk_internal.role_slots() s on s.role = a.oid \
+    left join bulk_internal.role_slots() s on s.role = a.oid left join bulk_internal.role_turn t on t.role = j.role \
     where j.database_identity = $1 and has_database_privilege(r.oid, current_database(), 'connect') \
-    and (j.state = 'waiting' or (j.state = 'in-progress' \
+    and ((j.state = 'waiting' and not exists (select from bulk_internal.workers(j.number))) or (j.state = 'in-progress' \
         and (select count(*) from bulk_internal.workers(j.number)) between 1 and coalesce(j.threads - 1, 2147483647) \
         and exists (select from bulk_internal.task f where f.job = j.number and f.state = 'waiting' and f.phase = \
             (select min(o.phase) from bulk_internal.task o where o.job = j.number and bulk_internal.is_open(o.state)))))";
 /// Since when a job waits for its turn.
 const SINCE: &str = "coalesce(j.queued, j.created)";
 
-/// Starts workers for tasks that no one works on, as far as there is room: first for the roles that have the fewest.
+/// Starts workers for tasks that no one works on, as far as there is room: first for the roles that have the fewest, then for those whose last turn
+/// was the longest ago. The roles for which it did.
 ///
 /// # Errors
 /// As `owner_sql::query`.
-pub fn start_waiting() -> Result<(), Error> {
+pub fn start_waiting() -> Result<Vec<String>, Error> {
+    let mut started = Vec::new();
     if backend::is_standby() {
-        return Ok(());
+        return Ok(started);
     }
-    let room = room()?;
+    let room = worker_start::room()?;
     if room <= 0 {
-        return Ok(());
+        return Ok(started);
     }
     let jobs = owner_sql::select_latest(
         &format!(
-            "select number, session_role, xmin from (select j.number, r.oid as session_role, j.xmin::text as xmin, {SINCE} as since, \
-                coalesce(s.places, 0) + row_number() over (partition by a.oid order by {SINCE}, j.number) as place {OPEN}) w \
-             where place <= $3 order by place, since, number limit $2"
+            "select number, session_role, xmin, role from (select j.number, r.oid as session_role, j.xmin::text as xmin, {SINCE} as since, j.role, \
+                t.served, coalesce(s.places, 0) + row_number() over (partition by a.oid order by {SINCE}, j.number) as place {OPEN}) w \
+             where place <= $3 order by place, served nulls first, since, number limit $2"
         ),
         &[database_identity().into(), room.into(), i64::from(guc::max_workers_per_role()).into()],
-        |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?)),
+        |row| Ok((row.get::<i64>(1)?.zip(row.get::<pg_sys::Oid>(2)?), row.get::<String>(3)?, row.get::<String>(4)?)),
     )?;
     let mut all = true;
-    for (job, xmin) in jobs {
+    for (job, xmin, role) in jobs {
         // What this transaction asks for starts when it commits.
         let Some((number, session_role)) = job else { continue };
         if is_ours(xmin) || background::was_started(number) {
@@ -53,19 +55,26 @@ pub fn start_waiting() -> Result<(), Error> {
         }
         if !worker_start::now(number, session_role)? {
             backlog::add(backend::database());
-            return Ok(());
+            return Ok(started);
         }
+        started.extend(role);
     }
     if all {
         backlog::forget(backend::database());
     }
-    Ok(())
+    Ok(started)
 }
 
-/// Places of `bulk.max_workers` that nobody has.
-fn room() -> Result<i64, Error> {
-    let busy = owner_sql::select_latest("select bulk_internal.busy_worker_slots()", &[], |row| row.get::<i64>(1))?;
-    Ok(i64::from(guc::max_workers()) - busy.into_iter().flatten().next().unwrap_or(0))
+/// Writes down that roles had a turn, in a worker's own transaction.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn record_turns(roles: &[String]) -> Result<(), Error> {
+    owner_sql::run(
+        "insert into bulk_internal.role_turn (role, served) select r, clock_timestamp() from (select distinct r from unnest($1::text[]) r order by r) x \
+         on conflict (role) do update set served = excluded.served",
+        &[roles.to_vec().into()],
+    )
 }
 
 /// Whether a worker on a role's jobs is to make room: all places are taken, and another role's job waits that has none, or two fewer.
@@ -73,7 +82,7 @@ fn room() -> Result<i64, Error> {
 /// # Errors
 /// As `owner_sql::query`.
 pub fn is_others_turn(role: pg_sys::Oid) -> Result<bool, Error> {
-    if room()? > 0 {
+    if worker_start::room()? > 0 {
         return Ok(false);
     }
     let found = owner_sql::select_latest(
@@ -93,10 +102,11 @@ pub fn is_others_turn(role: pg_sys::Oid) -> Result<bool, Error> {
 /// As `owner_sql::query`.
 pub fn requeue(job: &Job) -> Result<(), Error> {
     owner_sql::run(
-        "update bulk_internal.job j set queued = clock_timestamp(), state = case \
-            when j.state = 'in-progress' and (select count(*) from bulk_internal.workers($1)) <= (select count(*) from bulk_internal.leavers($1)) \
-            then 'waiting' else j.state end \
-         where j.number = $1 and bulk_internal.is_open(j.state)",
+        "update bulk_internal.job j set queued = clock_timestamp(), state = case when l.all_leave then 'waiting' else j.state end, \
+            worked = case when l.all_leave then coalesce(j.worked, interval '0') + (clock_timestamp() - j.at_work_since) else j.worked end, \
+            at_work_since = case when not l.all_leave then j.at_work_since end \
+         from (select (select count(*) from bulk_internal.workers($1)) <= (select count(*) from bulk_internal.leavers($1)) as all_leave) l \
+         where j.number = $1 and j.state = 'in-progress'",
         &[job.number.into()],
     )
 }
@@ -107,7 +117,7 @@ pub fn requeue(job: &Job) -> Result<(), Error> {
 /// As `owner_sql::query`.
 pub fn resume_all() -> Result<(), Error> {
     let resumed = owner_sql::query(
-        "update bulk_internal.job e set state = 'waiting', at_work_since = null where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
+        "update bulk_internal.job e set state = 'waiting', at_work_since = null, worked = null where state = 'in-progress' and kind not in ('load', 'bucket') and database_identity = $1 \
          and not exists (select from bulk_internal.workers(e.number)) returning id",
         &[database_identity().into()],
         |row| row.get::<String>(1),
@@ -146,7 +156,7 @@ pub fn resume_interrupted() -> Result<Vec<String>, Error> {
     let mut resumed = Vec::new();
     for id in mine.into_iter().flatten() {
         let found = owner_sql::query(
-            "update bulk_internal.job j set state = 'waiting', database_identity = $2, at_work_since = null from pg_roles r where j.id = $1 \
+            "update bulk_internal.job j set state = 'waiting', database_identity = $2, at_work_since = null, worked = null from pg_roles r where j.id = $1 \
              and bulk_internal.is_open(j.state) and not exists (select from bulk_internal.workers(j.number)) and r.rolname = j.session_role::name \
              returning j.number, r.oid",
             &[id.as_str().into(), database_identity().into()],
@@ -168,14 +178,6 @@ pub fn start_more(job: &Job, workers: usize) -> Result<(), Error> {
     let working = owner_sql::query("select count(*) from bulk_internal.workers($1)", &[job.number.into()], |row| row.get::<i64>(1))?;
     let working = working.into_iter().flatten().next().and_then(|count| usize::try_from(count).ok()).unwrap_or(workers);
     worker_start::at_commit(job.number, switch_user::of_session(), workers.saturating_sub(working))
-}
-
-/// Starts a worker for a job that is committed, now. False when the server has no room for it.
-///
-/// # Errors
-/// As `owner_sql::query`.
-pub fn call(job: &Job) -> Result<bool, Error> {
-    worker_start::now(job.number, switch_user::of_session())
 }
 
 /// How many workers are at a job.

@@ -38,6 +38,14 @@ pub fn advance(task: &mut Task, advance: Advance) -> Result<(), Error> {
     )
 }
 
+/// Has a task wait that is not done, for whoever claims it next.
+///
+/// # Errors
+/// As `owner_sql::query`.
+pub fn give_back(task: &Task) -> Result<(), Error> {
+    owner_sql::run("update bulk_internal.task set state = 'waiting' where number = $1 and state = 'in-progress'", &[task.number.into()])
+}
+
 /// Begins a task anew where its table is no longer the one whose pages were counted: what was found in that is forgotten.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::process::background::{self, Launch};
-use crate::pg::sys::{backend, owner_sql};
+use crate::pg::sys::{backend, guc, owner_sql};
 use pgrx::pg_sys;
 
 /// Has so many workers started for a job when the transaction commits, connected as a role.
@@ -11,6 +11,8 @@ use pgrx::pg_sys;
 /// As `owner_sql::select_latest`.
 pub fn at_commit(job: i64, session_role: pg_sys::Oid, workers: usize) -> Result<(), Error> {
     let launch = launch(job, session_role)?;
+    // One comes in any case: it finds a place that is free by then, or leaves the job to those who have one.
+    let workers = workers.min(usize::try_from(room()?).unwrap_or_default().max(1));
     (0..workers).for_each(|_| background::start_at_commit(launch));
     Ok(())
 }
@@ -21,6 +23,15 @@ pub fn at_commit(job: i64, session_role: pg_sys::Oid, workers: usize) -> Result<
 /// As `owner_sql::select_latest`.
 pub fn now(job: i64, session_role: pg_sys::Oid) -> Result<bool, Error> {
     Ok(background::start(launch(job, session_role)?))
+}
+
+/// Places of `bulk.max_workers` that nobody has.
+///
+/// # Errors
+/// As `owner_sql::select_latest`.
+pub fn room() -> Result<i64, Error> {
+    let busy = owner_sql::select_latest("select bulk_internal.busy_worker_slots()", &[], |row| row.get::<i64>(1))?;
+    Ok(i64::from(guc::max_workers()) - busy.into_iter().flatten().next().unwrap_or(0))
 }
 
 fn launch(job: i64, session_role: pg_sys::Oid) -> Result<Launch, Error> {

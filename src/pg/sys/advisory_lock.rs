@@ -120,6 +120,10 @@ impl Lock {
         let tag = self.tag();
         // SAFETY: a tag as advisory locks have it; the lock is not waited for.
         let result = unsafe { pg_sys::LockAcquire(&tag, self.mode(), for_session, true) };
+        // Locks of a session outlive a transaction that failed: what is tried again has them once all the same.
+        if for_session && result == pg_sys::LockAcquireResult::LOCKACQUIRE_ALREADY_HELD {
+            self.give_back(true);
+        }
         result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
 

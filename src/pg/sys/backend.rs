@@ -14,6 +14,13 @@ pub fn stop_threads_at_exit() {
     }
 }
 
+/// Keeps the stack of the library out of errors, whatever the server's environment says: it is none of a client's business, and where calls call
+/// one another it grows without bound.
+pub fn leave_out_backtraces() {
+    // SAFETY: while a library is loaded this process has one thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+}
+
 /// For functions that write: refuses a read-only transaction and a standby, before anything else is done.
 pub fn require_writable(function: &CStr) {
     // SAFETY: a NUL-terminated name, as below.

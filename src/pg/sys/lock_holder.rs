@@ -1,5 +1,5 @@
-//! Waits of our own that end after five seconds, with who stands in the way: no role that may lock a table of the extension, or keeps a transaction
-//! open, holds others up for longer.
+//! Waits of sessions that end after five seconds, with who stands in the way: no role that may lock a table of the extension, or keeps a transaction
+//! open, holds others up for longer. A background worker waits: nobody waits for it, and a cancel of its job ends that.
 
 use crate::pg::sys::unguarded::{errdetail, errhint};
 use crate::pg::sys::{backend, guc, memory_context};
@@ -28,7 +28,10 @@ thread_local! {
 pub fn within<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: reads a backend variable.
     let set = unsafe { pg_sys::LockTimeout };
-    guc::within(if set == 0 || set > WAIT_TIMEOUT { &[(c"lock_timeout", c"5s")] } else { &[] }, work)
+    // SAFETY: reads a variable of the process.
+    let is_worker = unsafe { !pg_sys::MyBgworkerEntry.is_null() };
+    let ends_sooner = set != 0 && set <= WAIT_TIMEOUT;
+    guc::within(if is_worker || ends_sooner { &[] } else { &[(c"lock_timeout", c"5s")] }, work)
 }
 
 /// Does work whose error 55P03 names who holds what is awaited.
@@ -47,12 +50,16 @@ pub fn naming<T>(awaited: Awaited, work: impl FnOnce() -> T) -> T {
 /// Says in the error that is being reported who holds what is awaited, once. For an error context callback.
 pub fn annotate() {
     let Some(awaited) = AWAITED.take() else { return };
-    let Some((process, what)) = memory_context::temporary(c"bulk locks", || holder(&awaited)) else { return };
-    let (detail, hint) = match process {
-        0 => (format!("a prepared transaction holds {what}"), "pg_prepared_xacts lists prepared transactions.".to_owned()),
-        _ => (
+    let Some((processes, what)) = memory_context::temporary(c"bulk locks", || holders(&awaited)) else { return };
+    let (detail, hint) = match processes.as_slice() {
+        [0] => (format!("a prepared transaction holds {what}"), "pg_prepared_xacts lists prepared transactions.".to_owned()),
+        [process] => (
             format!("process {process} holds {what}"),
             format!("pg_stat_activity tells what it does; pg_terminate_backend({process}) ends it. Then try again."),
+        ),
+        several => (
+            format!("one of the processes {} holds {what}, and has written what is to be written", list(several)),
+            "pg_stat_activity tells what they do. Try again when they have committed.".to_owned(),
         ),
     };
     let texts = CString::new(detail).ok().zip(CString::new(hint).ok());
@@ -64,8 +71,13 @@ pub fn annotate() {
     }
 }
 
-/// The process that has the strongest lock on what is awaited, and which: a row is awaited from one that may write to its table.
-fn holder(awaited: &Awaited) -> Option<(i32, String)> {
+fn list(processes: &[i32]) -> String {
+    processes.iter().take(10).map(i32::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The process that has a lock on what is awaited with which no statement of ours agrees, and which lock; else all that may write to the tables: a row
+/// is awaited from one of them.
+fn holders(awaited: &Awaited) -> Option<(Vec<i32>, String)> {
     // SAFETY: looks at shared memory, under the lock manager's locks; the copy lies in the current memory context.
     let copied = unsafe { pg_sys::GetLockStatusData() };
     // SAFETY: the copy that was made now.
@@ -79,13 +91,21 @@ fn holder(awaited: &Awaited) -> Option<(i32, String)> {
     // SAFETY: reads a backend variable.
     let own = unsafe { pg_sys::MyProcPid };
     let mode = |mask: i32| (31 - mask.leading_zeros()).cast_signed();
-    locks
+    let held: Vec<_> = locks
         .iter()
         .filter(|lock| lock.holdMask != 0 && lock.pid != own)
         .filter_map(|lock| Some((lock, mode(lock.holdMask), name(awaited, &lock.locktag)?)))
-        .filter(|(_, mode, _)| *mode >= pg_sys::RowShareLock as i32)
-        .max_by_key(|(_, mode, _)| *mode)
-        .map(|(lock, mode, name)| (lock.pid, format!("{} on {name}", mode_name(&lock.locktag, mode))))
+        .collect();
+    let said = |lock: &pg_sys::LockInstanceData, mode, name| format!("{} on {name}", mode_name(&lock.locktag, mode));
+    let strongest = held.iter().filter(|(_, mode, _)| *mode >= pg_sys::ShareLock as i32).max_by_key(|(_, mode, _)| *mode);
+    if let Some((lock, mode, name)) = strongest {
+        return Some((vec![lock.pid], said(lock, *mode, name)));
+    }
+    let mut writers: Vec<_> = held.iter().filter(|(lock, ..)| lock.holdMask & (1 << pg_sys::RowExclusiveLock) != 0).collect();
+    writers.sort_by_key(|(lock, ..)| lock.pid);
+    writers.dedup_by_key(|(lock, ..)| lock.pid);
+    let (lock, _, name) = writers.first()?;
+    Some((writers.iter().map(|(lock, ..)| lock.pid).collect(), said(lock, pg_sys::RowExclusiveLock as i32, name)))
 }
 
 /// The name of what a lock is on, where it is awaited.

@@ -108,7 +108,9 @@ fn source_code(fault: &SourceFault) -> Code {
         SourceFault::Status(_) | SourceFault::Timeout | SourceFault::Read(_) | SourceFault::EndlessListing => {
             Code::ERRCODE_CONNECTION_FAILURE
         }
-        SourceFault::Truncated(_) | SourceFault::Gzip(_) | SourceFault::NotNdjson => Code::ERRCODE_BAD_COPY_FILE_FORMAT,
+        SourceFault::Truncated(_) | SourceFault::Unframed | SourceFault::Gzip(_) | SourceFault::NotNdjson => {
+            Code::ERRCODE_BAD_COPY_FILE_FORMAT
+        }
     }
 }
 
@@ -164,6 +166,9 @@ fn hint(error: &Error) -> Option<String> {
         Error::Source { fault: SourceFault::AddressRefused(_), .. } => {
             Some("A superuser can allow it with the setting bulk.allowed_hosts.".to_owned())
         }
+        Error::Source { fault: SourceFault::Unframed, .. } => Some(
+            "Have the server send Content-Length, or chunks over HTTP/1.1, or use https. The option accept-unframed takes what comes as whole.".to_owned(),
+        ),
         Error::Source { fault: SourceFault::Unsupported, .. } => {
             Some("Sources are http, https, s3, gs, az and file URLs, or absolute paths.".to_owned())
         }

@@ -77,7 +77,7 @@ impl Failure {
 
     /// Whether somebody cancelled it.
     pub fn is_cancel(&self) -> bool {
-        matches!(self, Failure::Server { sqlstate, .. } if sqlstate::sqlstate(*sqlstate) == "57014")
+        matches!(self, Failure::Server { sqlstate, .. } | Failure::Ours(Error::Server { sqlstate, .. }) if sqlstate::sqlstate(*sqlstate) == "57014")
     }
 
     /// Whether a cancel or the server's shutdown is the cause.

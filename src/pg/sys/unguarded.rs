@@ -24,7 +24,7 @@ unsafe extern "C-unwind" {
     /// src/backend/commands/sequence.c.
     pub fn nextval_internal(sequence: Oid, check_permissions: bool) -> i64;
     /// src/backend/utils/misc/timeout.c, as that below: `TimeoutId` is an enum.
-    pub fn enable_timeout_after(id: TimeoutId, delay_ms: c_int);
+    pub fn enable_timeout_every(id: TimeoutId, fin_time: i64, delay_ms: c_int);
     /// Stops a timer.
     pub fn disable_timeout(id: TimeoutId, keep_indicator: bool);
     /// src/backend/utils/error/elog.c, as those below.

@@ -38,6 +38,7 @@ pub fn access(options: &LoadOptions, sources: &[Source]) -> Result<ClientConfig,
         connect_timeout: options.connect_timeout,
         read_timeout: options.read_timeout,
         retries: options.retries,
+        accept_unframed: options.accept_unframed,
         ..guc::network()?
     })
 }

@@ -24,6 +24,8 @@ pub struct LoadOptions {
     pub connect_timeout: Option<Duration>,
     pub read_timeout: Option<Duration>,
     pub retries: u32,
+    /// Whether a body whose end nothing tells is taken as whole.
+    pub accept_unframed: bool,
     pub policy: Policy,
     pub method: Method,
     /// The name of a stage, as SQL spells it.
@@ -49,6 +51,7 @@ pub const REQUEST: &[&str] = &[
     "connect-timeout",
     "read-timeout",
     "retries",
+    "accept-unframed",
     "update",
     "on-conflict",
     "keep-meta",
@@ -177,6 +180,7 @@ impl LoadOptions {
             headers: headers(object)?,
             connect_timeout: milliseconds(object, "connect-timeout")?,
             read_timeout: milliseconds(object, "read-timeout")?,
+            accept_unframed: boolean(object, "accept-unframed", false)?,
             policy: policy(object)?,
             method: method(object)?,
             temp_table,

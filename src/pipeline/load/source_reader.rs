@@ -39,8 +39,6 @@ pub struct LoadInput {
     /// The part of the source that is loaded; None is the whole.
     pub span: Option<ByteRange>,
     pub division: Option<Division>,
-    /// Whether the source is asked at its end if it is still what it was at its beginning.
-    pub confirm: bool,
 }
 
 /// Set for a source that may be loaded in ranges: then nothing is loaded, and its identity is returned here.
@@ -95,10 +93,10 @@ fn start(plan: LoadInput, queue: &Arc<EncodeQueue>) -> Result<ThreadGroup, Error
     }
     let queue = Arc::clone(queue);
     let (source, access, from, span, division) = (plan.source, plan.access, plan.from, plan.span, plan.division);
-    let confirm = plan.confirm;
     group.spawn("bulk read", move || {
         let opened = || SourceReader::open(&source, &access, &interrupt, &from, span, (BLOCK, config.max_line));
-        let is_same = |identity: &Identity| if confirm { source.confirm(&access, &interrupt, identity) } else { Ok(()) };
+        // At its end it must still be what it was at its beginning.
+        let is_same = |identity: &Identity| source.confirm(&access, &interrupt, identity);
         let read = catch_unwind(AssertUnwindSafe(|| read(opened, is_same, division.as_ref(), &config.source, &queue)));
         queue.end(read.unwrap_or_else(|_| Err(Error::Internal("the reading thread panicked".to_owned()))));
     })?;

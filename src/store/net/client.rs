@@ -3,6 +3,7 @@
 use crate::error::SourceFault;
 use crate::retry::{self, Backoff};
 use crate::store::interrupt::Interrupt;
+use crate::store::net::checked_end::CheckedEnd;
 use crate::store::net::checked_resolver::{CheckedResolver, Refused};
 use crate::store::net::client_config::ClientConfig;
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,7 @@ use ureq::Body;
 use ureq::http::Response;
 use ureq::http::request::Builder;
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 /// A client of one operation.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Client {
             .build();
         let proxy = access.proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port()));
         let resolver = CheckedResolver::new(access.allowed_hosts.clone(), proxy);
-        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default().chain(CheckedEnd), resolver);
         interrupt.watch(&agent);
         Client { agent, retries: access.retries, interrupt: interrupt.clone() }
     }

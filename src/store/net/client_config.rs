@@ -24,6 +24,8 @@ pub struct ClientConfig {
     pub read_timeout: Option<Duration>,
     /// How often a request that failed is made again before the body begins.
     pub retries: u32,
+    /// Whether a body whose end nothing tells is taken as whole.
+    pub accept_unframed: bool,
     pub accounts: Accounts,
     /// Whether buckets of S3 without an account are reached as the machine.
     pub as_machine: bool,

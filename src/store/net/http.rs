@@ -8,7 +8,7 @@ use crate::store::net::client_config::ClientConfig;
 use crate::store::open_source::{Identity, Opened};
 use std::io::{self, ErrorKind, Read};
 use ureq::Body;
-use ureq::http::{HeaderMap, Response};
+use ureq::http::{HeaderMap, Response, Version};
 use url::Url;
 
 /// Redirects that are followed.
@@ -40,12 +40,12 @@ pub fn opened(response: Response<Body>, from: u64) -> Result<Opened, SourceFault
         return Err(SourceFault::Status(206));
     }
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let chunked = header("transfer-encoding").is_some();
     let range = header("content-range");
     let ranged = header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
     let (etag, modified) = (header("etag"), header("last-modified"));
     // The client tells no length of a body that is empty.
     let told = header("content-length").and_then(|length| length.parse().ok());
+    let (chunked, secure) = (is_chunked(&response), response.extensions().get::<Secure>().is_some());
     let body = response.into_body();
     let length = body.content_length().or(told.filter(|&length| length == 0));
     let mut reader: Box<dyn Read + Send> = Box::new(Counted { reader: body.into_with_config().limit(u64::MAX).reader(), length, read: 0 });
@@ -60,8 +60,19 @@ pub fn opened(response: Response<Body>, from: u64) -> Result<Opened, SourceFault
             return Err(SourceFault::Changed);
         }
     }
-    let identity = Identity { length: total, etag, modified };
-    Ok(Opened { reader, delimited: chunked || length.is_some(), ranged: ranged || partial, identity })
+    let identity = Identity { length: total, etag, modified, inode_changed: None };
+    Ok(Opened { reader, delimited: chunked || length.is_some() || secure, ranged: ranged || partial, identity })
+}
+
+/// In an answer that came over TLS, whose end the server says.
+#[derive(Debug, Clone, Copy)]
+struct Secure;
+
+/// Whether a last chunk tells the body's end: of HTTP/1.1, where no other coding stands behind. RFC 9112, 6.1 and 6.3.
+fn is_chunked(response: &Response<Body>) -> bool {
+    let codings = response.headers().get_all("transfer-encoding").iter().filter_map(|value| value.to_str().ok());
+    let last = codings.flat_map(|value| value.split(',')).next_back();
+    response.version() >= Version::HTTP_11 && last.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
 }
 
 /// The whole length that an answer in part tells, if it does, of the part from a byte on.
@@ -85,7 +96,10 @@ fn follow(agent: &ureq::Agent, url: &Url, headers: &HeaderMap, from: u64) -> Res
                 request = request.header(name, value);
             }
         }
-        let response = request.call().map_err(client::fault)?;
+        let mut response = request.call().map_err(client::fault)?;
+        if next.scheme() == "https" {
+            response.extensions_mut().insert(Secure);
+        }
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(response);
         }
@@ -110,6 +124,7 @@ impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => self.truncated(),
+            _ if error.get_ref().is_some_and(|inner| inner.is::<Broken>()) => self.truncated(),
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Broken::io(SourceFault::Timeout),
             _ => match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
                 Some(ureq::Error::Timeout(_)) => Broken::io(SourceFault::Timeout),

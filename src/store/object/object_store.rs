@@ -21,7 +21,7 @@ pub struct Object {
 impl Object {
     /// What tells its content from another.
     pub fn identity(self) -> Identity {
-        Identity { length: Some(self.size), etag: self.etag, modified: self.modified }
+        Identity { length: Some(self.size), etag: self.etag, modified: self.modified, inode_changed: None }
     }
 }
 
@@ -144,7 +144,7 @@ pub mod memory {
             if from > 0 && from >= object.size {
                 return Err(SourceFault::Changed);
             }
-            let identity = Identity { length: Some(object.size), etag: object.etag, modified: None };
+            let identity = Identity { length: Some(object.size), etag: object.etag, ..Identity::default() };
             Ok(Opened { reader: Box::new(Cursor::new(bytes[from as usize..].to_vec())), delimited: true, ranged: true, identity })
         }
 
