@@ -371,6 +371,35 @@ fn one_transaction() {
         ),
         "error: no such file, error: rolled back: another input failed"
     );
+    assert_eq!(value(&mut client, "select message from bulk.job where id = 'bad'"), "no such file");
+    // A line that is wrong is told, of whichever input it is, and is not stored.
+    let wrong = File::new(b"{\"id\": \"g1\"}\n{\"id\": \n");
+    start(&mut client, "line", both(&wrong.url()));
+    assert_eq!(wait(&mut client, "line"), "error");
+    assert_eq!(value(&mut client, "select message from bulk.job where id = 'line'"), "invalid JSON: input ended unexpectedly");
+    assert_eq!(
+        value(
+            &mut client,
+            &format!(
+                "select string_agg(concat_ws(' ', line, sqlstate, source = '{}'), ', ') from bulk.load_error where load_id = 'line'",
+                wrong.url()
+            )
+        ),
+        "2 22P02 t"
+    );
+    // What fails at the commit is no one input's.
+    client
+        .batch_execute(
+            "select bulk.create_resource_table('Patient'); create function late() returns trigger language plpgsql as \
+             'begin raise exception ''too late''; end'; \
+             create constraint trigger late after insert on patient deferrable initially deferred for each row execute function late()",
+        )
+        .unwrap();
+    start(&mut client, "late", json!([{"resourceType": "Patient", "url": good.url()}, {"resourceType": "Goal", "url": good.url()}]));
+    assert_eq!(wait(&mut client, "late"), "error");
+    assert_eq!(value(&mut client, "select message from bulk.job where id = 'late'"), "too late");
+    assert_eq!(value(&mut client, "select string_agg(distinct message, ', ') from bulk.job_file where job_id = 'late'"), "too late");
+    client.batch_execute("drop table patient, patient_history; drop function late").unwrap();
     // It stands in the way of nobody but by its rows; it cannot be paused, only aborted.
     start(&mut client, "long", both(&hanging.url()));
     let working = "select count(pid) from bulk.job_file where job_id = 'long'";

@@ -1,10 +1,10 @@
 //! Every way in which an answer may tell its end, with every way in which it may break off, for every reader: whole or an error, no third.
 
 use crate::support::buckets;
-use crate::support::cluster::{Database, checked, server_directory, shared};
+use crate::support::cluster::{Database, server_directory, shared};
 use crate::support::imports;
 use crate::support::servers::{free_port, read_head};
-use crate::support::source::{File, Nginx, gzip};
+use crate::support::source::{self, File, Nginx, gzip};
 use crate::support::statement::{failure, value};
 use crate::support::trial::{SERVER, parts, test};
 use serde_json::{Value, json};
@@ -12,9 +12,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 
 parts!(SERVER);
@@ -265,6 +264,9 @@ fn table() {
     println!("{} answers to loads and imports, {} to a bucket's", cases.len(), files.len());
 }
 
+/// Bytes that it sends of a range at least: a block of lines, so that each answer brings some.
+const SHORTEST: usize = 600_000;
+
 /// A server that knows ranges and sends less of one than was asked for, or another: how it does is its path.
 fn ranges(content: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -275,7 +277,7 @@ fn ranges(content: Vec<u8>) -> u16 {
             let from = request.split("range: bytes=").nth(1).and_then(|rest| rest.split('-').next()).and_then(|from| from.parse().ok());
             let from: usize = from.unwrap_or(0);
             let (rest, total) = (&content[from..], content.len());
-            let half = rest.len().div_ceil(2);
+            let half = rest.len().div_ceil(2).max(SHORTEST).min(rest.len());
             let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
             // What it says that it sends, of how much, and what it sends.
             let (first, last, of, sent) = match path.as_str() {
@@ -302,8 +304,8 @@ test!("a range that is shorter than it was asked for is asked for again, another
 fn short_ranges() {
     let database = shared().database();
     let mut client = prepared(&database);
-    client.batch_execute("set bulk.range_size = '256kB'").unwrap();
-    let content = buckets::lines(0, 12_000);
+    client.batch_execute("set bulk.range_size = '1MB'").unwrap();
+    let content = buckets::lines(0, 60_000);
     let port = ranges(content);
     for (path, expected) in
         [("whole", "done"), ("short", "done"), ("silent", "done"), ("lies", "done"), ("shifted", "error"), ("smaller", "error")]
@@ -316,7 +318,7 @@ fn short_ranges() {
         assert_eq!(imports::wait(&mut client, path), expected, "{path}");
         let ranges = value(&mut client, &format!("select count(*) from bulk.job_file where job_id = '{path}'"));
         assert!(ranges.parse::<u32>().unwrap() > 2, "{path}: {ranges}");
-        assert_eq!(value(&mut client, "select count(*) from patient") == "12000", expected == "done", "{path}");
+        assert_eq!(value(&mut client, "select count(*) from patient") == "60000", expected == "done", "{path}");
     }
 }
 
@@ -416,12 +418,6 @@ fn tls() {
     let mut client = prepared(&database);
     let directory = server_directory();
     let path = directory.path();
-    let openssl = |arguments: &str| drop(checked(Command::new("openssl").args(arguments.split(' ')).current_dir(path)));
-    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority");
-    openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server");
-    fs::write(path.join("names"), "subjectAltName = IP:127.0.0.1\n").unwrap();
-    openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names");
-    fs::set_permissions(path.join("ca.pem"), fs::Permissions::from_mode(0o644)).unwrap();
     // What stands behind it tells no length, and it makes no chunks.
     let (behind, port) = (serve(), free_port());
     let unframed = |content| {
@@ -429,12 +425,9 @@ fn tls() {
             *cut == Cut::Nowhere && *kind == content && !framing.length && !framing.chunks && framing.headers.is_empty()
         })
     };
-    let tls = format!(
-        "listen 127.0.0.1:{port} ssl; ssl_certificate {0}/server.pem; ssl_certificate_key {0}/server.key; chunked_transfer_encoding off; \
-         location / {{ proxy_pass http://127.0.0.1:{behind}; }}",
-        path.display()
-    );
-    let _nginx = Nginx::start(path, &tls);
+    let behind_it =
+        format!("{} chunked_transfer_encoding off; location / {{ proxy_pass http://127.0.0.1:{behind}; }}", source::tls(path, port));
+    let _nginx = Nginx::start(path, &behind_it);
     client.batch_execute(&format!("set bulk.ca_file = '{}'", path.join("ca.pem").display())).unwrap();
     for content in [Content::Plain, Content::Gzip, Content::Members] {
         let number = unframed(content).unwrap();

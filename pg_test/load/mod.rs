@@ -12,4 +12,5 @@ mod rejected_lines;
 mod remote_sources;
 mod round_trip;
 mod stages;
+mod swallowed;
 mod versions;

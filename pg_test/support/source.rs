@@ -1,6 +1,6 @@
 //! Sources for tests: files of the server, gzip, nginx, and a server that misbehaves.
 
-use crate::support::cluster::{cache, server_directory};
+use crate::support::cluster::{cache, checked, server_directory};
 use crate::support::servers::{Server, read_head};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -84,6 +84,17 @@ impl Nginx {
     pub fn port(&self) -> u16 {
         self.server.port
     }
+}
+
+/// An authority of its own, `ca.pem`, and what nginx needs to serve over TLS at a port of 127.0.0.1 in its name.
+pub fn tls(directory: &Path, port: u16) -> String {
+    let openssl = |arguments: &str| drop(checked(Command::new("openssl").args(arguments.split(' ')).current_dir(directory)));
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority");
+    openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server");
+    fs::write(directory.join("names"), "subjectAltName = IP:127.0.0.1\n").unwrap();
+    openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names");
+    fs::set_permissions(directory.join("ca.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    format!("listen 127.0.0.1:{port} ssl; ssl_certificate {0}/server.pem; ssl_certificate_key {0}/server.key;", directory.display())
 }
 
 /// A server that makes its one answer as it sends it.

@@ -232,7 +232,7 @@ comment on column bulk.job.started is 'When its first task began';
 comment on column bulk.job.finished is 'When it ended, in whatever state';
 comment on column bulk.job.read is 'Lines that were not empty: stored, skipped and rejected add up to them; or resources that were validated';
 comment on column bulk.job.stored is 'Lines stored; a repeated id counts each time';
-comment on column bulk.job.skipped is 'Lines that on-conflict left out';
+comment on column bulk.job.skipped is 'Lines that on-conflict, a trigger or a rule left out';
 comment on column bulk.job.rejected is 'Lines in bulk.load_error; or invalid resources';
 comment on column bulk.job.message is 'Why it failed, or what it waits for';
 

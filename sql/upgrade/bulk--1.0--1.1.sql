@@ -102,6 +102,8 @@ create or replace function bulk_internal.waiting_for(role text, session_role tex
     end;
 comment on function bulk_internal.waiting_for(text, text) is 'Why a job of a role, submitted by a session user, has no worker';
 
+comment on column bulk.job.skipped is 'Lines that on-conflict, a trigger or a rule left out';
+
 -- They look at what others commit meanwhile.
 alter function bulk_internal.committed_state(bigint) parallel unsafe;
 alter function bulk_internal.seen_state(bigint, bulk_internal.job_kind, bulk_internal.state, text) parallel unsafe;

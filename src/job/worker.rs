@@ -9,7 +9,7 @@ use crate::job::{retry, slot};
 use crate::pg::process::background::{self, Launch};
 use crate::pg::process::{launcher, transaction};
 use crate::pg::state::enums::TaskKind;
-use crate::pg::state::job::{self, Job};
+use crate::pg::state::job::{self, Job, ROLLED_BACK};
 use crate::pg::state::task::{Progress, Task};
 use crate::pg::state::{job_control, scheduler, task_claim, task_progress};
 use crate::pg::sys::advisory_lock::Lock;
@@ -40,6 +40,12 @@ pub trait Operation {
 pub trait OneTransaction {
     /// `alone`: while nobody else writes to the tables. A failure comes with the index of the task whose it is, where it is one's.
     fn all(&self, job: &Job, tasks: &mut [Task], alone: bool) -> Result<Step, (Option<usize>, Failure)>;
+
+    /// Records what is wrong in the task that failed, which was taken back with the rest.
+    ///
+    /// # Errors
+    /// As `owner_sql::query`.
+    fn record_failure(&self, job: &Job, task: &Task, failure: &Failure) -> Result<(), Error>;
 }
 
 /// Finds the verb that a job is of.
@@ -285,7 +291,15 @@ fn all_at_once(job: &Job, operation: &dyn OneTransaction, mut late_cancel: LateC
             && job::is_wanted(job)?
         {
             for (index, task) in tasks.iter().enumerate() {
-                let message = if *at == Some(index) { failure.message() } else { "rolled back: another input failed".to_owned() };
+                let message = match *at == Some(index) {
+                    true => {
+                        operation.record_failure(job, task, failure)?;
+                        failure.message()
+                    }
+                    // What failed behind the last, at the commit, is all tasks'.
+                    false if at.is_none() => failure.message(),
+                    false => format!("{ROLLED_BACK}another input failed"),
+                };
                 task_progress::end(task, Some(&message))?;
             }
         }

@@ -22,6 +22,16 @@ impl Identity {
         self.etag.is_some() || self.modified.is_some()
     }
 
+    /// With what another says of the same content where this says nothing.
+    pub fn or(self, other: &Identity) -> Identity {
+        Identity {
+            length: self.length.or(other.length),
+            etag: self.etag.or_else(|| other.etag.clone()),
+            modified: self.modified.or_else(|| other.modified.clone()),
+            inode_changed: self.inode_changed,
+        }
+    }
+
     /// Whether both can be of the same content: what both say is the same.
     pub fn agrees(&self, other: &Identity) -> bool {
         fn same<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {

@@ -99,12 +99,13 @@ impl Source {
             },
             Source::Object(bucket, key) => bucket.store(access, interrupt)?.open(key, from.sent)?,
         };
-        let identity = opened.identity.clone();
-        if !identity.agrees(known) {
+        if !opened.identity.agrees(known) {
             return Err(SourceFault::Changed);
         }
+        // What this answer does not say is known from an earlier one, and stays so.
+        let identity = opened.identity.clone().or(known);
         opened.delimited |= access.accept_unframed;
-        if let Some(length) = identity.length.or(known.length) {
+        if let Some(length) = identity.length {
             opened.reader =
                 Box::new(Whole { reader: opened.reader, left: length.saturating_sub(from.sent), is_file: matches!(self, Source::File(_)) });
         }

@@ -156,6 +156,7 @@ fn one_transaction(job: &Job, load: &BucketLoad, task: &mut Task, name: Name, ke
         sink.finish(&mut counters)?;
         task.progress.read = counters.read;
         task.progress.stored = counters.all_stored();
+        task.progress.skipped = counters.skipped;
         let identity = &task.progress.checkpoint.identity;
         files::done(name, counters.all_stored(), identity.length, identity.etag.as_deref())?;
         task_progress::advance_input(task, &task.progress)?;

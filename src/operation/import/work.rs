@@ -98,6 +98,12 @@ impl OneTransaction for Import {
     fn all(&self, job: &Job, tasks: &mut [Task], alone: bool) -> Result<Step, (Option<usize>, Failure)> {
         together(job, self, tasks, alone)
     }
+
+    fn record_failure(&self, job: &Job, task: &Task, failure: &Failure) -> Result<(), Error> {
+        let Failure::Ours(Error::Rejected { first, .. }) = failure else { return Ok(()) };
+        task_progress::forget_findings(job, task)?;
+        LoadErrors::of_input(&job.id, task.ordinal).reject(first)
+    }
 }
 
 /// Loads an input from where it is to its end.
@@ -182,6 +188,7 @@ fn together(job: &Job, import: &Import, tasks: &mut [Task], alone: bool) -> Resu
             at = Some(index);
             one_of_them(&session, task)?;
         }
+        at = None;
         // With the rows, so that nobody begins anew what is stored.
         if job::end(job)? { Ok(Step::Ended) } else { Err(Error::Stopped) }
     });

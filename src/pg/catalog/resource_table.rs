@@ -63,6 +63,16 @@ pub fn type_name(definitions: &Definitions, name: &str) -> Result<String, Error>
     Ok(definitions.resource_name(name).unwrap_or(name).to_owned())
 }
 
+/// Whether a trigger, its own or that of a table below it, may keep rows from a table, and a statement can return those that it wrote: one that a
+/// rule rewrites cannot.
+pub fn returns_what_triggers_leave(oid: pg_sys::Oid) -> bool {
+    // SAFETY: the oid comes from a look-up; a table dropped since is an ERROR.
+    let relation = unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as i32) };
+    // SAFETY: an open relation has its row of the catalog.
+    let row = unsafe { *relation.rd_rel };
+    (row.relhastriggers || row.relhassubclass) && !row.relhasrules
+}
+
 /// The parts of a name as SQL spells it: one to three. None when it is no name.
 pub fn parts_of(name: &str) -> Option<Vec<String>> {
     let name = CString::new(name).ok()?;

@@ -87,6 +87,9 @@ pub fn tell(id: &str) -> Result<(), Error> {
     owner_sql::run("select pg_notify('bulk_job', $1)", &[id.into()])
 }
 
+/// How the message of a task begins that failed with another, which says why.
+pub const ROLLED_BACK: &str = "rolled back: ";
+
 /// Identifies the database, so that a copy of it does not resume jobs by itself.
 pub fn database_identity() -> String {
     // SAFETY: reads what the server knows of itself.
@@ -174,10 +177,10 @@ pub fn end(job: &Job) -> Result<bool, Error> {
             else 'done' end::bulk_internal.state \
          from (select coalesce(bool_or(state = 'error'), false) as failed, \
             coalesce(bool_or(bulk_internal.is_open(state)), false) as open, \
-            min(started) as first, (array_agg(message order by ordinal, number) filter (where message is not null))[1] as message \
+            min(started) as first, (array_agg(message order by starts_with(message, $2), ordinal, number) filter (where message is not null))[1] as message \
             from bulk_internal.task where job = $1) f \
          where j.number = $1 and bulk_internal.is_open(j.state) and not f.open returning j.state::text",
-        &[job.number.into()],
+        &[job.number.into(), ROLLED_BACK.into()],
         |row| row.get::<String>(1),
     )?;
     match ended.into_iter().flatten().next() {

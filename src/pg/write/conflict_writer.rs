@@ -96,7 +96,7 @@ impl ConflictWriter {
             let (skipped, refused) = match self.policy.on_conflict {
                 OnConflict::Overwrite | OnConflict::Newer => (self.overwrite(batch, round)?, Vec::new()),
                 OnConflict::Skip => (self.insert.insert(batch, &round)?.iter().filter(|&&inserted| !inserted).count() as u64, Vec::new()),
-                OnConflict::Error => (0, self.insert_new(batch, &round)?),
+                OnConflict::Error => self.insert_new(batch, &round)?,
             };
             written.stored += count - skipped - refused.len() as u64;
             written.skipped += skipped;
@@ -127,11 +127,13 @@ impl ConflictWriter {
                 if let Some(archive) = &self.archive {
                     self.marked(batch, &present, archive)?;
                 }
-                self.overwrite.write(batch, &present)?;
+                skipped += self.overwrite.write(batch, &present)?.len() as u64;
             }
             rest = without(&absent, &self.insert.insert(batch, &absent)?);
             // What a trigger keeps from being stored is no other's row.
-            rest = self.split(batch, rest)?.0;
+            let (others, swallowed) = self.split(batch, rest)?;
+            skipped += swallowed.len() as u64;
+            rest = others;
             if rest.is_empty() {
                 return Ok(skipped);
             }
@@ -139,10 +141,11 @@ impl ConflictWriter {
         Err(Error::Internal("rows of a load appear and vanish time and again".to_owned()))
     }
 
-    /// Inserts the rows whose ids are new, and returns the others.
-    fn insert_new<'a>(&self, batch: &Batch, round: &[&'a Row]) -> Result<Vec<&'a Row>, Error> {
+    /// Inserts the rows whose ids are new: how many of them a trigger kept from being stored, and the others.
+    fn insert_new<'a>(&self, batch: &Batch, round: &[&'a Row]) -> Result<(u64, Vec<&'a Row>), Error> {
         let inserted = self.insert.insert(batch, round)?;
-        Ok(self.split(batch, without(round, &inserted))?.0)
+        let (others, swallowed) = self.split(batch, without(round, &inserted))?;
+        Ok((swallowed.len() as u64, others))
     }
 
     /// Those that exist, locked from now on, and those that do not.

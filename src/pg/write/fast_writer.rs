@@ -155,7 +155,7 @@ impl FastWriter {
         let (new, rest) = self.without_history(batch, rows, Vec::new())?;
         self.insert(batch, &new)?;
         if !rest.is_empty() {
-            self.general.write(batch, &rest)?;
+            self.general.write(batch, &rest).map(drop)?;
         }
         // Others may look for the rows.
         if self.unindexed_bloom.is_none() {
@@ -176,7 +176,7 @@ impl FastWriter {
             return Ok(());
         }
         self.flush();
-        self.general.write(batch, &rest)
+        self.general.write(batch, &rest).map(drop)
     }
 
     /// Makes the index entries that wait: before rows are looked for.

@@ -37,24 +37,34 @@ pub struct SqlWriter {
     statement: String,
     sequence: pg_sys::Oid,
     meta_source: MetaSource,
+    /// Whether the statement returns the ids of the rows that it writes.
+    returns: bool,
 }
 
 impl SqlWriter {
     /// Prepares the statement for a table.
     pub fn new(table: &Table, resource_type: &str, sequence: pg_sys::Oid, existing: OnExisting, meta_source: MetaSource) -> SqlWriter {
         let mut statement = insert_statement(table, resource_type, existing, meta_source, &unnested(meta_source));
-        if existing == OnExisting::DoNothing {
+        let returns = existing == OnExisting::DoNothing || resource_table::returns_what_triggers_leave(table.oid);
+        if returns {
             statement.push_str(" returning id::pg_catalog.text");
         }
-        SqlWriter { table: table.clone(), statement, sequence, meta_source }
+        SqlWriter { table: table.clone(), statement, sequence, meta_source, returns }
     }
 
-    /// Writes rows with distinct ids over what is there.
+    /// Writes rows with distinct ids over what is there. Those that a trigger or a rule kept from being stored.
     ///
     /// # Errors
     /// As `sql::query`.
-    pub fn write(&self, batch: &Batch, rows: &[&Row]) -> Result<(), Error> {
-        self.run(batch, rows).map(drop)
+    pub fn write<'a>(&self, batch: &Batch, rows: &[&'a Row]) -> Result<Vec<&'a Row>, Error> {
+        let (ids, written) = self.run(batch, rows)?;
+        let swallowed = rows.len().saturating_sub(written);
+        Ok(match self.returns {
+            _ if swallowed == 0 => Vec::new(),
+            true => rows.iter().copied().filter(|row| !ids.contains(batch.id(row))).collect(),
+            // Of what a rule leaves out only the number is known.
+            false => rows[..swallowed].to_vec(),
+        })
     }
 
     /// Inserts rows with distinct ids; true at the index of each that came to be.
@@ -62,12 +72,12 @@ impl SqlWriter {
     /// # Errors
     /// As `sql::query`.
     pub fn insert(&self, batch: &Batch, rows: &[&Row]) -> Result<Vec<bool>, Error> {
-        let ids = if rows.is_empty() { HashSet::new() } else { self.run(batch, rows)? };
+        let ids = if rows.is_empty() { HashSet::new() } else { self.run(batch, rows)?.0 };
         Ok(rows.iter().map(|row| ids.contains(batch.id(row))).collect())
     }
 
-    /// The ids that the statement returns. Rows are written in the order of their ids, in which all writers lock them.
-    fn run(&self, batch: &Batch, rows: &[&Row]) -> Result<HashSet<String>, Error> {
+    /// The ids that the statement returns, and how many rows it wrote. Rows are written in the order of their ids, in which all writers lock them.
+    fn run(&self, batch: &Batch, rows: &[&Row]) -> Result<(HashSet<String>, usize), Error> {
         let mut rows = rows.to_vec();
         rows.sort_unstable_by_key(|row| row.rank);
         let rows = rows.as_slice();
@@ -89,10 +99,14 @@ impl SqlWriter {
                 arguments.push(rows.iter().map(|row| time(row.meta.created_at)).collect::<Vec<_>>().into());
             }
             let mut ids = HashSet::new();
-            for row in client.update(&self.statement, None, &arguments)? {
-                ids.extend(row.get::<String>(1)?);
+            let returned = client.update(&self.statement, None, &arguments)?;
+            let written = returned.len();
+            if self.returns {
+                for row in returned {
+                    ids.extend(row.get::<String>(1)?);
+                }
             }
-            Ok(ids)
+            Ok((ids, written))
         })
     }
 }

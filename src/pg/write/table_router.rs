@@ -16,7 +16,7 @@ use crate::pipeline::load::batch::{Batch, Occurrence, Row};
 use crate::pipeline::load::counters::BatchOutcome;
 use crate::pipeline::load::existing_rows::{Method, Policy};
 use pgrx::pg_sys;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Writes resources over what is there, unless the policy says otherwise: an existing id gets a new version, status `updated`, and keeps
@@ -219,20 +219,21 @@ impl TableWriter {
     fn write<'a>(&mut self, batch: &Batch, rows: &[&'a Row], ids: IdGuarantee) -> Result<WriteOutcome<'a>, Error> {
         let is_written = |row: &&Row| ids != IdGuarantee::Any || row.occurrence != Occurrence::Replaced;
         let last = || rows.iter().copied().filter(is_written).collect::<Vec<&Row>>();
-        match self {
-            TableWriter::Fast(fast) => fast.write(batch, last())?,
+        let swallowed = match self {
+            TableWriter::Fast(fast) => fast.write(batch, last()).map(|()| Vec::new())?,
             TableWriter::Sql(general) => general.write(batch, &last())?,
             TableWriter::Once(general, own) => {
                 let (once, mut refused): (Vec<&Row>, Vec<&Row>) = rows.iter().copied().partition(|row| row.occurrence == Occurrence::Only);
                 let stored = batch_relation::mark(batch, &once, own, &[])?;
                 refused.extend(once.iter().zip(stored).filter(|(_, stored)| *stored).map(|(row, _)| *row));
-                if refused.is_empty() {
-                    general.write(batch, &once)?;
-                }
-                return Ok(WriteOutcome { stored: (rows.len() - refused.len()) as u64, refused, ..WriteOutcome::default() });
+                let skipped = if refused.is_empty() { general.write(batch, &once)?.len() } else { 0 };
+                return Ok(WriteOutcome { stored: (rows.len() - refused.len() - skipped) as u64, skipped: skipped as u64, refused });
             }
             TableWriter::Conflict(conflict) => return conflict.write(batch, rows),
-        }
-        Ok(WriteOutcome { stored: rows.len() as u64, ..WriteOutcome::default() })
+        };
+        // With all the lines of their ids: the last of each was to be stored.
+        let ids: HashSet<&str> = swallowed.iter().map(|row| batch.id(row)).collect();
+        let skipped = if ids.is_empty() { 0 } else { rows.iter().filter(|row| ids.contains(batch.id(row))).count() };
+        Ok(WriteOutcome { stored: (rows.len() - skipped) as u64, skipped: skipped as u64, ..WriteOutcome::default() })
     }
 }
